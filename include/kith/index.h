@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kith/index.h: the index. Every structure (flat, and those to come) is driven through these calls.
+ *
+ * Threads: functions that take a `const kith_index *` may run at the same time from any number of threads, each
+ * with a search context of its own (or none). Functions that take a `kith_index *` need the index to themselves.
+ * A failed call leaves the index as it was.
+ */
+#ifndef KITH_INDEX_H
+#define KITH_INDEX_H
+
+#include "kith/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kith_index kith_index;
+
+/* ---- Life ---------------------------------------------------------------------------------------------- */
+
+/* Makes an empty index. `spec` is a factory string: "Flat" (stores f32), "Flat,f16", "Flat,bf16", "Flat,i8",
+ * "Flat,u8". `dim` is 1..KITH_DIM_MAX; the metric l2, ip or cosine. Free *out with kith_index_free.
+ * Errors: KITH_ERR_ARGUMENT with the character of the spec that was not understood. */
+KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric,
+                                       kith_index **out) KITH_CHECK_RESULT;
+/* Takes NULL. */
+KITH_API void kith_index_free(kith_index *index);
+/* A deep copy, independent of the original (and of the file, if that one was mapped). */
+KITH_API kith_status kith_index_clone(const kith_index *index, kith_index **out) KITH_CHECK_RESULT;
+
+/* ---- What it is ---------------------------------------------------------------------------------------- */
+
+KITH_API size_t kith_index_dim(const kith_index *index);
+KITH_API size_t kith_index_count(const kith_index *index); /* live vectors */
+KITH_API kith_metric kith_index_metric(const kith_index *index);
+KITH_API kith_dtype kith_index_dtype(const kith_index *index); /* of the stored vectors */
+KITH_API int kith_index_is_trained(const kith_index *index);
+KITH_API int kith_index_is_mapped(const kith_index *index); /* 1: read-only, in place in a file */
+/* The canonical spec, which kith_index_create takes. Owned by the index. */
+KITH_API const char *kith_index_spec(const kith_index *index);
+
+/* Memory by part. Writes up to `capacity` parts and the number that exist to *count; parts may be NULL. */
+typedef struct kith_memory_part {
+    const char *name; /* "vectors", "norms", "ids", ...: static */
+    uint64_t bytes;   /* allocated, not only used; mapped bytes count as well */
+} kith_memory_part;
+KITH_API kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, size_t capacity,
+                                       size_t *count) KITH_CHECK_RESULT;
+
+/* ---- Filling ------------------------------------------------------------------------------------------- */
+
+/* Learns what the structure needs from a sample (Flat needs nothing, but checks the sample all the same). */
+KITH_API kith_status kith_index_train(kith_index *index, const kith_view *sample,
+                                      const kith_job *job) KITH_CHECK_RESULT;
+
+/* Adds vectors of any accepted element type; they are converted to the stored one: f32 to f16 or bf16 rounds to
+ * nearest even (KITH_ERR_RANGE when the result would be infinite); to i8 and u8 only values that the type holds
+ * exactly are taken (KITH_ERR_RANGE else).
+ * `ids`: count distinct ids >= 0, or NULL to number on from the largest id ever held (from 0).
+ * Errors: KITH_ERR_EXISTS for an id that is there already or twice in the call; KITH_ERR_NOT_FINITE,
+ * KITH_ERR_ZERO_VECTOR, KITH_ERR_RANGE name the row; KITH_ERR_READ_ONLY when mapped. All or nothing. */
+KITH_API kith_status kith_index_add(kith_index *index, const kith_view *vectors, const int64_t *ids,
+                                    const kith_job *job) KITH_CHECK_RESULT;
+/* Removes the vectors with these ids. Ids that are not there, or stand twice, are passed over; *removed (may be
+ * NULL) says how many went. */
+KITH_API kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count,
+                                       size_t *removed) KITH_CHECK_RESULT;
+/* Replaces the vectors of ids that are there (KITH_ERR_NOT_FOUND else). All or nothing. */
+KITH_API kith_status kith_index_update(kith_index *index, const kith_view *vectors,
+                                       const int64_t *ids) KITH_CHECK_RESULT;
+/* Drops all vectors, keeps what was trained. */
+KITH_API kith_status kith_index_reset(kith_index *index) KITH_CHECK_RESULT;
+/* Writes the stored vectors of `count` ids as f32, count x dim. KITH_ERR_NOT_FOUND names a missing id. */
+KITH_API kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, size_t count,
+                                            float *out) KITH_CHECK_RESULT;
+
+/* ---- Filters: which ids a search may return ------------------------------------------------------------ */
+
+/* Immutable; may serve any number of searches at once; has to outlive them. */
+typedef struct kith_filter kith_filter;
+/* Ids i with bit (i % 64) of words[i / 64] set; ids at or past bit_count are not allowed. The words are copied. */
+KITH_API kith_status kith_filter_bitset(const uint64_t *words, size_t bit_count,
+                                        kith_filter **out) KITH_CHECK_RESULT;
+/* The listed ids, in any order, repeats allowed. Copied. */
+KITH_API kith_status kith_filter_ids(const int64_t *ids, size_t count, kith_filter **out) KITH_CHECK_RESULT;
+/* Ids with first <= id < last. */
+KITH_API kith_status kith_filter_range(int64_t first, int64_t last, kith_filter **out) KITH_CHECK_RESULT;
+/* Ids for which allow(user, id) is not 0. Called from the searching threads, at most once per id and query. */
+typedef int (*kith_filter_fn)(void *user, int64_t id);
+KITH_API kith_status kith_filter_callback(kith_filter_fn allow, void *user, kith_filter **out) KITH_CHECK_RESULT;
+KITH_API void kith_filter_free(kith_filter *filter);
+
+/* ---- Search -------------------------------------------------------------------------------------------- */
+
+/* Scratch memory that a thread keeps between its searches, so that they allocate nothing once it has grown to
+ * its size. For one search at a time. Serves any index. */
+typedef struct kith_search_context kith_search_context;
+KITH_API kith_status kith_search_context_create(kith_search_context **out) KITH_CHECK_RESULT;
+KITH_API void kith_search_context_free(kith_search_context *context);
+
+/* Parameters of one call. NULL stands for the defaults. Initialise with kith_search_params_init. */
+typedef struct kith_search_params {
+    size_t size;                  /* sizeof(kith_search_params) as the caller knows it */
+    size_t threads;               /* default 1; 0: all processors; 1..1024. Results are the same at any count */
+    const kith_filter *filter;    /* default NULL: every id is allowed */
+    kith_search_context *context; /* default NULL: scratch is allocated for the call */
+    uint64_t max_distances;       /* default 0: no bound; else at most so many distances per query (Flat: the
+                                     first so many rows are looked at) */
+    kith_progress_fn progress;    /* default NULL */
+    void *progress_user;
+} kith_search_params;
+
+KITH_API void kith_search_params_init(kith_search_params *params);
+/* Sets a parameter by its name, as the command line's --set does: "threads", "max_distances".
+ * KITH_ERR_NOT_FOUND lists the names that this index has; KITH_ERR_ARGUMENT gives the range. */
+KITH_API kith_status kith_search_params_set(kith_search_params *params, const kith_index *index, const char *name,
+                                            const char *value) KITH_CHECK_RESULT;
+
+/* The k nearest of each query, nearest first, ties by lower id.
+ *   queries    any accepted element type, of the index's dimension
+ *   k          1..kith_index_count(index)
+ *   ids        queries->count x k; KITH_NO_ID pads
+ *   distances  queries->count x k, or NULL; in the metric's own terms; padded with +infinity (l2) or -infinity
+ *   counts     queries->count: how many results each row holds; fewer than k only under a filter or a bound.
+ *              May be NULL: a row with fewer than k then makes the call end with KITH_ERR_INCOMPLETE, with all
+ *              outputs filled. Padding is never silent. */
+KITH_API kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
+                                       const kith_search_params *params, int64_t *ids, float *distances,
+                                       size_t *counts) KITH_CHECK_RESULT;
+
+/* All vectors within `radius` of each query: value <= radius for l2, value >= radius for ip and cosine; nearest
+ * first, ties by lower id. Free *out with kith_range_result_free. */
+typedef struct kith_range_result {
+    size_t query_count;
+    size_t *limits;   /* query_count + 1: query i has results limits[i] .. limits[i + 1] - 1 */
+    int64_t *ids;     /* limits[query_count] */
+    float *distances; /* limits[query_count] */
+} kith_range_result;
+KITH_API kith_status kith_index_range_search(const kith_index *index, const kith_view *queries, float radius,
+                                             const kith_search_params *params,
+                                             kith_range_result **out) KITH_CHECK_RESULT;
+KITH_API void kith_range_result_free(kith_range_result *result);
+
+/* ---- Files --------------------------------------------------------------------------------------------- */
+
+/* Writes the index to `path`, all or nothing: into a temporary file beside it, synced, then renamed. */
+KITH_API kith_status kith_index_save(const kith_index *index, const char *path) KITH_CHECK_RESULT;
+/* Reads an index into memory; every checksum is verified. */
+KITH_API kith_status kith_index_load(const char *path, kith_index **out) KITH_CHECK_RESULT;
+/* Uses the file in place, read-only, in milliseconds whatever its size: header, section table and sizes are
+ * checked; the checksums of large sections are not (kith_file_verify does that). */
+KITH_API kith_status kith_index_map(const char *path, kith_index **out) KITH_CHECK_RESULT;
+/* Reads the whole file and verifies every checksum and every cross-check that loading does. */
+KITH_API kith_status kith_file_verify(const char *path) KITH_CHECK_RESULT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

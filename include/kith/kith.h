@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kith/kith.h: everything.
+ */
+#ifndef KITH_KITH_H
+#define KITH_KITH_H
+
+#include "kith/index.h"
+#include "kith/status.h"
+#include "kith/types.h"
+#include "kith/vectors.h"
+
+#endif

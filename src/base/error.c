@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MESSAGE_BYTES = 512 };
+static _Thread_local char message[MESSAGE_BYTES];
+
+static void replace_control_bytes(char *text) {
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
+}
+
+kith_status kith_error(kith_status status, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    replace_control_bytes(message);
+    return status;
+}
+
+kith_status kith_error_prefix(kith_status status, const char *format, ...) {
+    char whole[2 * MESSAGE_BYTES];
+    va_list args;
+    va_start(args, format);
+    int prefix_bytes = vsnprintf(whole, MESSAGE_BYTES, format, args);
+    va_end(args);
+    if (prefix_bytes < 0) return status;
+    size_t at = (size_t)prefix_bytes < MESSAGE_BYTES ? (size_t)prefix_bytes : MESSAGE_BYTES - 1;
+    (void)snprintf(whole + at, sizeof whole - at, ": %s", message);
+    memcpy(message, whole, MESSAGE_BYTES - 1);
+    message[MESSAGE_BYTES - 1] = '\0';
+    replace_control_bytes(message);
+    return status;
+}
+
+const char *kith_error_message(void) { return message; }
+
+const char *kith_status_name(kith_status status) {
+    static const char *const names[] = {
+        [KITH_OK] = "KITH_OK",
+        [KITH_ERR_ARGUMENT] = "KITH_ERR_ARGUMENT",
+        [KITH_ERR_DIMENSION] = "KITH_ERR_DIMENSION",
+        [KITH_ERR_TYPE] = "KITH_ERR_TYPE",
+        [KITH_ERR_NOT_FINITE] = "KITH_ERR_NOT_FINITE",
+        [KITH_ERR_RANGE] = "KITH_ERR_RANGE",
+        [KITH_ERR_ZERO_VECTOR] = "KITH_ERR_ZERO_VECTOR",
+        [KITH_ERR_EMPTY] = "KITH_ERR_EMPTY",
+        [KITH_ERR_NOT_FOUND] = "KITH_ERR_NOT_FOUND",
+        [KITH_ERR_EXISTS] = "KITH_ERR_EXISTS",
+        [KITH_ERR_INCOMPLETE] = "KITH_ERR_INCOMPLETE",
+        [KITH_ERR_NO_MEMORY] = "KITH_ERR_NO_MEMORY",
+        [KITH_ERR_OVERFLOW] = "KITH_ERR_OVERFLOW",
+        [KITH_ERR_BUDGET] = "KITH_ERR_BUDGET",
+        [KITH_ERR_IO] = "KITH_ERR_IO",
+        [KITH_ERR_FORMAT] = "KITH_ERR_FORMAT",
+        [KITH_ERR_CHECKSUM] = "KITH_ERR_CHECKSUM",
+        [KITH_ERR_VERSION] = "KITH_ERR_VERSION",
+        [KITH_ERR_UNSUPPORTED] = "KITH_ERR_UNSUPPORTED",
+        [KITH_ERR_READ_ONLY] = "KITH_ERR_READ_ONLY",
+        [KITH_ERR_CANCELLED] = "KITH_ERR_CANCELLED",
+        [KITH_ERR_NOT_TRAINED] = "KITH_ERR_NOT_TRAINED",
+        [KITH_ERR_INTERNAL] = "KITH_ERR_INTERNAL",
+    };
+    unsigned number = (unsigned)status;
+    return number < sizeof names / sizeof *names ? names[number] : "KITH_ERR_UNKNOWN";
+}
+
+#define TEXT_(x) #x
+#define TEXT(x)  TEXT_(x)
+const char *kith_version(void) {
+    return TEXT(KITH_VERSION_MAJOR) "." TEXT(KITH_VERSION_MINOR) "." TEXT(KITH_VERSION_PATCH);
+}

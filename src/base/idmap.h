@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * idmap.h: from a 64-bit id to the row that holds it: open addressing, linear probing, at most 7/8 full.
+ */
+#ifndef KITH_BASE_IDMAP_H
+#define KITH_BASE_IDMAP_H
+
+#include <stdbool.h>
+
+#include "base/memory.h"
+
+typedef struct kith_idmap_slot {
+    int64_t id; /* KITH_NO_ID: free */
+    uint64_t row;
+} kith_idmap_slot;
+
+/* All zero is an empty map. */
+typedef struct kith_idmap {
+    kith_idmap_slot *slots;
+    size_t slot_count; /* 0 or a power of two */
+    size_t count;
+} kith_idmap;
+
+void kith_idmap_free(kith_idmap *map);
+/* Makes room for `count` ids in all, so that the puts up to there cannot fail. */
+kith_status kith_idmap_reserve(kith_idmap *map, size_t count);
+/* Adds or replaces. The room has been reserved; id >= 0. */
+void kith_idmap_put(kith_idmap *map, int64_t id, uint64_t row);
+bool kith_idmap_get(const kith_idmap *map, int64_t id, uint64_t *row);
+/* Does nothing when the id is not there. */
+void kith_idmap_remove(kith_idmap *map, int64_t id);
+
+#endif

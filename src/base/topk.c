@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/topk.h"
+
+static void swap_hits(kith_hit *a, kith_hit *b) {
+    kith_hit t = *a;
+    *a = *b;
+    *b = t;
+}
+
+static void insertion_sort(kith_hit *hits, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        kith_hit moved = hits[i];
+        size_t at = i;
+        for (; at > 0 && kith_hit_before(&moved, &hits[at - 1]); at--) hits[at] = hits[at - 1];
+        hits[at] = moved;
+    }
+}
+
+/* Restores the heap (latest hit on top) below `root` after its value changed. */
+static void sift_down(kith_hit *hits, size_t root, size_t count) {
+    for (size_t child; (child = 2 * root + 1) < count; root = child) {
+        if (child + 1 < count && kith_hit_before(&hits[child], &hits[child + 1])) child++;
+        if (!kith_hit_before(&hits[root], &hits[child])) return;
+        swap_hits(&hits[root], &hits[child]);
+    }
+}
+
+static void heap_sort(kith_hit *hits, size_t count) {
+    for (size_t root = count / 2; root-- > 0;) sift_down(hits, root, count);
+    for (size_t last = count; last-- > 1;) {
+        swap_hits(&hits[0], &hits[last]);
+        sift_down(hits, 0, last);
+    }
+}
+
+void kith_hits_sort(kith_hit *hits, size_t count) {
+    if (count <= 24)
+        insertion_sort(hits, count);
+    else
+        heap_sort(hits, count);
+}
+
+/* Moves a median of three to the front and splits around it: what comes before it, it, what comes after. */
+static size_t split_around_median(kith_hit *hits, size_t count) {
+    kith_hit *middle = &hits[count / 2], *last = &hits[count - 1];
+    if (kith_hit_before(middle, hits)) swap_hits(middle, hits);
+    if (kith_hit_before(last, hits)) swap_hits(last, hits);
+    if (kith_hit_before(last, middle)) swap_hits(last, middle);
+    swap_hits(hits, middle);
+    size_t border = 0;
+    for (size_t i = 1; i < count; i++)
+        if (kith_hit_before(&hits[i], &hits[0])) swap_hits(&hits[++border], &hits[i]);
+    swap_hits(&hits[0], &hits[border]);
+    return border;
+}
+
+/* Brings the k smallest to the front: Hoare's selection, with heapsort when the splits go badly (Musser 1997). */
+static void select_first(kith_hit *hits, size_t count, size_t k) {
+    for (int splits_left = 64; count > 16; splits_left--) {
+        if (splits_left == 0) {
+            heap_sort(hits, count);
+            return;
+        }
+        size_t border = split_around_median(hits, count);
+        if (border == k || border + 1 == k) return;
+        if (border > k) {
+            count = border;
+        } else {
+            hits += border + 1;
+            count -= border + 1;
+            k -= border + 1;
+        }
+    }
+    insertion_sort(hits, count);
+}
+
+void kith_topk_init(kith_topk *topk, kith_hit *hits, size_t k) {
+    *topk = (kith_topk){.hits = hits, .k = k, .capacity = kith_topk_capacity(k), .key_max = INT32_MAX};
+}
+
+void kith_topk_shrink(kith_topk *topk) {
+    if (topk->count <= topk->k) return;
+    select_first(topk->hits, topk->count, topk->k);
+    topk->count = topk->k;
+    int32_t key_max = INT32_MIN;
+    for (size_t i = 0; i < topk->k; i++)
+        if (topk->hits[i].key > key_max) key_max = topk->hits[i].key;
+    topk->key_max = key_max;
+}
+
+void kith_topk_finish(kith_topk *topk) {
+    kith_topk_shrink(topk);
+    kith_hits_sort(topk->hits, topk->count);
+}

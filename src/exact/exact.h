@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * exact.h: exact nearest neighbours of a batch of queries over rows in memory: what Flat, ground truth and, later,
+ * re-ranking and k-means stand on.
+ *
+ * Two paths give the same bits. A few queries stream over the rows, one kernel call a block. Many queries go
+ * through tiles: a matrix product estimates every pair, a SIMD compare drops all pairs that cannot be among the k
+ * best by more than the product's rounding error, and the survivors' distances are computed by the `one` kernel.
+ * Integer pairs (u8 x u8, i8 x i8 under l2 and ip) are exact in the tile already.
+ */
+#ifndef KITH_EXACT_EXACT_H
+#define KITH_EXACT_EXACT_H
+
+#include <stdbool.h>
+
+#include "base/arena.h"
+#include "base/chunks.h"
+#include "base/parallel.h"
+#include "base/topk.h"
+
+/* Rows to search: chunks, or one extent of rows `stride` bytes apart. */
+typedef struct kith_rows {
+    kith_dtype dtype; /* f32, f16, bf16, i8, u8 */
+    size_t dim, count;
+    const kith_chunks *chunks; /* NULL: base and stride are used */
+    const void *base;
+    size_t stride;
+    const kith_chunks *ids; /* int64_t each; NULL: row r has id first_id + r */
+    int64_t first_id;
+    const kith_chunks *inverse_norms; /* float each, for cosine: 1 / |row|; NULL: computed as needed */
+} kith_rows;
+
+/* May this id be returned? Called for rows that would otherwise get into the result. */
+typedef bool (*kith_allow_fn)(const void *context, int64_t id);
+
+typedef struct kith_exact_request {
+    kith_view queries;  /* any element type of an index; finite; nonzero under cosine (the caller has checked) */
+    kith_metric metric; /* l2, ip, cosine */
+    kith_dtype row_dtype;
+    size_t threads;      /* at least 1 */
+    kith_allow_fn allow; /* NULL: all */
+    const void *allow_context;
+    kith_meter *meter; /* NULL, or counts queries x rows */
+    kith_arena *arena; /* begun by the caller; everything below is taken from it */
+} kith_exact_request;
+
+/* A prepared batch: queries converted, normed and packed. Lives in the request's arena. */
+typedef struct kith_exact kith_exact;
+kith_status kith_exact_open(const kith_exact_request *request, kith_exact **out);
+
+/* Offers every row to every query's selection; tops[q] belongs to query q. May be called for one set of rows
+ * after the other. */
+kith_status kith_exact_topk(kith_exact *exact, const kith_rows *rows, kith_topk *tops);
+
+/* Hits of a range search, gathered per query. All zero is empty. */
+typedef struct kith_hit_list {
+    kith_hit *hits;
+    size_t count, capacity;
+} kith_hit_list;
+/* Adds every row within `radius` (in the metric's terms) of query q to lists[q], unsorted. */
+kith_status kith_exact_range(kith_exact *exact, const kith_rows *rows, float radius, kith_hit_list *lists);
+
+/* A hit's distance in the metric's own terms (l2: squared; ip, cosine: similarity). */
+float kith_exact_value(const kith_exact *exact, int32_t key);
+
+/* The norms that cosine needs: 1 / |row| in f32 from a sum in the fixed order; 0 for a zero row. */
+float kith_exact_inverse_norm(const void *row, kith_dtype dtype, size_t dim);
+
+#endif
