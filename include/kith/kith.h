@@ -6,6 +6,7 @@
 #define KITH_KITH_H
 
 #include "kith/index.h"
+#include "kith/kernels.h"
 #include "kith/status.h"
 #include "kith/types.h"
 #include "kith/vectors.h"

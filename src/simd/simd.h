@@ -80,6 +80,13 @@ typedef struct kith_tile_i8 {
                 int32_t *out, size_t out_stride);
 } kith_tile_i8;
 
+/* Loops at a limit of the machine, which the microbenchmark times: see kith_peak_kernels in kith/kernels.h. */
+typedef struct kith_peaks {
+    uint64_t (*fma_f32)(size_t rounds);
+    uint64_t (*dot_i8)(size_t rounds);
+    uint64_t (*read)(const void *memory, size_t bytes);
+} kith_peaks;
+
 typedef struct kith_simd_table {
     const char *name; /* "ref", "avx2", "avx512", "neon" */
     /* "avx512+vnni+vpopcntdq+bf16+fp16": the name with the sub-levels in use. */
@@ -121,6 +128,8 @@ typedef struct kith_simd_table {
 
     kith_tile_f32 tile_f32;
     kith_tile_i8 tile_i8;
+
+    kith_peaks peaks;
 } kith_simd_table;
 
 /* The table in use: the best that this machine runs, or what KITH_ISA names (ref, avx2, avx512, neon; "avx512"
