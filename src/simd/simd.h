@@ -8,9 +8,12 @@
  * The order of float sums is fixed and the same on every ISA, so that results are the same bits everywhere:
  *   - one, four, block and norm2: 32 partial sums, element i goes to partial sum i mod 32 by one fused
  *     multiply-add in order of i; then s[j] += s[j + 16] for j < 16, s[j] += s[j + 8], + 4, + 2, + 1.
- *     A tail shorter than 32 is padded with zeros. Squared L2 rounds the difference to f32 first.
+ *     A tail shorter than 32 is padded with zeros. Squared L2 rounds the difference to f32 first. Elements of
+ *     other types are converted to f32, exactly, before anything else.
  *   - tile: one chain of fused multiply-adds per result, in order of i, starting from the bias.
  * Kernels outside this rule say so where they stand in the table (`native` below), with their bound.
+ * A NaN among the elements makes the sum NaN; which NaN is not fixed. The caller's floating-point environment is
+ * the default one: round to nearest, denormals kept.
  *
  * Pointers need the alignment of their element type only; no kernel reads a byte outside its operands.
  */
@@ -68,12 +71,14 @@ typedef struct kith_tile_f32 {
                 float *out, size_t out_stride);
 } kith_tile_f32;
 
-/* Integer tile. The sum over the prepared words differs from the true inner product by terms that depend on one
- * side each: true = sum + row_term[r] + query_term[q], where the terms are what prepare returns. */
+/* Integer tile, for u8 x u8 and i8 x i8. The sum over the prepared words differs from the true inner product by
+ * terms that depend on one side each: true = sum + row_term[r] + query_term[q], where the terms are what prepare
+ * returns. All sums wrap at 32 bits, so a bias and the terms may be added in any order. */
 typedef struct kith_tile_i8 {
     size_t query_lanes, row_lanes;
     size_t group; /* elements in a word: 4 or 2 */
-    /* Writes ceil(dim / group) words of one vector of u8 or i8 elements and returns its term. */
+    /* Writes ceil(dim / group) words of one vector of u8 or i8 elements and returns its term. Query and row must
+     * be of the same type. */
     int32_t (*prepare_query)(const void *vector, kith_dtype dtype, size_t dim, uint32_t *words);
     int32_t (*prepare_row)(const void *vector, kith_dtype dtype, size_t dim, uint32_t *words);
     void (*run)(const uint32_t *queries, const uint32_t *rows, size_t words, size_t row_panels, const int32_t *bias,
@@ -106,7 +111,9 @@ typedef struct kith_simd_table {
     int32_t (*norm2_i8)(const int8_t *vector, size_t dim);
     int32_t (*norm2_u8)(const uint8_t *vector, size_t dim);
 
-    /* Conversions of `count` elements: exact to f32; from f32 rounded to nearest even, NaN stays NaN. */
+    /* Conversions of `count` elements, the same bits on every ISA: exact to f32; from f32 rounded to nearest even,
+     * too large becomes infinity, a NaN stays a NaN and keeps its upper bits (f16 both ways, bf16 from f32: made
+     * quiet). `in` and `out` do not overlap. */
     void (*f32_from_f16)(const uint16_t *in, size_t count, float *out);
     void (*f32_from_bf16)(const uint16_t *in, size_t count, float *out);
     void (*f32_from_i8)(const int8_t *in, size_t count, float *out);
@@ -123,7 +130,7 @@ typedef struct kith_simd_table {
     size_t (*filter_below_i32)(const int32_t *values, size_t count, int32_t threshold, uint32_t *out);
 
     /* Interleaves up to `lanes` vectors of `words` 32-bit words into a packed operand; vectors past `count` become
-     * zeros. lanes is the query_lanes or the row_lanes of a tile. */
+     * zeros. lanes is the query_lanes or the row_lanes of a tile; packed has room for words * lanes. */
     void (*pack)(const uint32_t *const *vectors, size_t count, size_t lanes, size_t words, uint32_t *packed);
 
     kith_tile_f32 tile_f32;
