@@ -5,6 +5,7 @@
 #ifndef KITH_KITH_H
 #define KITH_KITH_H
 
+#include "kith/eval.h"
 #include "kith/index.h"
 #include "kith/kernels.h"
 #include "kith/status.h"
