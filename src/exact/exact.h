@@ -30,7 +30,7 @@ typedef struct kith_rows {
     const kith_chunks *inverse_norms; /* float each, for cosine: 1 / |row|; NULL: computed as needed */
 } kith_rows;
 
-/* May this id be returned? Called for rows that would otherwise get into the result. */
+/* May this id be returned? Called at most once per id and query. */
 typedef bool (*kith_allow_fn)(const void *context, int64_t id);
 
 typedef struct kith_exact_request {
@@ -63,7 +63,12 @@ kith_status kith_exact_range(kith_exact *exact, const kith_rows *rows, float rad
 /* A hit's distance in the metric's own terms (l2: squared; ip, cosine: similarity). */
 float kith_exact_value(const kith_exact *exact, int32_t key);
 
-/* The norms that cosine needs: 1 / |row| in f32 from a sum in the fixed order; 0 for a zero row. */
+/* What cosine multiplies by: 1 / |row| in f32, from a sum in the fixed order; 0 for a row whose squared norm is below
+ * FLT_MIN (the zero row, and rows too short to have a direction in f32). */
 float kith_exact_inverse_norm(const void *row, kith_dtype dtype, size_t dim);
+/* The sum of squares of a row, in the fixed order for floats; exact, then rounded, for i8 and u8. */
+float kith_exact_norm2(const void *row, kith_dtype dtype, size_t dim);
+/* `count` elements of an index's element type as f32: exact. */
+void kith_exact_to_f32(const void *in, kith_dtype dtype, size_t count, float *out);
 
 #endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * exact_inside.h: what the two paths of exact search share.
+ */
+#ifndef KITH_EXACT_EXACT_INSIDE_H
+#define KITH_EXACT_EXACT_INSIDE_H
+
+#include "exact/exact.h"
+#include "simd/simd.h"
+
+/* Rows that are looked at together: their distances to a dozen queries stay in the first-level cache. */
+enum { KITH_EXACT_BLOCK_ROWS = 256 };
+
+/* Scratch memory of one worker thread. */
+typedef struct kith_exact_worker {
+    void *values;                 /* tile: query_lanes x BLOCK_ROWS; stream: BLOCK_ROWS; f32 or i32 */
+    void *bias;                   /* BLOCK_ROWS f32 or i32 */
+    uint32_t *panel;              /* packed rows of a block */
+    uint32_t *words;              /* row_lanes rows converted to words, before they are packed */
+    uint32_t *positions;          /* BLOCK_ROWS survivors of the filter */
+    const unsigned char **row_at; /* BLOCK_ROWS: where each row of the block lies */
+    int64_t *ids;                 /* BLOCK_ROWS */
+    float *inverse_norms;         /* BLOCK_ROWS, cosine */
+    int32_t *norm2;               /* BLOCK_ROWS, integer pairs under l2 */
+} kith_exact_worker;
+
+struct kith_exact {
+    kith_exact_request request;
+    const kith_simd_table *simd;
+    const kith_float_kernels *float_pair; /* f32 x row type; NULL when int_pair is used */
+    const kith_int_kernels *int_pair;     /* u8 x u8 or i8 x i8 under l2 and ip */
+    kith_op op;
+    size_t dim, query_count;
+    const unsigned char *query_rows; /* f32, or the native integers */
+    size_t query_stride;
+    double *query_norm2;       /* float pairs */
+    float *query_inverse_norm; /* cosine */
+    int32_t *query_norm2_int;  /* integer pairs */
+    /* Tiles; NULL when the batch is small and streams. */
+    uint32_t *packed_queries;
+    int32_t *query_terms;
+    size_t query_lanes, row_lanes, words, block_rows;
+    kith_exact_worker *workers;
+    size_t worker_count;
+};
+
+/* Where hits go: to selections or to lists, one for each query. */
+typedef struct kith_exact_sinks {
+    kith_topk *tops;      /* or NULL */
+    kith_hit_list *lists; /* or NULL */
+    int32_t range_key_max;
+} kith_exact_sinks;
+
+static inline int32_t kith_exact_key_max(const kith_exact_sinks *sinks, size_t query) {
+    return sinks->tops != NULL ? sinks->tops[query].key_max : sinks->range_key_max;
+}
+/* Keeps a hit that the allow function has let through. */
+kith_status kith_exact_keep(const kith_exact_sinks *sinks, size_t query, int32_t key, int64_t id);
+
+static inline int64_t kith_exact_row_id(const kith_rows *rows, size_t row) {
+    return rows->ids != NULL ? *(const int64_t *)kith_chunks_at(rows->ids, row) : rows->first_id + (int64_t)row;
+}
+/* The address of `row`, and in *run how many rows from it on lie rows->stride bytes apart. */
+const unsigned char *kith_exact_run(const kith_rows *rows, size_t row, size_t *run);
+float kith_exact_row_inverse_norm(const kith_rows *rows, size_t row, const void *at);
+
+/* The exact key of one pair of the float kind. */
+int32_t kith_exact_float_key(const kith_exact *exact, size_t query, const void *row, float inverse_norm);
+
+/* The largest float that a key up to key_max stands for: what a filter compares with. */
+static inline float kith_exact_value_max(int32_t key_max) {
+    return key_max >= kith_key_f32(__builtin_inff()) ? __builtin_inff() : kith_key_to_f32(key_max);
+}
+
+/* Both look at rows row_first .. row_last - 1 for queries query_first .. query_last - 1. */
+kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
+                              size_t query_first, size_t query_last, size_t row_first, size_t row_last,
+                              const kith_exact_sinks *sinks);
+kith_status kith_exact_tiles(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
+                             size_t query_first, size_t query_last, size_t row_first, size_t row_last,
+                             const kith_exact_sinks *sinks);
+
+/* Packs all queries; part of opening. */
+kith_status kith_exact_pack_queries(kith_exact *exact);
+
+#endif
