@@ -63,7 +63,7 @@ Test(check, elements) {
         memset(values + 3 * DIM, 0, DIM * sizeof *values);
         cr_assert_eq(kith_check_vectors("base", &view, 0, KITH_L2, threads[t]), KITH_ERR_RANGE);
         expect(kith_check_vectors("base", &view, 0, KITH_COSINE, threads[t]), KITH_ERR_ZERO_VECTOR,
-               "base: row 3 has norm zero, cosine needs a direction");
+               "base: row 3 has the squared norm 0, cosine needs a direction");
     }
 }
 
@@ -80,7 +80,7 @@ Test(check, half_and_integer_types) {
     view = (kith_view){bytes, KITH_U8, 2, 3, 0};
     expect(kith_check_vectors("base", &view, 0, KITH_L2, 1), KITH_OK, "");
     expect(kith_check_vectors("base", &view, 0, KITH_COSINE, 1), KITH_ERR_ZERO_VECTOR,
-           "base: row 1 has norm zero, cosine needs a direction");
+           "base: row 1 has the squared norm 0, cosine needs a direction");
     view.dtype = KITH_I8;
     cr_assert_eq(kith_check_vectors("base", &view, 0, KITH_COSINE, 1), KITH_ERR_ZERO_VECTOR);
 }

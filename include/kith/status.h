@@ -34,7 +34,7 @@ typedef enum kith_status {
     KITH_ERR_TYPE = 3,         /* an element type that this call does not take */
     KITH_ERR_NOT_FINITE = 4,   /* a NaN or an infinity in a vector */
     KITH_ERR_RANGE = 5,        /* finite, but too large: the squared norm passes KITH_NORM2_MAX */
-    KITH_ERR_ZERO_VECTOR = 6,  /* a vector of norm zero under the cosine metric */
+    KITH_ERR_ZERO_VECTOR = 6,  /* a vector too short to have a direction under cosine: squared norm below FLT_MIN */
     KITH_ERR_EMPTY = 7,        /* a set without vectors where at least one is needed */
     KITH_ERR_NOT_FOUND = 8,    /* an id that the index does not hold, a name that is not known */
     KITH_ERR_EXISTS = 9,       /* an id that the index holds already */

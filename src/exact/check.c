@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "exact/check.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/parallel.h"
-#include "simd/simd.h"
+#include "exact/exact.h"
 
 enum { BLOCK_ROWS = 1024 };
 
@@ -54,34 +55,14 @@ typedef struct check_loop {
     const kith_view *view;
     size_t first_row, stride;
     kith_metric metric;
-    const kith_simd_table *simd;
 } check_loop;
-
-static float norm2(const check_loop *loop, const void *row) {
-    size_t dim = loop->view->dim;
-    switch (loop->view->dtype) {
-        case KITH_F32: return loop->simd->norm2_f32(row, dim);
-        case KITH_F16: return loop->simd->norm2_f16(row, dim);
-        case KITH_BF16: return loop->simd->norm2_bf16(row, dim);
-        case KITH_I8: return (float)loop->simd->norm2_i8(row, dim);
-        default: return (float)loop->simd->norm2_u8(row, dim);
-    }
-}
-
-static float element(const check_loop *loop, const void *row, size_t column) {
-    float value;
-    if (loop->view->dtype == KITH_F32) return ((const float *)row)[column];
-    if (loop->view->dtype == KITH_F16)
-        loop->simd->f32_from_f16((const uint16_t *)row + column, 1, &value);
-    else
-        loop->simd->f32_from_bf16((const uint16_t *)row + column, 1, &value);
-    return value;
-}
 
 /* Says what is wrong with a row whose squared norm is not a number up to KITH_NORM2_MAX. */
 static kith_status refuse_row(const check_loop *loop, const void *row, size_t number, float row_norm2) {
+    size_t each = element_bytes(loop->view->dtype);
     for (size_t column = 0; column < loop->view->dim; column++) {
-        float value = element(loop, row, column);
+        float value;
+        kith_exact_to_f32((const char *)row + column * each, loop->view->dtype, 1, &value);
         if (!isfinite(value))
             return kith_error(KITH_ERR_NOT_FINITE, "%s: row %zu, column %zu is %g", loop->what, number, column,
                               (double)value);
@@ -96,11 +77,11 @@ static kith_status check_block(void *context, size_t item, size_t worker) {
     size_t first = item * BLOCK_ROWS, last = kith_min_size(first + BLOCK_ROWS, loop->view->count);
     for (size_t i = first; i < last; i++) {
         const void *row = (const char *)loop->view->data + i * loop->stride;
-        float row_norm2 = norm2(loop, row);
+        float row_norm2 = kith_exact_norm2(row, loop->view->dtype, loop->view->dim);
         if (!(row_norm2 <= KITH_NORM2_MAX)) return refuse_row(loop, row, loop->first_row + i, row_norm2);
-        if (row_norm2 == 0.0f && loop->metric == KITH_COSINE)
-            return kith_error(KITH_ERR_ZERO_VECTOR, "%s: row %zu has norm zero, cosine needs a direction",
-                              loop->what, loop->first_row + i);
+        if (row_norm2 < FLT_MIN && loop->metric == KITH_COSINE)
+            return kith_error(KITH_ERR_ZERO_VECTOR, "%s: row %zu has the squared norm %g, cosine needs a direction",
+                              loop->what, loop->first_row + i, (double)row_norm2);
     }
     return KITH_OK;
 }
@@ -109,7 +90,7 @@ kith_status kith_check_vectors(const char *what, const kith_view *view, size_t f
                                size_t threads) {
     bool is_integer = view->dtype == KITH_I8 || view->dtype == KITH_U8;
     if (is_integer && metric != KITH_COSINE) return KITH_OK;
-    check_loop loop = {what, view, first_row, kith_view_stride(view), metric, kith_simd()};
+    check_loop loop = {what, view, first_row, kith_view_stride(view), metric};
     size_t block_count = view->count / BLOCK_ROWS + (view->count % BLOCK_ROWS != 0);
     return kith_parallel_for(threads, block_count, check_block, &loop);
 }

@@ -22,7 +22,7 @@ kith_status kith_check_view_dim(const char *what, const kith_view *view, size_t 
 
 /* The elements of a view that has passed kith_check_view: KITH_ERR_NOT_FINITE names row and column of the first NaN
  * or infinity, KITH_ERR_RANGE the row whose squared norm passes KITH_NORM2_MAX, KITH_ERR_ZERO_VECTOR under cosine
- * the row whose squared norm is zero in f32. Rows are counted from `first_row` in messages. The first bad row is
+ * the row whose squared norm is below FLT_MIN. Rows are counted from `first_row` in messages. The first bad row is
  * named at any thread count. */
 kith_status kith_check_vectors(const char *what, const kith_view *view, size_t first_row, kith_metric metric,
                                size_t threads);

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "exact/check.h"
 #include "exact/exact_inside.h"
 
 /* From how many queries on the tiles win over a stream (measured by bench/bench_exact): packing a row costs about
@@ -78,7 +79,7 @@ static bool is_integer_request(const kith_exact_request *request) {
 /* Integer queries are used where they lie; others are, or become, f32. */
 static kith_status take_queries(kith_exact *exact) {
     const kith_view *view = &exact->request.queries;
-    size_t stride = view->stride != 0 ? view->stride : kith_dtype_row_bytes(view->dtype, view->dim);
+    size_t stride = kith_view_stride(view);
     exact->query_rows = view->data;
     exact->query_stride = stride;
     if (exact->int_pair != NULL || view->dtype == KITH_F32) return KITH_OK;
