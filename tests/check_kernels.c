@@ -1,0 +1,680 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * check_kernels.c: holds every kernel of every table that this machine runs against the reference table, and the
+ * reference against plain arithmetic written again here.
+ *
+ * No test framework: the program is also cross-compiled and run under an emulator. It prints one line per table and
+ * family of kernels; the exit status is 1 when any result differs. Operands lie between two unmapped pages, so that
+ * a read or write past either end dies on the spot.
+ */
+#define _GNU_SOURCE
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "simd/simd.h"
+
+/* Each line that is not there on this machine is skipped, and said so. */
+static const char *const table_names[] = {
+    "ref",         "avx2",        "avx512",
+    "avx512-vnni", "avx512-bf16", "avx512-vnni-vpopcntdq-bf16-fp16",
+    "neon",        "neon-fp16",   "neon-dotprod-fp16",
+};
+
+static const size_t dims[] = {
+    0,   1,   2,   3,   4,   5,   6,   7,   8,   9,   10,  11,  12,   13,   14,   15,   16,   17,  18,  19,
+    20,  21,  22,  23,  24,  25,  26,  27,  28,  29,  30,  31,  32,   33,   34,   35,   36,   37,  38,  39,
+    40,  41,  42,  43,  44,  45,  46,  47,  48,  49,  50,  51,  52,   53,   54,   55,   56,   57,  58,  59,
+    60,  61,  62,  63,  64,  65,  66,  67,  68,  69,  70,  71,  72,   79,   80,   81,   95,   96,  97,  98,
+    99,  100, 101, 104, 112, 120, 126, 127, 128, 129, 130, 135, 160,  191,  192,  193,  200,  223, 224, 225,
+    255, 256, 257, 300, 384, 420, 511, 512, 513, 768, 784, 960, 1000, 1024, 1025, 1536, 2047, 3072};
+enum { DIM_COUNT = sizeof dims / sizeof *dims };
+
+static const kith_simd_table *ref;
+static const kith_simd_table *table;
+static uint64_t checks, failures, checks_before;
+
+static void report(bool ok, const char *format, ...) {
+    checks++;
+    if (ok) return;
+    if (failures++ >= 40) return;
+    va_list args;
+    va_start(args, format);
+    printf("FAIL %s: ", table->full_name);
+    vprintf(format, args);
+    printf("\n");
+    va_end(args);
+}
+
+static void family_done(const char *name) {
+    printf("%-36s %-12s %10llu results\n", table->full_name, name, (unsigned long long)(checks - checks_before));
+    checks_before = checks;
+}
+
+/* ---- memory between unmapped pages ---- */
+
+typedef struct guarded {
+    unsigned char *first;
+    size_t bytes;
+} guarded;
+
+enum { BIG_BYTES = 4 << 20 };
+static guarded query_memory, row_memory[4], block_memory, out_memory, more_memory[2];
+
+static guarded guarded_make(size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    bytes = (bytes + page - 1) / page * page;
+    unsigned char *all = mmap(NULL, bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED || mprotect(all + page, bytes, PROT_READ | PROT_WRITE) != 0) {
+        perror("mmap");
+        exit(2);
+    }
+    return (guarded){all + page, bytes};
+}
+
+/* Where operands lie: the last byte before an unmapped page, or the first one after it. */
+static bool at_start;
+static void *place(guarded memory, size_t bytes) {
+    if (bytes > memory.bytes) {
+        fprintf(stderr, "check_kernels: operand of %zu bytes is too large\n", bytes);
+        exit(2);
+    }
+    return at_start ? memory.first : memory.first + memory.bytes - bytes;
+}
+
+/* ---- values ---- */
+
+static uint64_t random_state = 88172645463325252u;
+static uint32_t random_bits(void) { /* xorshift64*: Marsaglia 2003, Vigna 2016 */
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (uint32_t)(random_state * 2685821657736338717u >> 32);
+}
+
+static float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static uint32_t bits_of_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+typedef enum kind { KIND_PLAIN, KIND_WIDE, KIND_TINY, KIND_SPECIAL, KIND_HUGE, KIND_COUNT } kind;
+static const char *const kind_names[] = {"plain", "wide", "tiny", "special", "huge"};
+
+static float random_float(kind k) {
+    static const float special[] = {NAN,     INFINITY, -INFINITY, 0.0f,     -0.0f,    FLT_MAX, -FLT_MAX,
+                                    FLT_MIN, 1e-40f,   -1e-45f,   65504.0f, 65520.0f, 6e-8f,   1.0f};
+    float plain = (float)(int32_t)random_bits() * 0x1p-31f;
+    int shift = (int)(random_bits() % 40);
+    switch (k) {
+        case KIND_WIDE: return ldexpf(plain, shift - 20);
+        case KIND_TINY: return ldexpf(plain, -60 - 2 * shift);
+        case KIND_SPECIAL:
+            return random_bits() % 48 != 0 ? plain : special[random_bits() % (sizeof special / sizeof *special)];
+        case KIND_HUGE: return ldexpf(plain, 128 - shift);
+        default: return plain;
+    }
+}
+
+static size_t element_bytes(kith_dtype dtype) { return dtype == KITH_B1 ? 1 : kith_dtype_row_bytes(dtype, 1); }
+
+static void fill(void *vector, kith_dtype dtype, size_t count, kind k) {
+    bool high = random_bits() % 2 != 0;
+    for (size_t i = 0; i < count; i++) {
+        float value = random_float(k);
+        uint32_t bits = random_bits();
+        if (dtype == KITH_F32) ((float *)vector)[i] = value;
+        if (dtype == KITH_F16) {
+            ref->f16_from_f32(&value, 1, (uint16_t *)vector + i);
+            if (k == KIND_TINY) ((uint16_t *)vector)[i] = (uint16_t)(bits & 0x83ff); /* zeros and denormals */
+        }
+        if (dtype == KITH_BF16) ref->bf16_from_f32(&value, 1, (uint16_t *)vector + i);
+        if (dtype != KITH_I8 && dtype != KITH_U8 && dtype != KITH_B1) continue;
+        /* Extremes: all of one vector at one end, or either end at random. */
+        unsigned low_byte = dtype == KITH_I8 ? 0x80 : 0, high_byte = dtype == KITH_I8 ? 0x7f : 0xff;
+        unsigned byte = bits & 0xff;
+        if (k == KIND_HUGE) byte = high ? high_byte : low_byte;
+        if (k == KIND_SPECIAL) byte = bits & 0x100 ? high_byte : low_byte;
+        ((unsigned char *)vector)[i] = (unsigned char)byte;
+    }
+}
+
+static void *filled(guarded memory, kith_dtype dtype, size_t count, kind k) {
+    void *vector = place(memory, count * element_bytes(dtype));
+    fill(vector, dtype, count, k);
+    return vector;
+}
+
+static bool same_float(float a, float b) { return bits_of_float(a) == bits_of_float(b) || (isnan(a) && isnan(b)); }
+
+/* ---- distances: one, four, block ---- */
+
+static const struct {
+    const char *name;
+    kith_dtype query, row;
+} float_pairs[KITH_FLOAT_PAIR_COUNT] = {
+    [KITH_PAIR_F32_F32] = {"f32_f32", KITH_F32, KITH_F32},
+    [KITH_PAIR_F32_F16] = {"f32_f16", KITH_F32, KITH_F16},
+    [KITH_PAIR_F32_BF16] = {"f32_bf16", KITH_F32, KITH_BF16},
+    [KITH_PAIR_F32_I8] = {"f32_i8", KITH_F32, KITH_I8},
+    [KITH_PAIR_F32_U8] = {"f32_u8", KITH_F32, KITH_U8},
+    [KITH_PAIR_F16_F16] = {"f16_f16", KITH_F16, KITH_F16},
+    [KITH_PAIR_BF16_BF16] = {"bf16_bf16", KITH_BF16, KITH_BF16},
+};
+static const struct {
+    const char *name;
+    kith_dtype dtype;
+} int_pairs[KITH_INT_PAIR_COUNT] = {[KITH_PAIR_I8_I8] = {"i8_i8", KITH_I8}, [KITH_PAIR_U8_U8] = {"u8_u8", KITH_U8}};
+static const char *const op_names[] = {"l2sq", "ip"};
+
+static double element(const void *vector, kith_dtype dtype, size_t i) {
+    if (dtype == KITH_I8) return ((const int8_t *)vector)[i];
+    if (dtype == KITH_U8) return ((const uint8_t *)vector)[i];
+    if (dtype == KITH_F32) return ((const float *)vector)[i];
+    uint16_t half = ((const uint16_t *)vector)[i];
+    if (dtype == KITH_BF16) return float_of_bits((uint32_t)half << 16);
+    int exponent = half >> 10 & 31;
+    double mantissa = half & 0x3ff, sign = half & 0x8000 ? -1 : 1;
+    if (exponent == 31) return mantissa != 0 ? NAN : sign * INFINITY;
+    return exponent == 0 ? sign * ldexp(mantissa, -24) : sign * ldexp(mantissa + 1024, exponent - 25);
+}
+
+/* The sum that simd.h documents, written down once more. `error` becomes the sum of the terms' sizes: what bounds
+ * for other orders are made of. */
+static float sum_by_the_rule(kith_op op, const void *query, kith_dtype query_type, const void *row,
+                             kith_dtype row_type, size_t dim, double *size) {
+    float sums[32] = {0};
+    *size = 0;
+    for (size_t i = 0; i < (dim + 31) / 32 * 32; i++) {
+        float q = i < dim ? (float)element(query, query_type, i) : 0;
+        float r = i < dim ? (float)element(row, row_type, i) : 0;
+        if (op == KITH_OP_L2SQ) q = r = q - r;
+        sums[i % 32] = fmaf(q, r, sums[i % 32]);
+        *size += fabs((double)q * r);
+    }
+    for (size_t j = 0; j < 16; j++) sums[j] = sums[j] + sums[j + 16];
+    for (size_t j = 0; j < 8; j++) sums[j] = sums[j] + sums[j + 8];
+    for (size_t j = 0; j < 4; j++) sums[j] = sums[j] + sums[j + 4];
+    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+}
+
+/* How far a native kernel may be from the fixed order; docs/kernels.md derives it. `ok` false: not defined. */
+static bool native_is_close(kith_dtype dtype, float expected, float got, size_t dim, double size) {
+    if (!isfinite(expected) || !isfinite(got)) {
+        if (dtype == KITH_F16 && size > 32768) return true; /* f16 sums overflow at 65504 */
+        return isnan(expected) == isnan(got);
+    }
+    double unit = dtype == KITH_F16 ? 0x1p-11 : 0x1p-24;
+    double smallest = dtype == KITH_F16 ? 0x1p-24 : 0x1p-126;
+    double steps = (double)dim / 16 + 16;
+    if (dtype == KITH_F16 && size > 32768) return true;
+    return fabs((double)expected - got) <= 2 * steps * unit * size + (double)(dim + 64) * smallest;
+}
+
+typedef enum law { LAW_SAME_BITS, LAW_NATIVE } law;
+
+typedef struct float_case {
+    const kith_float_kernels *kernels;
+    law law;
+    kith_op op;
+    kith_float_pair pair;
+    kind kind;
+    size_t dim;
+} float_case;
+
+static void hold_float(const float_case *c, const char *shape, const void *query, const void *row, size_t at,
+                       float got) {
+    kith_dtype query_type = float_pairs[c->pair].query, row_type = float_pairs[c->pair].row;
+    double size;
+    float expected = sum_by_the_rule(c->op, query, query_type, row, row_type, c->dim, &size);
+    bool ok = c->law == LAW_SAME_BITS ? same_float(expected, got)
+                                      : native_is_close(query_type, expected, got, c->dim, size);
+    report(ok, "%s%s %s %s dim %zu %s row %zu: %.9g (%08x), expected %.9g (%08x)", op_names[c->op],
+           c->law == LAW_NATIVE ? " native" : "", float_pairs[c->pair].name, shape, c->dim, kind_names[c->kind], at,
+           (double)got, bits_of_float(got), (double)expected, bits_of_float(expected));
+}
+
+static void check_float_case(const float_case *c) {
+    kith_dtype query_type = float_pairs[c->pair].query, row_type = float_pairs[c->pair].row;
+    const void *query = filled(query_memory, query_type, c->dim, c->kind);
+    const void *rows[4];
+    for (size_t r = 0; r < 4; r++) rows[r] = filled(row_memory[r], row_type, c->dim, c->kind);
+    for (size_t r = 0; r < 4; r++) hold_float(c, "one", query, rows[r], r, c->kernels->one(query, rows[r], c->dim));
+
+    float *out = place(out_memory, 4 * sizeof *out);
+    c->kernels->four(query, rows, c->dim, out);
+    for (size_t r = 0; r < 4; r++) hold_float(c, "four", query, rows[r], r, out[r]);
+
+    size_t count = c->dim % 11, row_bytes = c->dim * element_bytes(row_type);
+    size_t stride = row_bytes + c->dim % 3 * element_bytes(row_type);
+    const char *block =
+        filled(block_memory, row_type, count > 0 ? ((count - 1) * stride + row_bytes) / element_bytes(row_type) : 0,
+               c->kind);
+    out = place(out_memory, count * sizeof *out);
+    c->kernels->block(query, block, stride, count, c->dim, out);
+    for (size_t r = 0; r < count; r++) hold_float(c, "block", query, block + r * stride, r, out[r]);
+}
+
+static void check_floats(void) {
+    for (kith_op op = 0; op < KITH_OP_COUNT; op++)
+        for (kith_float_pair pair = 0; pair < KITH_FLOAT_PAIR_COUNT; pair++)
+            for (kind k = 0; k < KIND_COUNT; k++)
+                for (size_t d = 0; d < DIM_COUNT; d++)
+                    check_float_case(&(float_case){&table->floats[op][pair], LAW_SAME_BITS, op, pair, k, dims[d]});
+    family_done("floats");
+}
+
+static void check_natives(void) {
+    for (kith_op op = 0; op < KITH_OP_COUNT; op++)
+        for (kith_float_pair pair = 0; pair < KITH_FLOAT_PAIR_COUNT; pair++)
+            for (kind k = 0; k < KIND_COUNT && table->native[op][pair].one != NULL; k++)
+                for (size_t d = 0; d < DIM_COUNT; d++)
+                    check_float_case(&(float_case){&table->native[op][pair], LAW_NATIVE, op, pair, k, dims[d]});
+    family_done("native");
+}
+
+typedef enum int_op { INT_L2SQ, INT_IP, INT_HAMMING } int_op;
+
+static int64_t int_by_the_rule(int_op op, const void *query, const void *row, kith_dtype dtype, size_t dim) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < dim; i++) {
+        int64_t q = ((const uint8_t *)query)[i], r = ((const uint8_t *)row)[i];
+        if (dtype == KITH_I8) q = ((const int8_t *)query)[i], r = ((const int8_t *)row)[i];
+        if (op == INT_L2SQ) sum += (q - r) * (q - r);
+        if (op == INT_IP) sum += q * r;
+        if (op == INT_HAMMING)
+            for (int64_t bits = q ^ r; bits != 0; bits >>= 1) sum += bits & 1;
+    }
+    return sum;
+}
+
+static void check_int_case(const kith_int_kernels *kernels, int_op op, kith_dtype dtype, kind k, size_t dim) {
+    static const char *const names[] = {"l2sq", "ip", "hamming"};
+    const void *query = filled(query_memory, dtype, dim, k);
+    const void *rows[4];
+    for (size_t r = 0; r < 4; r++) rows[r] = filled(row_memory[r], dtype, dim, k);
+    const char *label = kith_dtype_name(dtype);
+    int32_t *out = place(out_memory, 4 * sizeof *out);
+    kernels->four(query, rows, dim, out);
+    for (size_t r = 0; r < 4; r++) {
+        int64_t expected = int_by_the_rule(op, query, rows[r], dtype, dim);
+        int32_t one = kernels->one(query, rows[r], dim);
+        report(one == expected, "%s %s one dim %zu: %d, expected %lld", names[op], label, dim, one,
+               (long long)expected);
+        report(out[r] == expected, "%s %s four dim %zu row %zu: %d, expected %lld", names[op], label, dim, r,
+               out[r], (long long)expected);
+    }
+    size_t count = dim > 4096 ? 5 : dim % 11, stride = dim + dim % 3;
+    const char *block = filled(block_memory, dtype, count > 0 ? (count - 1) * stride + dim : 0, k);
+    out = place(out_memory, count * sizeof *out);
+    kernels->block(query, block, stride, count, dim, out);
+    for (size_t r = 0; r < count; r++) {
+        int64_t expected = int_by_the_rule(op, query, block + r * stride, dtype, dim);
+        report(out[r] == expected, "%s %s block dim %zu row %zu: %d, expected %lld", names[op], label, dim, r,
+               out[r], (long long)expected);
+    }
+}
+
+static void check_int_dim(size_t dim) {
+    for (kind k = 0; k < KIND_COUNT; k++) {
+        for (kith_int_pair pair = 0; pair < KITH_INT_PAIR_COUNT; pair++) {
+            kith_dtype dtype = int_pairs[pair].dtype;
+            check_int_case(&table->ints[KITH_OP_L2SQ][pair], INT_L2SQ, dtype, k, dim);
+            check_int_case(&table->ints[KITH_OP_IP][pair], INT_IP, dtype, k, dim);
+        }
+        check_int_case(&table->hamming, INT_HAMMING, KITH_B1, k, dim);
+    }
+}
+
+static void check_ints(void) {
+    for (size_t d = 0; d < DIM_COUNT; d++) check_int_dim(dims[d]);
+    for (size_t dim = KITH_DIM_MAX - 1; dim <= KITH_DIM_MAX; dim++)
+        for (int again = 0; again < 4; again++) check_int_dim(dim); /* each end against each other end */
+    family_done("integers");
+}
+
+static void check_norms(void) {
+    for (kind k = 0; k < KIND_COUNT; k++)
+        for (size_t d = 0; d < DIM_COUNT; d++) {
+            size_t dim = dims[d];
+            double size;
+            const void *v = filled(query_memory, KITH_F32, dim, k);
+            report(same_float(sum_by_the_rule(KITH_OP_IP, v, KITH_F32, v, KITH_F32, dim, &size),
+                              table->norm2_f32(v, dim)),
+                   "norm2 f32 dim %zu", dim);
+            v = filled(query_memory, KITH_F16, dim, k);
+            report(same_float(sum_by_the_rule(KITH_OP_IP, v, KITH_F16, v, KITH_F16, dim, &size),
+                              table->norm2_f16(v, dim)),
+                   "norm2 f16 dim %zu", dim);
+            v = filled(query_memory, KITH_BF16, dim, k);
+            report(same_float(sum_by_the_rule(KITH_OP_IP, v, KITH_BF16, v, KITH_BF16, dim, &size),
+                              table->norm2_bf16(v, dim)),
+                   "norm2 bf16 dim %zu", dim);
+            v = filled(query_memory, KITH_I8, dim, k);
+            report(int_by_the_rule(INT_IP, v, v, KITH_I8, dim) == table->norm2_i8(v, dim), "norm2 i8 dim %zu", dim);
+            v = filled(query_memory, KITH_U8, dim, k);
+            report(int_by_the_rule(INT_IP, v, v, KITH_U8, dim) == table->norm2_u8(v, dim), "norm2 u8 dim %zu", dim);
+        }
+    family_done("norms");
+}
+
+/* ---- conversions ---- */
+
+enum { ALL_HALVES = 65536 };
+
+/* An f32 conversion as it must be, from arithmetic in double; NaNs by their bits. */
+static uint32_t f32_expected(kith_dtype dtype, uint16_t half) {
+    if (dtype == KITH_BF16) return (uint32_t)half << 16;
+    if ((half & 0x7c00) == 0x7c00 && (half & 0x3ff) != 0)
+        return (uint32_t)(half & 0x8000) << 16 | 0x7fc00000 | (uint32_t)(half & 0x3ff) << 13;
+    return bits_of_float((float)element(&half, KITH_F16, 0));
+}
+
+static void check_to_f32(void) {
+    uint16_t *in = place(block_memory, ALL_HALVES * sizeof *in);
+    float *out = place(out_memory, ALL_HALVES * sizeof *out);
+    for (size_t i = 0; i < ALL_HALVES; i++) in[i] = (uint16_t)i;
+    table->f32_from_f16(in, ALL_HALVES, out);
+    for (size_t i = 0; i < ALL_HALVES; i++)
+        report(bits_of_float(out[i]) == f32_expected(KITH_F16, in[i]), "f32_from_f16 %04zx: %08x", i,
+               bits_of_float(out[i]));
+    table->f32_from_bf16(in, ALL_HALVES, out);
+    for (size_t i = 0; i < ALL_HALVES; i++)
+        report(bits_of_float(out[i]) == f32_expected(KITH_BF16, in[i]), "f32_from_bf16 %04zx: %08x", i,
+               bits_of_float(out[i]));
+    for (size_t count = 0; count < 400; count++) {
+        const int8_t *bytes = filled(query_memory, KITH_I8, count, KIND_PLAIN);
+        out = place(out_memory, count * sizeof *out);
+        table->f32_from_i8(bytes, count, out);
+        for (size_t i = 0; i < count; i++) report(out[i] == bytes[i], "f32_from_i8 count %zu at %zu", count, i);
+        table->f32_from_u8((const uint8_t *)bytes, count, out);
+        for (size_t i = 0; i < count; i++)
+            report(out[i] == (uint8_t)bytes[i], "f32_from_u8 count %zu at %zu", count, i);
+        if (count > 100) continue;
+        in = place(block_memory, count * sizeof *in);
+        for (size_t i = 0; i < count; i++) in[i] = (uint16_t)random_bits();
+        table->f32_from_f16(in, count, out);
+        for (size_t i = 0; i < count; i++)
+            report(bits_of_float(out[i]) == f32_expected(KITH_F16, in[i]), "f32_from_f16 count %zu", count);
+        table->f32_from_bf16(in, count, out);
+        for (size_t i = 0; i < count; i++)
+            report(bits_of_float(out[i]) == f32_expected(KITH_BF16, in[i]), "f32_from_bf16 count %zu", count);
+    }
+}
+
+/* Whether `half` is the nearest value to `value` of its type, the even one of two that are as near. */
+static bool is_nearest(kith_dtype dtype, float value, uint16_t half) {
+    double top = dtype == KITH_F16 ? 0x1p16 : 0x1p128; /* what infinity stands for when one rounds */
+    uint16_t infinity = dtype == KITH_F16 ? 0x7c00 : 0x7f80, size = half & 0x7fff;
+    if (isnan(value)) return size > infinity;
+    if ((half >> 15) != (bits_of_float(value) >> 31) || size > infinity) return false;
+    if (isinf(value)) return size == infinity;
+    double exact = fabs((double)value), here, distance;
+    here = size == infinity ? top : element(&size, dtype, 0);
+    distance = fabs(exact - here);
+    for (int step = -1; step <= 1; step += 2) {
+        if ((step < 0 && size == 0) || (step > 0 && size == infinity)) continue;
+        uint16_t other = (uint16_t)(size + step);
+        double other_distance = fabs(exact - (other == infinity ? top : element(&other, dtype, 0)));
+        if (other_distance < distance || (other_distance == distance && (size & 1) != 0)) return false;
+    }
+    return true;
+}
+
+static void hold_halves(const float *in, size_t count) {
+    uint16_t *out = place(out_memory, count * sizeof *out);
+    uint16_t *expected = place(more_memory[0], count * sizeof *expected);
+    for (kith_dtype dtype = KITH_F16; dtype <= KITH_BF16; dtype++) {
+        (dtype == KITH_F16 ? table->f16_from_f32 : table->bf16_from_f32)(in, count, out);
+        (dtype == KITH_F16 ? ref->f16_from_f32 : ref->bf16_from_f32)(in, count, expected);
+        for (size_t i = 0; i < count; i++)
+            report(out[i] == expected[i] && is_nearest(dtype, in[i], out[i]),
+                   "%s_from_f32 %08x: %04x, expected %04x", kith_dtype_name(dtype), bits_of_float(in[i]), out[i],
+                   expected[i]);
+    }
+}
+
+/* Every f16 and bf16 value, the middle to the next one, and the f32 values beside both. */
+static void check_from_f32(void) {
+    enum { AROUND = 6, ROUNDS = 8 };
+    size_t per_round = ALL_HALVES / ROUNDS;
+    for (size_t round = 0; round < ROUNDS; round++) {
+        float *in = place(block_memory, 2 * AROUND * per_round * sizeof *in);
+        for (size_t i = 0; i < per_round; i++) {
+            uint16_t half = (uint16_t)(round * per_round + i);
+            uint32_t f16 = f32_expected(KITH_F16, half), bf16 = (uint32_t)half << 16;
+            bool denormal = (half & 0x7c00) == 0;
+            uint16_t next = (uint16_t)(half + 1);
+            float middle = denormal ? (float)(element(&half, KITH_F16, 0) / 2 + element(&next, KITH_F16, 0) / 2)
+                                    : float_of_bits(f16 + 0x1000);
+            uint32_t f16_middle = bits_of_float(middle);
+            const uint32_t values[2 * AROUND] = {
+                f16,  f16 + 1,  f16 - 1,       f16_middle,    f16_middle + 1, f16_middle - 1,
+                bf16, bf16 + 1, bf16 + 0x7fff, bf16 + 0x8000, bf16 + 0x8001,  bf16 + 0xffff};
+            for (size_t v = 0; v < 2 * AROUND; v++) in[2 * AROUND * i + v] = float_of_bits(values[v]);
+        }
+        hold_halves(in, 2 * AROUND * per_round);
+    }
+    for (size_t count = 0; count < 100; count++)
+        for (kind k = 0; k < KIND_COUNT; k++) hold_halves(filled(block_memory, KITH_F32, count, k), count);
+}
+
+static void check_conversions(void) {
+    check_to_f32();
+    check_from_f32();
+    family_done("conversions");
+}
+
+/* ---- filters ---- */
+
+static void check_filter_f32(const float *values, size_t count, float threshold) {
+    uint32_t *out = place(out_memory, count * sizeof *out);
+    for (int below = 0; below < 2; below++) {
+        size_t found = (below ? table->filter_below_f32 : table->filter_f32)(values, count, threshold, out);
+        size_t expected = 0;
+        bool same = true;
+        for (size_t i = 0; i < count; i++) {
+            bool rejected = below ? values[i] > threshold : values[i] < threshold;
+            if (rejected) continue;
+            if (expected >= found || out[expected] != i) same = false;
+            expected++;
+        }
+        report(same && found == expected, "filter_%sf32 count %zu threshold %g: %zu found, expected %zu",
+               below ? "below_" : "", count, (double)threshold, found, expected);
+    }
+}
+
+static void check_filter_i32(const int32_t *values, size_t count, int32_t threshold) {
+    uint32_t *out = place(out_memory, count * sizeof *out);
+    for (int below = 0; below < 2; below++) {
+        size_t found = (below ? table->filter_below_i32 : table->filter_i32)(values, count, threshold, out);
+        size_t expected = 0;
+        bool same = true;
+        for (size_t i = 0; i < count; i++) {
+            if (below ? values[i] > threshold : values[i] < threshold) continue;
+            if (expected >= found || out[expected] != i) same = false;
+            expected++;
+        }
+        report(same && found == expected, "filter_%si32 count %zu threshold %d: %zu found, expected %zu",
+               below ? "below_" : "", count, threshold, found, expected);
+    }
+}
+
+static void check_filters(void) {
+    static const float f32_thresholds[] = {-2, -0.98f, -0.5f, 0, 0.5f, 0.98f, 1, 2, NAN, INFINITY, -INFINITY};
+    static const int32_t i32_thresholds[] = {INT32_MIN, INT32_MIN + 1, -2000000000, 0, 2000000000, INT32_MAX};
+    for (size_t count = 0; count < 1200; count += count < 300 ? 1 : 37)
+        for (int sparse = 0; sparse < 2; sparse++) {
+            float *floats = filled(query_memory, KITH_F32, count, KIND_SPECIAL);
+            int32_t *ints = place(block_memory, count * sizeof *ints);
+            for (size_t i = 0; i < count; i++) {
+                ints[i] = (int32_t)random_bits();
+                if (i % 7 == 3) ints[i] = i32_thresholds[random_bits() % 6];
+                if (sparse && i % 61 != 5) floats[i] = 0.25f, ints[i] = 1;
+            }
+            for (size_t t = 0; t < sizeof f32_thresholds / sizeof *f32_thresholds; t++)
+                check_filter_f32(floats, count, f32_thresholds[t]);
+            for (size_t t = 0; t < sizeof i32_thresholds / sizeof *i32_thresholds; t++)
+                check_filter_i32(ints, count, i32_thresholds[t]);
+        }
+    family_done("filters");
+}
+
+/* ---- packing and tiles ---- */
+
+static void check_pack_case(size_t lanes, size_t count, size_t words) {
+    static guarded vectors_memory[64];
+    const uint32_t *vectors[64];
+    for (size_t v = 0; v < count; v++) {
+        if (vectors_memory[v].first == NULL) vectors_memory[v] = guarded_make(1 << 16);
+        uint32_t *vector = place(vectors_memory[v], words * sizeof *vector);
+        for (size_t w = 0; w < words; w++) vector[w] = random_bits();
+        vectors[v] = vector;
+    }
+    uint32_t *packed = place(out_memory, words * lanes * sizeof *packed);
+    memset(packed, 0xa5, words * lanes * sizeof *packed);
+    table->pack(vectors, count, lanes, words, packed);
+    bool same = true;
+    for (size_t w = 0; w < words; w++)
+        for (size_t v = 0; v < lanes; v++) same &= packed[w * lanes + v] == (v < count ? vectors[v][w] : 0);
+    report(same, "pack lanes %zu count %zu words %zu", lanes, count, words);
+}
+
+static void check_packs(void) {
+    const size_t lanes[] = {table->tile_f32.query_lanes, table->tile_f32.row_lanes, table->tile_i8.query_lanes,
+                            table->tile_i8.row_lanes};
+    for (size_t l = 0; l < 4; l++)
+        for (size_t count = 0; count <= lanes[l]; count++)
+            for (size_t words = 0; words < 100; words += words < 40 ? 1 : 13)
+                check_pack_case(lanes[l], count, words);
+    family_done("pack");
+}
+
+static const size_t tile_words[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 257};
+
+static void check_tile_f32_case(size_t words, size_t panels, kind k) {
+    const kith_tile_f32 *tile = &table->tile_f32;
+    size_t rows = panels * tile->row_lanes, stride = rows + 3;
+    const float *queries = filled(query_memory, KITH_F32, words * tile->query_lanes, k);
+    const float *packed = filled(block_memory, KITH_F32, words * rows, k);
+    const float *bias = filled(more_memory[0], KITH_F32, rows, KIND_WIDE);
+    size_t out_count = rows > 0 ? (tile->query_lanes - 1) * stride + rows : 0;
+    float *out = place(out_memory, out_count * sizeof *out);
+    for (size_t i = 0; i < out_count; i++) out[i] = 12345.0f;
+    tile->run(queries, packed, words, panels, bias, out, stride);
+    for (size_t q = 0; q < tile->query_lanes; q++) {
+        for (size_t r = 0; r < rows; r++) {
+            float sum = bias[r];
+            const float *panel = packed + r / tile->row_lanes * words * tile->row_lanes;
+            for (size_t w = 0; w < words; w++)
+                sum =
+                    fmaf(queries[w * tile->query_lanes + q], panel[w * tile->row_lanes + r % tile->row_lanes], sum);
+            report(same_float(sum, out[q * stride + r]), "tile_f32 words %zu query %zu row %zu: %g, expected %g",
+                   words, q, r, (double)out[q * stride + r], (double)sum);
+        }
+        for (size_t i = q * stride + rows; i < (q + 1) * stride && i < out_count; i++)
+            report(out[i] == 12345.0f, "tile_f32 words %zu: writes past its row %zu", words, q);
+    }
+}
+
+static void check_tiles_f32(void) {
+    for (kind k = 0; k < KIND_COUNT; k++)
+        for (size_t w = 0; w < sizeof tile_words / sizeof *tile_words; w++)
+            for (size_t panels = 0; panels < 4; panels++) check_tile_f32_case(tile_words[w], panels, k);
+    family_done("tile f32");
+}
+
+enum { LANES_MAX = 64, PANELS_MAX = 2 };
+
+/* `terms` gets what prepare returns; the packed operand goes to `packed`. */
+static void prepare_side(size_t lanes, int32_t (*prepare)(const void *, kith_dtype, size_t, uint32_t *),
+                         const unsigned char *vectors, kith_dtype dtype, size_t dim, int32_t *terms,
+                         uint32_t *packed) {
+    size_t words = (dim + table->tile_i8.group - 1) / table->tile_i8.group;
+    for (size_t v = 0; v < lanes; v++) {
+        uint32_t *prepared = place(more_memory[1], words * sizeof *prepared);
+        terms[v] = prepare(vectors + v * dim, dtype, dim, prepared);
+        for (size_t w = 0; w < words; w++) packed[w * lanes + v] = prepared[w];
+    }
+}
+
+static void check_tile_i8_case(kith_dtype dtype, size_t dim, size_t panels, kind k) {
+    const kith_tile_i8 *tile = &table->tile_i8;
+    size_t words = (dim + tile->group - 1) / tile->group, rows = panels * tile->row_lanes, stride = rows + 1;
+    unsigned char *q = malloc(tile->query_lanes * dim + 1), *r = malloc(rows * dim + 1);
+    fill(q, dtype, tile->query_lanes * dim, k);
+    fill(r, dtype, rows * dim, k);
+    int32_t query_terms[LANES_MAX], row_terms[PANELS_MAX * LANES_MAX];
+    uint32_t *queries = place(query_memory, words * tile->query_lanes * sizeof *queries);
+    uint32_t *packed = place(block_memory, words * rows * sizeof *packed);
+    prepare_side(tile->query_lanes, tile->prepare_query, q, dtype, dim, query_terms, queries);
+    for (size_t p = 0; p < panels; p++)
+        prepare_side(tile->row_lanes, tile->prepare_row, r + p * tile->row_lanes * dim, dtype, dim,
+                     row_terms + p * tile->row_lanes, packed + p * tile->row_lanes * words);
+    int32_t *bias = place(more_memory[0], rows * sizeof *bias);
+    memcpy(bias, row_terms, rows * sizeof *bias);
+    int32_t *out = place(out_memory, (rows > 0 ? (tile->query_lanes - 1) * stride + rows : 0) * sizeof *out);
+    tile->run(queries, packed, words, panels, bias, out, stride);
+    for (size_t i = 0; i < tile->query_lanes; i++)
+        for (size_t j = 0; j < rows; j++) {
+            int64_t expected = int_by_the_rule(INT_IP, q + i * dim, r + j * dim, dtype, dim);
+            int32_t got = (int32_t)((uint32_t)out[i * stride + j] + (uint32_t)query_terms[i]);
+            report(got == expected, "tile_i8 %s dim %zu query %zu row %zu: %d, expected %lld",
+                   kith_dtype_name(dtype), dim, i, j, got, (long long)expected);
+        }
+    free(q);
+    free(r);
+}
+
+static void check_tiles_i8(void) {
+    for (kith_dtype dtype = KITH_I8; dtype <= KITH_U8; dtype++) {
+        for (kind k = 0; k < KIND_COUNT; k++)
+            for (size_t w = 0; w < sizeof tile_words / sizeof *tile_words; w++)
+                for (size_t panels = 0; panels <= PANELS_MAX; panels++)
+                    check_tile_i8_case(dtype, tile_words[w], panels, k);
+        check_tile_i8_case(dtype, KITH_DIM_MAX, 1, KIND_HUGE);
+        check_tile_i8_case(dtype, KITH_DIM_MAX, 1, KIND_SPECIAL);
+    }
+    family_done("tile i8");
+}
+
+int main(void) {
+    ref = kith_simd_find("ref");
+    query_memory = guarded_make(BIG_BYTES);
+    for (size_t r = 0; r < 4; r++) row_memory[r] = guarded_make(1 << 17);
+    block_memory = guarded_make(2 * BIG_BYTES);
+    out_memory = guarded_make(BIG_BYTES);
+    for (size_t m = 0; m < 2; m++) more_memory[m] = guarded_make(BIG_BYTES);
+    for (size_t t = 0; t < sizeof table_names / sizeof *table_names; t++) {
+        table = kith_simd_find(table_names[t]);
+        if (table == NULL) {
+            printf("%-36s not on this machine\n", table_names[t]);
+            continue;
+        }
+        printf("%s:\n", table_names[t]);
+        at_start = t % 2 != 0;
+        for (int side = 0; side < 2; side++, at_start = !at_start) {
+            check_floats();
+            check_natives();
+            check_ints();
+        }
+        check_norms();
+        check_conversions();
+        check_filters();
+        check_packs();
+        check_tiles_f32();
+        check_tiles_i8();
+    }
+    printf("%llu results, %llu wrong\n", (unsigned long long)checks, (unsigned long long)failures);
+    return failures != 0;
+}
