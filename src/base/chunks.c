@@ -30,11 +30,9 @@ kith_status kith_chunks_borrow(kith_chunks *chunks, size_t item_bytes, const voi
     if (count == 0) return KITH_OK;
     size_t first, needed = kith_chunks_locate(chunks, count - 1, &first) + 1;
     KITH_TRY(reserve_pointers(chunks, needed));
-    unsigned char *at = (unsigned char *)(uintptr_t)items;
-    for (size_t c = 0; c < needed; c++) {
-        chunks->chunk[c] = at;
-        at += chunk_items(chunks, c) * item_bytes;
-    }
+    unsigned char *start = (unsigned char *)(uintptr_t)items;
+    for (size_t c = 0, first_item = 0; c < needed; first_item += chunk_items(chunks, c++))
+        chunks->chunk[c] = start + first_item * item_bytes;
     chunks->chunk_count = needed;
     return KITH_OK;
 }

@@ -13,26 +13,27 @@ static void replace_control_bytes(char *text) {
         if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
 }
 
+/* The new text is made beside the old one, which may be among its arguments. */
 kith_status kith_error(kith_status status, const char *format, ...) {
+    char text[MESSAGE_BYTES] = "";
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(message, sizeof message, format, args);
+    (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    replace_control_bytes(message);
+    replace_control_bytes(text);
+    memcpy(message, text, sizeof message);
     return status;
 }
 
 kith_status kith_error_prefix(kith_status status, const char *format, ...) {
-    char whole[2 * MESSAGE_BYTES];
+    char prefix[MESSAGE_BYTES] = "";
     va_list args;
     va_start(args, format);
-    int prefix_bytes = vsnprintf(whole, MESSAGE_BYTES, format, args);
+    (void)vsnprintf(prefix, sizeof prefix, format, args);
     va_end(args);
-    if (prefix_bytes < 0) return status;
-    size_t at = (size_t)prefix_bytes < MESSAGE_BYTES ? (size_t)prefix_bytes : MESSAGE_BYTES - 1;
-    (void)snprintf(whole + at, sizeof whole - at, ": %s", message);
-    memcpy(message, whole, MESSAGE_BYTES - 1);
-    message[MESSAGE_BYTES - 1] = '\0';
+    char old[MESSAGE_BYTES];
+    memcpy(old, message, sizeof old);
+    if (snprintf(message, sizeof message, "%s: %s", prefix, old) < 0) message[0] = '\0'; /* cut where room ends */
     replace_control_bytes(message);
     return status;
 }

@@ -4,8 +4,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/parallel.h"
 
-enum { THREADS_MAX = 1024, OPTIONS_BYTES_MAX = 4096 };
+enum { OPTIONS_BYTES_MAX = 4096 };
 
 kith_status kith_options_read(const char *name, void *own, size_t own_size, const void *given) {
     if (given == NULL) return KITH_OK;
@@ -23,8 +24,8 @@ kith_status kith_options_read(const char *name, void *own, size_t own_size, cons
 }
 
 kith_status kith_threads_read(size_t given, size_t *out) {
-    if (given > THREADS_MAX)
-        return kith_error(KITH_ERR_ARGUMENT, "threads = %zu is outside 0..%d", given, THREADS_MAX);
+    if (given > KITH_THREADS_MAX)
+        return kith_error(KITH_ERR_ARGUMENT, "threads = %zu is outside 0..%d", given, KITH_THREADS_MAX);
     *out = given != 0 ? given : kith_threads_default();
     return KITH_OK;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -53,10 +54,9 @@ static void note_fork(void) { atomic_store(&is_forked_child, 1); }
 static void watch_forks(void) { (void)pthread_atfork(NULL, NULL, note_fork); }
 
 size_t kith_threads_default(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    int count = CPU_COUNT(&set);
-    return count > 0 ? (size_t)count : 1;
+    cpu_set_t set; /* of 1024 processors: a larger machine has to be counted the other way */
+    long count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : count > KITH_THREADS_MAX ? KITH_THREADS_MAX : (size_t)count;
 }
 
 static void keep_failure(loop *work, size_t item, kith_status status) {
@@ -91,12 +91,12 @@ NO_TSAN static void run_team(loop *work, int team) {
 }
 
 kith_status kith_parallel_for(size_t threads, size_t item_count, kith_parallel_fn fn, void *context) {
-    (void)pthread_once(&fork_once, watch_forks);
     if (threads > item_count) threads = item_count;
     if (threads <= 1 || atomic_load(&is_forked_child)) {
         for (size_t item = 0; item < item_count; item++) KITH_TRY(fn(context, item, 0));
         return KITH_OK;
     }
+    (void)pthread_once(&fork_once, watch_forks); /* a process that has never got here may fork as it likes */
     loop work = {.fn = fn, .context = context, .item_count = item_count, .status = KITH_OK};
     (void)pthread_mutex_init(&work.failure_lock, NULL);
     run_team(&work, (int)threads);
@@ -127,20 +127,30 @@ static kith_status cancelled(const kith_meter *meter) {
     return kith_error(KITH_ERR_CANCELLED, "%s: cancelled by the progress callback", meter->phase);
 }
 
-kith_status kith_meter_add(kith_meter *meter, uint64_t units) {
-    if (meter->report == NULL) return KITH_OK;
-    uint64_t done = atomic_fetch_add(&meter->done, units) + units;
-    if (atomic_load(&meter->cancelled)) return cancelled(meter);
-    if (kith_now_ns() < atomic_load(&meter->next_report_ns) || atomic_exchange(&meter->busy, 1)) return KITH_OK;
+/* Calls the callback if it is still due: the thread that was here just before may have done it, or have been told
+ * to cancel. */
+static void report_if_due(kith_meter *meter) {
+    if (atomic_load(&meter->cancelled) || kith_now_ns() < atomic_load(&meter->next_report_ns)) return;
+    uint64_t done = atomic_load(&meter->done);
     if (done > meter->total) done = meter->total;
     if (meter->report(meter->user, meter->phase, done, meter->total) != 0) atomic_store(&meter->cancelled, 1);
     atomic_store(&meter->next_report_ns, kith_now_ns() + report_interval_ns);
-    atomic_store(&meter->busy, 0);
+}
+
+kith_status kith_meter_add(kith_meter *meter, uint64_t units) {
+    if (meter->report == NULL) return KITH_OK;
+    atomic_fetch_add(&meter->done, units);
+    if (kith_now_ns() >= atomic_load(&meter->next_report_ns) && !atomic_exchange(&meter->busy, 1)) {
+        report_if_due(meter);
+        atomic_store(&meter->busy, 0);
+    }
     return atomic_load(&meter->cancelled) ? cancelled(meter) : KITH_OK;
 }
 
 kith_status kith_meter_finish(kith_meter *meter) {
     if (meter->report == NULL) return KITH_OK;
-    if (atomic_load(&meter->cancelled)) return cancelled(meter);
-    return meter->report(meter->user, meter->phase, meter->total, meter->total) != 0 ? cancelled(meter) : KITH_OK;
+    if (!atomic_load(&meter->cancelled) &&
+        meter->report(meter->user, meter->phase, meter->total, meter->total) != 0)
+        atomic_store(&meter->cancelled, 1);
+    return atomic_load(&meter->cancelled) ? cancelled(meter) : KITH_OK;
 }

@@ -7,13 +7,17 @@
 
 #include "kith/types.h"
 
+/* The most threads that a call may ask for. */
+enum { KITH_THREADS_MAX = 1024 };
+
 /* Work on item `item` of the loop; `worker` is 0..threads-1 and owned by one thread at a time, so that it picks
  * scratch memory. A result must depend on `item` alone: items run in any order on any worker. */
 typedef kith_status (*kith_parallel_fn)(void *context, size_t item, size_t worker);
 
 /* Runs fn for every item 0..item_count-1 on at most `threads` threads (1: on the caller's own). The first failure
  * in item order among those that ran wins: its status is returned with its message; the others stop early.
- * After a fork the child's loops run on one thread: OpenMP's pool does not survive it. */
+ * In the child of a process that has run a loop on threads, loops run on one: OpenMP's pool does not survive a
+ * fork. A loop inside a loop runs on one thread as well. */
 kith_status kith_parallel_for(size_t threads, size_t item_count, kith_parallel_fn fn, void *context);
 
 /* Progress of a long call, counted from any thread and reported from one at a time, at most 20 times a second. */

@@ -23,9 +23,21 @@ uint64_t kith_random_u64(uint64_t seed, uint64_t stream, uint64_t counter) {
     return (uint64_t)block[half + 1] << 32 | block[half];
 }
 
-uint64_t kith_random_below(uint64_t seed, uint64_t stream, uint64_t counter, uint64_t bound) {
+/* The upper 64 bits of a * b. */
+static uint64_t multiply_high(uint64_t a, uint64_t b) {
+#ifdef __SIZEOF_INT128__
     __extension__ typedef unsigned __int128 u128;
-    return (uint64_t)(((u128)kith_random_u64(seed, stream, counter) * bound) >> 64);
+    return (uint64_t)(((u128)a * b) >> 64);
+#else
+    uint64_t a1 = a >> 32, a0 = (uint32_t)a, b1 = b >> 32, b0 = (uint32_t)b;
+    uint64_t middle = a1 * b0 + (a0 * b0 >> 32); /* at most (2^32-1)^2 + 2^32-1: no overflow */
+    uint64_t other = a0 * b1 + (uint32_t)middle;
+    return a1 * b1 + (middle >> 32) + (other >> 32);
+#endif
+}
+
+uint64_t kith_random_below(uint64_t seed, uint64_t stream, uint64_t counter, uint64_t bound) {
+    return multiply_high(kith_random_u64(seed, stream, counter), bound);
 }
 
 float kith_random_f32(uint64_t seed, uint64_t stream, uint64_t counter) {
@@ -34,7 +46,7 @@ float kith_random_f32(uint64_t seed, uint64_t stream, uint64_t counter) {
 
 float kith_random_normal(uint64_t seed, uint64_t stream, uint64_t counter) {
     uint64_t bits = kith_random_u64(seed, stream, counter);
-    float radius_u = ((float)(bits >> 40) + 0.5f) * 0x1p-24f; /* in (0, 1): its logarithm is finite */
+    float radius_u = ((float)(bits >> 40) + 0.5f) * 0x1p-24f; /* in (0, 1]: its logarithm is finite */
     float angle_u = (float)(bits & 0xffffff) * 0x1p-24f;
     return sqrtf(-2.0f * logf(radius_u)) * cosf(6.28318530718f * angle_u);
 }
@@ -42,7 +54,7 @@ float kith_random_normal(uint64_t seed, uint64_t stream, uint64_t counter) {
 void kith_random_permutation(uint64_t seed, uint64_t stream, size_t count, uint32_t *out) {
     for (size_t i = 0; i < count; i++) {
         size_t j = (size_t)kith_random_below(seed, stream, i, i + 1);
-        out[i] = out[j];
+        if (j != i) out[i] = out[j]; /* out[i] itself is not initialised yet */
         out[j] = (uint32_t)i;
     }
 }

@@ -22,7 +22,7 @@ uint64_t kith_random_below(uint64_t seed, uint64_t stream, uint64_t counter, uin
 float kith_random_f32(uint64_t seed, uint64_t stream, uint64_t counter);
 /* Standard normal (Box and Muller), the same bits wherever libm's logf, sqrtf and cosf agree. */
 float kith_random_normal(uint64_t seed, uint64_t stream, uint64_t counter);
-/* A permutation of 0..count-1 (Fisher and Yates). */
+/* A permutation of 0..count-1 (Fisher and Yates); count <= 2^32. */
 void kith_random_permutation(uint64_t seed, uint64_t stream, size_t count, uint32_t *out);
 
 #endif
