@@ -121,8 +121,8 @@ KITH_API kith_status kith_ground_truth_range(kith_vectors *base, const kith_view
 /* What to compute. NULL stands for the defaults. */
 typedef struct kith_measures_options {
     size_t size;         /* set by kith_measures_options_init */
-    const size_t *ranks; /* default NULL: those of 1, 10, 100 that result and truth both reach (if none: the
-                            smaller k); else the R and k of the measures, each 1..k of result and of truth */
+    const size_t *ranks; /* default NULL: those of 1, 10, 100 that result and truth both reach; else the R and
+                            k of the measures, each 1..k of result and of truth, in any order */
     size_t rank_count;
     kith_metric metric; /* default 0: not known, recall_distance is then NaN */
     double epsilon;     /* default 1e-3: the slack of recall_distance, in ann-benchmarks' distances */

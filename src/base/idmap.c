@@ -23,6 +23,11 @@ void kith_idmap_free(kith_idmap *map) {
     *map = (kith_idmap){0};
 }
 
+void kith_idmap_clear(kith_idmap *map) {
+    for (size_t i = 0; i < map->slot_count; i++) map->slots[i].id = KITH_NO_ID;
+    map->count = 0;
+}
+
 kith_status kith_idmap_reserve(kith_idmap *map, size_t count) {
     if (count <= map->slot_count / 8 * 7) return KITH_OK;
     size_t slot_count = map->slot_count != 0 ? map->slot_count : 16;

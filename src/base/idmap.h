@@ -22,6 +22,8 @@ typedef struct kith_idmap {
 } kith_idmap;
 
 void kith_idmap_free(kith_idmap *map);
+/* Takes all ids out and keeps the room. */
+void kith_idmap_clear(kith_idmap *map);
 /* Makes room for `count` ids in all, so that the puts up to there cannot fail. */
 kith_status kith_idmap_reserve(kith_idmap *map, size_t count);
 /* Adds or replaces. The room has been reserved; id >= 0. */
