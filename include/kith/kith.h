@@ -8,6 +8,7 @@
 #include "kith/eval.h"
 #include "kith/index.h"
 #include "kith/kernels.h"
+#include "kith/kmeans.h"
 #include "kith/status.h"
 #include "kith/types.h"
 #include "kith/vectors.h"

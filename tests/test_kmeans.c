@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "faults.h"
+#include "kith/kmeans.h"
+
+enum { DIM = 13 };
+
+/* Points around `centres` well separated centres. */
+static float *make_points(size_t count, size_t centres, float offset) {
+    float *points = malloc(count * DIM * sizeof *points);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < DIM; j++)
+            points[i * DIM + j] = offset + 20 * kith_random_normal(7, i % centres, j) + kith_random_normal(8, i, j);
+    return points;
+}
+
+static kith_view view_of(const float *points, size_t count) {
+    return (kith_view){.data = points, .dtype = KITH_F32, .count = count, .dim = DIM};
+}
+
+static double distance2(const float *a, const float *b) {
+    double sum = 0;
+    for (size_t j = 0; j < DIM; j++) sum += ((double)a[j] - (double)b[j]) * ((double)a[j] - (double)b[j]);
+    return sum;
+}
+
+static double objective_of(const float *points, size_t count, const float *centroids, size_t k) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        double best = INFINITY;
+        for (size_t c = 0; c < k; c++) best = fmin(best, distance2(points + i * DIM, centroids + c * DIM));
+        sum += best;
+    }
+    return sum;
+}
+
+static kith_kmeans_report run(const float *points, size_t count, size_t k, const kith_kmeans_options *options,
+                              size_t threads, float *centroids) {
+    kith_kmeans_report report = {.size = sizeof report};
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = threads;
+    kith_view view = view_of(points, count);
+    cr_assert_eq(kith_kmeans_train(&view, k, options, &job, centroids, &report), KITH_OK, "%s",
+                 kith_error_message());
+    return report;
+}
+
+/* With k-means++ every separated group gets a centroid of its own, at its mean. */
+Test(kmeans, finds_separated_groups) {
+    enum { COUNT = 2000, K = 20 };
+    for (int shifted = 0; shifted < 2; shifted++) {
+        float *points = make_points(COUNT, K, shifted ? 5000 : 0), centroids[K * DIM];
+        kith_kmeans_options options;
+        kith_kmeans_options_init(&options);
+        options.seeding = KITH_SEEDING_PLUS_PLUS;
+        options.runs = 3;
+        kith_kmeans_report report = run(points, COUNT, K, &options, 2, centroids);
+        double objective = objective_of(points, COUNT, centroids, K);
+        cr_assert_lt(fabs(report.objective - objective), 1e-4 * objective, "%g %g", report.objective, objective);
+        cr_assert_lt(objective, 1.05 * COUNT * DIM, "%g: a group was missed", objective);
+        cr_assert_lt(report.imbalance, 1.01);
+        free(points);
+    }
+}
+
+/* The reported objective never rises from one iteration to the next. */
+Test(kmeans, more_iterations_are_never_worse) {
+    enum { COUNT = 3000, K = 40 };
+    float *points = make_points(COUNT, 300, 0), centroids[K * DIM];
+    double before = INFINITY;
+    for (size_t iterations = 1; iterations <= 12; iterations++) {
+        kith_kmeans_options options;
+        kith_kmeans_options_init(&options);
+        options.iterations = iterations;
+        double now = run(points, COUNT, K, &options, 2, centroids).objective;
+        cr_assert_leq(now, before * (1 + 1e-6), "iteration %zu: %g after %g", iterations, now, before);
+        before = now;
+    }
+    free(points);
+}
+
+Test(kmeans, same_bytes_at_any_thread_count) {
+    enum { COUNT = 5000, K = 70 };
+    float *points = make_points(COUNT, 500, 0), *first = malloc(K * DIM * 4), *other = malloc(K * DIM * 4);
+    for (int variant = 0; variant < 5; variant++) {
+        kith_kmeans_options options;
+        kith_kmeans_options_init(&options);
+        options.iterations = 6;
+        if (variant == 1) options.seeding = KITH_SEEDING_PLUS_PLUS;
+        if (variant == 2) options.spherical = 1;
+        if (variant == 3) options.levels = 2;
+        if (variant == 4) options.balance_max = 1.5;
+        run(points, COUNT, K, &options, 1, first);
+        for (size_t threads = 2; threads <= 8; threads *= 2) {
+            run(points, COUNT, K, &options, threads, other);
+            cr_assert_arr_eq(first, other, K * DIM * 4, "variant %d, %zu threads", variant, threads);
+        }
+    }
+    free(points);
+    free(first);
+    free(other);
+}
+
+Test(kmeans, two_levels_come_close_to_one) {
+    enum { COUNT = 20000, K = 400 };
+    float *points = make_points(COUNT, 1000, 0), *centroids = malloc(K * DIM * 4);
+    kith_kmeans_options options;
+    kith_kmeans_options_init(&options);
+    double one = run(points, COUNT, K, &options, 2, centroids).objective;
+    options.levels = 2;
+    kith_kmeans_report two = run(points, COUNT, K, &options, 2, centroids);
+    double true_two = objective_of(points, COUNT, centroids, K);
+    cr_assert_leq(true_two, two.objective * 1.0001);
+    cr_assert_lt(true_two, 1.35 * one, "%g for %g", true_two, one);
+    free(points);
+    free(centroids);
+}
+
+Test(kmeans, balance_is_kept) {
+    enum { COUNT = 6000, K = 30 };
+    float *points = make_points(COUNT, 3, 0), centroids[K * DIM];                    /* a few dense groups */
+    for (size_t i = 0; i < COUNT; i += 4) memcpy(points + i * DIM, points, DIM * 3); /* and a crowd in one place */
+    kith_kmeans_options options;
+    kith_kmeans_options_init(&options);
+    options.iterations = 60;
+    double free_ratio = run(points, COUNT, K, &options, 2, centroids).largest_ratio;
+    options.balance_max = 1.8;
+    kith_kmeans_report report = run(points, COUNT, K, &options, 2, centroids);
+    cr_assert_lt(report.largest_ratio, free_ratio, "%g, without: %g", report.largest_ratio, free_ratio);
+    cr_assert_lt(report.largest_ratio, 2.2);
+    free(points);
+}
+
+Test(kmeans, edges) {
+    float *points = make_points(64, 8, 0), centroids[64 * DIM];
+    kith_kmeans_options options;
+    kith_kmeans_options_init(&options);
+    for (size_t k = 1; k <= 64; k += k < 4 ? 1 : 15) {
+        kith_kmeans_report report = run(points, 64, k, &options, 2, centroids);
+        cr_assert(isfinite(report.objective));
+    }
+    cr_assert_lt(run(points, 64, 64, &options, 1, centroids).objective, 1e-6 * 64 * DIM * 400);
+    for (size_t i = 1; i < 64; i++) memcpy(points + i * DIM, points, DIM * 4); /* all the same point */
+    cr_assert_lt(run(points, 64, 10, &options, 1, centroids).objective, 64 * DIM);
+    options.seeding = KITH_SEEDING_PLUS_PLUS;
+    cr_assert_lt(run(points, 64, 10, &options, 1, centroids).objective, 64 * DIM);
+    free(points);
+}
+
+Test(kmeans, weights_pull) {
+    float points[4] = {0, 1, 10, 11}, weights[4] = {1, 3, 1, 0}, initial[2] = {0, 10}, centroids[2];
+    kith_view view = {.data = points, .dtype = KITH_F32, .count = 4, .dim = 1};
+    kith_kmeans_options options;
+    kith_kmeans_options_init(&options);
+    options.seeding = KITH_SEEDING_GIVEN;
+    options.initial = initial;
+    options.weights = weights;
+    cr_assert_eq(kith_kmeans_train(&view, 2, &options, NULL, centroids, NULL), KITH_OK);
+    cr_assert_float_eq(centroids[0], 0.75f, 1e-6);
+    cr_assert_float_eq(centroids[1], 10.0f, 1e-6);
+}
+
+Test(kmeans, large_magnitudes_end) {
+    float points[200], centroids[10];
+    for (size_t i = 0; i < 200; i++) points[i] = 1e18f * (1 + kith_random_f32(1, 1, i));
+    kith_view view = {.data = points, .dtype = KITH_F32, .count = 200, .dim = 1};
+    cr_assert_eq(kith_kmeans_train(&view, 10, NULL, NULL, centroids, NULL), KITH_OK);
+    for (size_t c = 0; c < 10; c++) cr_assert(isfinite(centroids[c]));
+}
+
+Test(kmeans, assign_is_exact) {
+    enum { COUNT = 3000, K = 77 };
+    float *points = make_points(COUNT, 200, 100), *centroids = make_points(K, 200, 100);
+    uint32_t *assigned = malloc(COUNT * 4);
+    float *values = malloc(COUNT * 4);
+    kith_view view = view_of(points, COUNT);
+    cr_assert_eq(kith_kmeans_assign(&view, centroids, K, 0, NULL, assigned, values), KITH_OK);
+    for (size_t i = 0; i < COUNT; i++) {
+        double own = distance2(points + i * DIM, centroids + assigned[i] * DIM);
+        cr_assert_float_eq(values[i], own, 1e-4 * own);
+        for (size_t c = 0; c < K; c++)
+            cr_assert_geq(distance2(points + i * DIM, centroids + c * DIM), own * (1 - 1e-5));
+    }
+    free(points);
+    free(centroids);
+    free(assigned);
+    free(values);
+}
+
+static kith_status refused(const kith_view *view, size_t k, const kith_kmeans_options *options) {
+    float centroids[64 * DIM];
+    memset(centroids, 0x55, sizeof centroids);
+    kith_status status = kith_kmeans_train(view, k, options, NULL, centroids, NULL);
+    for (size_t i = 0; i < sizeof centroids; i++) cr_assert_eq(((unsigned char *)centroids)[i], 0x55);
+    return status;
+}
+
+Test(kmeans, bad_input) {
+    float *points = make_points(50, 5, 0);
+    kith_view view = view_of(points, 50);
+    kith_kmeans_options options;
+    kith_kmeans_options_init(&options);
+    cr_assert_eq(refused(&view, 0, &options), KITH_ERR_ARGUMENT);
+    cr_assert_eq(refused(&view, 51, &options), KITH_ERR_ARGUMENT);
+    cr_assert_str_eq(kith_error_message(), "k-means: k = 51 is outside 1..50, the number of points");
+    options.iterations = 0;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_ARGUMENT);
+    kith_kmeans_options_init(&options);
+    options.seeding = KITH_SEEDING_GIVEN;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_ARGUMENT);
+    kith_kmeans_options_init(&options);
+    float weights[50] = {0};
+    options.weights = weights;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_ARGUMENT);
+    weights[7] = NAN;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_ARGUMENT);
+    kith_kmeans_options_init(&options);
+    options.balance_max = 0.5;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_ARGUMENT);
+    kith_kmeans_options_init(&options);
+    points[3 * DIM + 2] = NAN;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_NOT_FINITE);
+    cr_assert_str_eq(kith_error_message(), "k-means: row 3, column 2 is nan");
+    for (size_t j = 0; j < DIM; j++) points[3 * DIM + j] = 0;
+    options.spherical = 1;
+    cr_assert_eq(refused(&view, 5, &options), KITH_ERR_ZERO_VECTOR);
+    free(points);
+}
+
+static int cancel_at_once(void *user, const char *phase, uint64_t done, uint64_t total) {
+    (void)user, (void)phase, (void)done, (void)total;
+    return 1;
+}
+
+Test(kmeans, cancel_and_budget) {
+    float *points = make_points(500, 5, 0), centroids[5 * DIM];
+    kith_view view = view_of(points, 500);
+    kith_job job;
+    kith_job_init(&job);
+    job.progress = cancel_at_once;
+    cr_assert_eq(kith_kmeans_train(&view, 5, NULL, &job, centroids, NULL), KITH_ERR_CANCELLED);
+    kith_job_init(&job);
+    job.memory_bytes_max = 1000;
+    cr_assert_eq(kith_kmeans_train(&view, 5, NULL, &job, centroids, NULL), KITH_ERR_BUDGET);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+    free(points);
+}
+
+/* Every allocation fails once: a clean error each time, nothing leaked. */
+Test(kmeans, nth_allocation_failure) {
+    float *points = make_points(700, 9, 0), centroids[20 * DIM], want[20 * DIM];
+    kith_view view = view_of(points, 700);
+    for (int variant = 0; variant < 3; variant++) {
+        kith_kmeans_options options;
+        kith_kmeans_options_init(&options);
+        options.points_per_centroid_max = 20;
+        options.iterations = 3;
+        if (variant == 1) options.seeding = KITH_SEEDING_PLUS_PLUS;
+        if (variant == 2) options.levels = 2;
+        faults_fail_allocation(0);
+        cr_assert_eq(kith_kmeans_train(&view, 20, &options, NULL, want, NULL), KITH_OK);
+        size_t total = faults_allocation_count();
+        cr_assert_gt(total, 5);
+        for (size_t n = 1; n <= total; n++) {
+            faults_fail_allocation(n);
+            cr_assert_eq(kith_kmeans_train(&view, 20, &options, NULL, centroids, NULL), KITH_ERR_NO_MEMORY);
+            cr_assert_eq(kith_memory_live_blocks(), 0, "allocation %zu leaks", n);
+        }
+        faults_fail_allocation(0);
+        cr_assert_eq(kith_kmeans_train(&view, 20, &options, NULL, centroids, NULL), KITH_OK);
+        cr_assert_arr_eq(centroids, want, sizeof want);
+    }
+    free(points);
+}
