@@ -27,8 +27,12 @@ enum {
 unsigned kith_cpu_features(void);
 
 void kith_fill_ref(kith_simd_table *table);
-void kith_fill_avx2(kith_simd_table *table);
-void kith_fill_avx512(kith_simd_table *table);
+void kith_fill_avx2_float(kith_simd_table *table);
+void kith_fill_avx2_int(kith_simd_table *table);
+void kith_fill_avx2_batch(kith_simd_table *table);
+void kith_fill_avx512_float(kith_simd_table *table);
+void kith_fill_avx512_int(kith_simd_table *table);
+void kith_fill_avx512_batch(kith_simd_table *table);
 void kith_fill_avx512_vnni(kith_simd_table *table);
 void kith_fill_avx512_vpopcnt(kith_simd_table *table);
 void kith_fill_avx512_bf16(kith_simd_table *table);
@@ -36,5 +40,29 @@ void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);
 void kith_fill_neon_dotprod(kith_simd_table *table);
 void kith_fill_neon_fp16(kith_simd_table *table);
+
+/* Fills in the pair kernels of a file that names them by the rule OP_QUERY_ROW, OP_QUERY_ROW_four, .._block. */
+#define KITH_SHAPES(kernel)                                                                                        \
+    { kernel, kernel##_four, kernel##_block }
+#define KITH_FILL_PAIR(table, number, pair)                                                                        \
+    (table)->floats[KITH_OP_L2SQ][number] = (kith_float_kernels)KITH_SHAPES(l2sq_##pair);                          \
+    (table)->floats[KITH_OP_IP][number] = (kith_float_kernels)KITH_SHAPES(ip_##pair)
+#define KITH_FILL_FLOATS(table)                                                                                    \
+    do {                                                                                                           \
+        KITH_FILL_PAIR(table, KITH_PAIR_F32_F32, f32_f32);                                                         \
+        KITH_FILL_PAIR(table, KITH_PAIR_F32_F16, f32_f16);                                                         \
+        KITH_FILL_PAIR(table, KITH_PAIR_F32_BF16, f32_bf16);                                                       \
+        KITH_FILL_PAIR(table, KITH_PAIR_F32_I8, f32_i8);                                                           \
+        KITH_FILL_PAIR(table, KITH_PAIR_F32_U8, f32_u8);                                                           \
+        KITH_FILL_PAIR(table, KITH_PAIR_F16_F16, f16_f16);                                                         \
+        KITH_FILL_PAIR(table, KITH_PAIR_BF16_BF16, bf16_bf16);                                                     \
+    } while (0)
+#define KITH_FILL_INTS(table)                                                                                      \
+    do {                                                                                                           \
+        (table)->ints[KITH_OP_L2SQ][KITH_PAIR_I8_I8] = (kith_int_kernels)KITH_SHAPES(l2sq_i8_i8);                  \
+        (table)->ints[KITH_OP_L2SQ][KITH_PAIR_U8_U8] = (kith_int_kernels)KITH_SHAPES(l2sq_u8_u8);                  \
+        (table)->ints[KITH_OP_IP][KITH_PAIR_I8_I8] = (kith_int_kernels)KITH_SHAPES(ip_i8_i8);                      \
+        (table)->ints[KITH_OP_IP][KITH_PAIR_U8_U8] = (kith_int_kernels)KITH_SHAPES(ip_u8_u8);                      \
+    } while (0)
 
 #endif

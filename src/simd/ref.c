@@ -224,34 +224,10 @@ static void tile_i8(const uint32_t *queries, const uint32_t *rows, size_t words,
 
 /* ---- the table ---- */
 
-#define KERNELS(NAME)        ((kith_float_kernels){NAME, NAME##_four, NAME##_block})
-#define INT_KERNELS_OF(NAME) ((kith_int_kernels){NAME, NAME##_four, NAME##_block})
-
-static void fill_pairs(kith_simd_table *table) {
-    kith_float_kernels *l2sq = table->floats[KITH_OP_L2SQ], *ip = table->floats[KITH_OP_IP];
-    l2sq[KITH_PAIR_F32_F32] = KERNELS(l2sq_f32_f32);
-    l2sq[KITH_PAIR_F32_F16] = KERNELS(l2sq_f32_f16);
-    l2sq[KITH_PAIR_F32_BF16] = KERNELS(l2sq_f32_bf16);
-    l2sq[KITH_PAIR_F32_I8] = KERNELS(l2sq_f32_i8);
-    l2sq[KITH_PAIR_F32_U8] = KERNELS(l2sq_f32_u8);
-    l2sq[KITH_PAIR_F16_F16] = KERNELS(l2sq_f16_f16);
-    l2sq[KITH_PAIR_BF16_BF16] = KERNELS(l2sq_bf16_bf16);
-    ip[KITH_PAIR_F32_F32] = KERNELS(ip_f32_f32);
-    ip[KITH_PAIR_F32_F16] = KERNELS(ip_f32_f16);
-    ip[KITH_PAIR_F32_BF16] = KERNELS(ip_f32_bf16);
-    ip[KITH_PAIR_F32_I8] = KERNELS(ip_f32_i8);
-    ip[KITH_PAIR_F32_U8] = KERNELS(ip_f32_u8);
-    ip[KITH_PAIR_F16_F16] = KERNELS(ip_f16_f16);
-    ip[KITH_PAIR_BF16_BF16] = KERNELS(ip_bf16_bf16);
-    table->ints[KITH_OP_L2SQ][KITH_PAIR_I8_I8] = INT_KERNELS_OF(l2sq_i8_i8);
-    table->ints[KITH_OP_L2SQ][KITH_PAIR_U8_U8] = INT_KERNELS_OF(l2sq_u8_u8);
-    table->ints[KITH_OP_IP][KITH_PAIR_I8_I8] = INT_KERNELS_OF(ip_i8_i8);
-    table->ints[KITH_OP_IP][KITH_PAIR_U8_U8] = INT_KERNELS_OF(ip_u8_u8);
-    table->hamming = INT_KERNELS_OF(hamming);
-}
-
 void kith_fill_ref(kith_simd_table *table) {
-    fill_pairs(table);
+    KITH_FILL_FLOATS(table);
+    KITH_FILL_INTS(table);
+    table->hamming = (kith_int_kernels)KITH_SHAPES(hamming);
     table->norm2_f32 = norm2_f32;
     table->norm2_f16 = norm2_f16;
     table->norm2_bf16 = norm2_bf16;

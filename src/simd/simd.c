@@ -21,38 +21,42 @@ typedef struct level {
     const char *base;
     const char *below; /* base levels: the base level underneath */
     unsigned feature;
-    void (*fill)(kith_simd_table *table);
+    void (*fill[3])(kith_simd_table *table); /* one after the other, up to a NULL */
 } level;
 
 /* Base levels from the lowest to the best, each followed by its sub-levels. */
 static const level levels[] = {
-    {"ref", NULL, NULL, 0, kith_fill_ref},
+    {"ref", NULL, NULL, 0, {kith_fill_ref}},
 #ifdef KITH_SIMD_AVX2
-    {"avx2", NULL, "ref", KITH_CPU_AVX2, kith_fill_avx2},
+    {"avx2", NULL, "ref", KITH_CPU_AVX2, {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_batch}},
 #endif
 #ifdef KITH_SIMD_AVX512
-    {"avx512", NULL, "avx2", KITH_CPU_AVX512, kith_fill_avx512},
+    {"avx512",
+     NULL,
+     "avx2",
+     KITH_CPU_AVX512,
+     {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch}},
 #endif
 #ifdef KITH_SIMD_AVX512_VNNI
-    {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, kith_fill_avx512_vnni},
+    {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, {kith_fill_avx512_vnni}},
 #endif
 #ifdef KITH_SIMD_AVX512_VPOPCNT
-    {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNT, kith_fill_avx512_vpopcnt},
+    {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNT, {kith_fill_avx512_vpopcnt}},
 #endif
 #ifdef KITH_SIMD_AVX512_BF16
-    {"bf16", "avx512", NULL, KITH_CPU_AVX512_BF16, kith_fill_avx512_bf16},
+    {"bf16", "avx512", NULL, KITH_CPU_AVX512_BF16, {kith_fill_avx512_bf16}},
 #endif
 #ifdef KITH_SIMD_AVX512_FP16
-    {"fp16", "avx512", NULL, KITH_CPU_AVX512_FP16, kith_fill_avx512_fp16},
+    {"fp16", "avx512", NULL, KITH_CPU_AVX512_FP16, {kith_fill_avx512_fp16}},
 #endif
 #ifdef KITH_SIMD_NEON
-    {"neon", NULL, "ref", KITH_CPU_NEON, kith_fill_neon},
+    {"neon", NULL, "ref", KITH_CPU_NEON, {kith_fill_neon}},
 #endif
 #ifdef KITH_SIMD_NEON_DOTPROD
-    {"dotprod", "neon", NULL, KITH_CPU_NEON_DOTPROD, kith_fill_neon_dotprod},
+    {"dotprod", "neon", NULL, KITH_CPU_NEON_DOTPROD, {kith_fill_neon_dotprod}},
 #endif
 #ifdef KITH_SIMD_NEON_FP16
-    {"fp16", "neon", NULL, KITH_CPU_NEON_FP16, kith_fill_neon_fp16},
+    {"fp16", "neon", NULL, KITH_CPU_NEON_FP16, {kith_fill_neon_fp16}},
 #endif
 };
 enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
@@ -109,12 +113,17 @@ static unsigned parse_name(const char *name, unsigned features) {
     return chosen;
 }
 
+static void fill_level(kith_simd_table *table, int l) {
+    for (size_t f = 0; f < sizeof levels[l].fill / sizeof *levels[l].fill && levels[l].fill[f] != NULL; f++)
+        levels[l].fill[f](table);
+}
+
 static void fill_below(kith_simd_table *table, const char *name) {
     if (name == NULL) return;
     int base = find_level(NULL, name, strlen(name));
     if (base < 0) return;
     fill_below(table, levels[base].below);
-    levels[base].fill(table);
+    fill_level(table, base);
 }
 
 static void make_table(size_t at, unsigned chosen) {
@@ -126,7 +135,7 @@ static void make_table(size_t at, unsigned chosen) {
             fill_below(table, levels[l].below);
             table->name = levels[l].name;
         }
-        levels[l].fill(table);
+        fill_level(table, l);
         size_t used = strlen(full_name);
         (void)snprintf(full_name + used, NAME_BYTES - used, "%s%s", used > 0 ? "+" : "", levels[l].name);
     }
