@@ -34,6 +34,7 @@ static const size_t dims[] = {
     99,  100, 101, 104, 112, 120, 126, 127, 128, 129, 130, 135, 160,  191,  192,  193,  200,  223, 224, 225,
     255, 256, 257, 300, 384, 420, 511, 512, 513, 768, 784, 960, 1000, 1024, 1025, 1536, 2047, 3072};
 enum { DIM_COUNT = sizeof dims / sizeof *dims };
+static size_t dim_max = 4096;
 
 static const kith_simd_table *ref;
 static const kith_simd_table *table;
@@ -269,7 +270,7 @@ static void check_floats(void) {
     for (kith_op op = 0; op < KITH_OP_COUNT; op++)
         for (kith_float_pair pair = 0; pair < KITH_FLOAT_PAIR_COUNT; pair++)
             for (kind k = 0; k < KIND_COUNT; k++)
-                for (size_t d = 0; d < DIM_COUNT; d++)
+                for (size_t d = 0; d < DIM_COUNT && dims[d] <= dim_max; d++)
                     check_float_case(&(float_case){&table->floats[op][pair], LAW_SAME_BITS, op, pair, k, dims[d]});
     family_done("floats");
 }
@@ -278,7 +279,7 @@ static void check_natives(void) {
     for (kith_op op = 0; op < KITH_OP_COUNT; op++)
         for (kith_float_pair pair = 0; pair < KITH_FLOAT_PAIR_COUNT; pair++)
             for (kind k = 0; k < KIND_COUNT && table->native[op][pair].one != NULL; k++)
-                for (size_t d = 0; d < DIM_COUNT; d++)
+                for (size_t d = 0; d < DIM_COUNT && dims[d] <= dim_max; d++)
                     check_float_case(&(float_case){&table->native[op][pair], LAW_NATIVE, op, pair, k, dims[d]});
     family_done("native");
 }
@@ -337,7 +338,7 @@ static void check_int_dim(size_t dim) {
 }
 
 static void check_ints(void) {
-    for (size_t d = 0; d < DIM_COUNT; d++) check_int_dim(dims[d]);
+    for (size_t d = 0; d < DIM_COUNT && dims[d] <= dim_max; d++) check_int_dim(dims[d]);
     for (size_t dim = KITH_DIM_MAX - 1; dim <= KITH_DIM_MAX; dim++)
         for (int again = 0; again < 4; again++) check_int_dim(dim); /* each end against each other end */
     family_done("integers");
@@ -345,7 +346,7 @@ static void check_ints(void) {
 
 static void check_norms(void) {
     for (kind k = 0; k < KIND_COUNT; k++)
-        for (size_t d = 0; d < DIM_COUNT; d++) {
+        for (size_t d = 0; d < DIM_COUNT && dims[d] <= dim_max; d++) {
             size_t dim = dims[d];
             double size;
             const void *v = filled(query_memory, KITH_F32, dim, k);
@@ -648,20 +649,29 @@ static void check_tiles_i8(void) {
     family_done("tile i8");
 }
 
-int main(void) {
+/* Arguments: [--dim-max N] [TABLE...]. The tables have to be there; none stands for all of table_names that are. */
+int main(int argc, char **argv) {
+    if (argc > 2 && strcmp(argv[1], "--dim-max") == 0) {
+        dim_max = (size_t)atol(argv[2]);
+        argc -= 2;
+        argv += 2;
+    }
+    const char *const *names = argc > 1 ? (const char *const *)argv + 1 : table_names;
+    size_t name_count = argc > 1 ? (size_t)argc - 1 : sizeof table_names / sizeof *table_names;
     ref = kith_simd_find("ref");
     query_memory = guarded_make(BIG_BYTES);
     for (size_t r = 0; r < 4; r++) row_memory[r] = guarded_make(1 << 17);
     block_memory = guarded_make(2 * BIG_BYTES);
     out_memory = guarded_make(BIG_BYTES);
     for (size_t m = 0; m < 2; m++) more_memory[m] = guarded_make(BIG_BYTES);
-    for (size_t t = 0; t < sizeof table_names / sizeof *table_names; t++) {
-        table = kith_simd_find(table_names[t]);
+    for (size_t t = 0; t < name_count; t++) {
+        table = kith_simd_find(names[t]);
         if (table == NULL) {
-            printf("%-36s not on this machine\n", table_names[t]);
+            printf("%-36s not on this machine\n", names[t]);
+            if (argc > 1) return 1;
             continue;
         }
-        printf("%s:\n", table_names[t]);
+        printf("%s:\n", names[t]);
         at_start = t % 2 != 0;
         for (int side = 0; side < 2; side++, at_start = !at_start) {
             check_floats();

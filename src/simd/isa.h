@@ -27,9 +27,11 @@ enum {
 unsigned kith_cpu_features(void);
 
 void kith_fill_ref(kith_simd_table *table);
+void kith_fill_ref_peaks(kith_simd_table *table);
 void kith_fill_avx2_float(kith_simd_table *table);
 void kith_fill_avx2_int(kith_simd_table *table);
 void kith_fill_avx2_batch(kith_simd_table *table);
+void kith_fill_avx2_peaks(kith_simd_table *table);
 void kith_fill_avx512_float(kith_simd_table *table);
 void kith_fill_avx512_int(kith_simd_table *table);
 void kith_fill_avx512_batch(kith_simd_table *table);

@@ -21,14 +21,18 @@ typedef struct level {
     const char *base;
     const char *below; /* base levels: the base level underneath */
     unsigned feature;
-    void (*fill[3])(kith_simd_table *table); /* one after the other, up to a NULL */
+    void (*fill[4])(kith_simd_table *table); /* one after the other, up to a NULL */
 } level;
 
 /* Base levels from the lowest to the best, each followed by its sub-levels. */
 static const level levels[] = {
-    {"ref", NULL, NULL, 0, {kith_fill_ref}},
+    {"ref", NULL, NULL, 0, {kith_fill_ref, kith_fill_ref_peaks}},
 #ifdef KITH_SIMD_AVX2
-    {"avx2", NULL, "ref", KITH_CPU_AVX2, {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_batch}},
+    {"avx2",
+     NULL,
+     "ref",
+     KITH_CPU_AVX2,
+     {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_batch, kith_fill_avx2_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512
     {"avx512",
