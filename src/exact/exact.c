@@ -94,11 +94,11 @@ static kith_status take_queries(kith_exact *exact) {
     return KITH_OK;
 }
 
-/* The sum of squares to within one rounding of a double: the tile's bounds rest on it. */
-static double exact_norm2(const float *vector, size_t dim) {
+/* The norm, far more exact than f32: the tile's bounds rest on it. */
+static double exact_norm(const float *vector, size_t dim) {
     double sum = 0;
     for (size_t i = 0; i < dim; i++) sum += (double)vector[i] * (double)vector[i];
-    return sum;
+    return sqrt(sum);
 }
 
 static kith_status take_query_norms(kith_exact *exact) {
@@ -114,11 +114,11 @@ static kith_status take_query_norms(kith_exact *exact) {
         }
         return KITH_OK;
     }
-    KITH_TRY(kith_arena_take(arena, n, sizeof *exact->query_norm2, &exact->query_norm2));
+    KITH_TRY(kith_arena_take(arena, n, sizeof *exact->query_norm, &exact->query_norm));
     KITH_TRY(kith_arena_take(arena, n, sizeof *exact->query_inverse_norm, &exact->query_inverse_norm));
     for (size_t q = 0; q < n; q++) {
         const float *row = (const float *)(const void *)(exact->query_rows + q * exact->query_stride);
-        exact->query_norm2[q] = exact_norm2(row, exact->dim);
+        exact->query_norm[q] = exact_norm(row, exact->dim);
         exact->query_inverse_norm[q] = kith_exact_inverse_norm(row, KITH_F32, exact->dim);
     }
     return KITH_OK;

@@ -33,7 +33,7 @@ struct kith_exact {
     size_t dim, query_count;
     const unsigned char *query_rows; /* f32, or the native integers */
     size_t query_stride;
-    double *query_norm2;       /* float pairs */
+    double *query_norm;        /* float pairs */
     float *query_inverse_norm; /* cosine */
     int32_t *query_norm2_int;  /* integer pairs */
     /* Tiles; NULL when the batch is small and streams. */

@@ -87,7 +87,7 @@ static const uint32_t *float_words(const kith_exact *exact, const kith_exact_wor
     return scratch;
 }
 
-/* Packs `count` rows of the float kind; returns the largest squared norm among what was packed. */
+/* Packs `count` rows of the float kind; returns the largest norm among what was packed. */
 static double pack_float_rows(const kith_exact *exact, kith_exact_worker *worker, size_t count) {
     size_t lanes = exact->row_lanes, words = exact->words;
     const uint32_t *vectors[KITH_EXACT_BLOCK_ROWS];
@@ -106,7 +106,7 @@ static double pack_float_rows(const kith_exact *exact, kith_exact_worker *worker
         }
         exact->simd->pack(vectors, panel_rows, lanes, words, worker->panel + first * words);
     }
-    return norm2_max;
+    return sqrt(norm2_max);
 }
 
 static void pack_int_rows(const kith_exact *exact, kith_exact_worker *worker, size_t count) {
@@ -132,35 +132,32 @@ static void pack_int_rows(const kith_exact *exact, kith_exact_worker *worker, si
 
 /* ---- Survivors of one query ------------------------------------------------------------------------------ */
 
-/* The score below which no pair of the block can reach key_max; see the top of this file. */
-static float float_threshold(const kith_exact *exact, size_t query, int32_t key_max, double norm2_max) {
-    float value_max = kith_exact_value_max(key_max);
-    if (value_max == INFINITY) return -INFINITY;
-    double u = 0x1p-24, n = (double)exact->dim, q2 = exact->query_norm2[query];
-    double error =
-        (1.2 * n + 64) * u * (sqrt(q2 * norm2_max) + (exact->op == KITH_OP_L2SQ ? norm2_max : 0)) + 1e-37;
-    double score;
-    if (exact->op == KITH_OP_L2SQ)
-        score = 0.5 * (q2 - (double)value_max * (1 + (n / 16 + 24) * u));
+/* The score below which no pair of the block can reach key_max; see the top of this file. The last terms of the
+ * error stand for underflow and for rounding the threshold itself to f32. */
+static float float_threshold(const kith_exact *exact, size_t query, int32_t key_max, double norm_max) {
+    double value_max = (double)kith_exact_value_max(key_max);
+    double u = 0x1p-24, n = (double)exact->dim, query_norm = exact->query_norm[query];
+    bool l2 = exact->op == KITH_OP_L2SQ;
+    double error = (1.2 * n + 64) * u * norm_max * (query_norm + (l2 ? norm_max : 0)) + 1e-37;
+    double score = -value_max;
+    if (l2)
+        score = 0.5 * (query_norm * query_norm - value_max * (1 + (n / 16 + 24) * u));
     else if (exact->request.metric == KITH_COSINE)
-        score = -(double)value_max * sqrt(q2);
-    else
-        score = -(double)value_max;
-    double threshold = score - error;
-    return nextafterf((float)threshold, -INFINITY);
+        score *= query_norm;
+    return (float)(score - error - 2 * u * fabs(score));
 }
 
 static kith_status offer_floats(const kith_exact *exact, kith_exact_worker *worker, size_t query, size_t lane,
-                                size_t count, double norm2_max, const kith_exact_sinks *sinks) {
+                                size_t count, double norm_max, const kith_exact_sinks *sinks) {
     const float *scores = (const float *)worker->values + lane * KITH_EXACT_BLOCK_ROWS;
     int32_t key_max = kith_exact_key_max(sinks, query);
-    float threshold = float_threshold(exact, query, key_max, norm2_max);
+    float threshold = float_threshold(exact, query, key_max, norm_max);
     size_t survivors = exact->simd->filter_f32(scores, count, threshold, worker->positions);
     for (size_t s = 0; s < survivors; s++) {
         size_t row = worker->positions[s];
         if (kith_exact_key_max(sinks, query) != key_max) { /* the selection has shrunk: fewer are left to check */
             key_max = kith_exact_key_max(sinks, query);
-            threshold = float_threshold(exact, query, key_max, norm2_max);
+            threshold = float_threshold(exact, query, key_max, norm_max);
         }
         if (scores[row] < threshold) continue;
         int32_t key = kith_exact_float_key(exact, query, worker->row_at[row], worker->inverse_norms[row]);
@@ -209,18 +206,18 @@ static void run_tile(const kith_exact *exact, kith_exact_worker *worker, size_t 
 static kith_status scan_block(const kith_exact *exact, kith_exact_worker *worker, size_t query_first,
                               size_t query_last, size_t count, const kith_exact_sinks *sinks) {
     size_t lanes = exact->query_lanes, panels = (count + exact->row_lanes - 1) / exact->row_lanes;
-    double norm2_max = 0;
+    double norm_max = 0;
     if (is_int(exact))
         pack_int_rows(exact, worker, count);
     else
-        norm2_max = pack_float_rows(exact, worker, count);
+        norm_max = pack_float_rows(exact, worker, count);
     for (size_t pad = count; pad < panels * exact->row_lanes; pad++) ((uint32_t *)worker->bias)[pad] = 0;
     for (size_t first = query_first; first < query_last; first += lanes) {
         run_tile(exact, worker, first, panels);
         size_t present = kith_min_size(lanes, query_last - first);
         for (size_t lane = 0; lane < present; lane++)
             KITH_TRY(is_int(exact) ? offer_ints(exact, worker, first + lane, lane, count, sinks)
-                                   : offer_floats(exact, worker, first + lane, lane, count, norm2_max, sinks));
+                                   : offer_floats(exact, worker, first + lane, lane, count, norm_max, sinks));
     }
     return KITH_OK;
 }
