@@ -37,6 +37,17 @@ kith_status kith_chunks_borrow(kith_chunks *chunks, size_t item_bytes, const voi
     return KITH_OK;
 }
 
+/* With so large a shift every chunk is one of the doubling ones, of which there are few. */
+void kith_chunks_view(kith_chunks *chunks, size_t item_bytes, const void *items, size_t count,
+                      unsigned char *pointers[KITH_CHUNKS_VIEW_POINTERS]) {
+    *chunks = (kith_chunks){.chunk = pointers, .item_bytes = item_bytes, .shift = 62, .borrowed = true};
+    unsigned char *at = (unsigned char *)(uintptr_t)items;
+    for (size_t first = 0; first < count && chunks->chunk_count < KITH_CHUNKS_VIEW_POINTERS;) {
+        pointers[chunks->chunk_count] = at + first * item_bytes;
+        first += chunk_items(chunks, chunks->chunk_count++);
+    }
+}
+
 void kith_chunks_free(kith_chunks *chunks) {
     if (!chunks->borrowed)
         for (size_t c = 0; c < chunks->chunk_count; c++) kith_free(chunks->chunk[c]);
@@ -65,6 +76,15 @@ kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count) {
         chunks->chunk_count++;
     }
     return KITH_OK;
+}
+
+void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare) {
+    size_t first, kept = spare;
+    if (count > 0) kept += kith_chunks_locate(chunks, count - 1, &first) + 1;
+    while (chunks->chunk_count > kept) {
+        chunks->chunk_count--;
+        if (!chunks->borrowed) kith_free(chunks->chunk[chunks->chunk_count]);
+    }
 }
 
 uint64_t kith_chunks_bytes(const kith_chunks *chunks) {

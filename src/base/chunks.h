@@ -27,9 +27,15 @@ typedef struct kith_chunks {
 void kith_chunks_init(kith_chunks *chunks, size_t item_bytes);
 /* An array of `count` items that lie one after the other at `items`, read-only. */
 kith_status kith_chunks_borrow(kith_chunks *chunks, size_t item_bytes, const void *items, size_t count);
+/* The same without an allocation, for a moment: the addresses of the chunks go to `pointers`. Not to be freed. */
+enum { KITH_CHUNKS_VIEW_POINTERS = 64 - KITH_CHUNK_FIRST_SHIFT };
+void kith_chunks_view(kith_chunks *chunks, size_t item_bytes, const void *items, size_t count,
+                      unsigned char *pointers[KITH_CHUNKS_VIEW_POINTERS]);
 void kith_chunks_free(kith_chunks *chunks);
 /* Makes room for items 0..count-1. What is there stays there; on failure nothing changes that can be seen. */
 kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count);
+/* Gives back the chunks that hold none of the items 0..count-1, but for `spare` of them. */
+void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare);
 uint64_t kith_chunks_bytes(const kith_chunks *chunks);
 
 /* Where item i stands: its chunk and the first item of that chunk. */

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/sort.h"
+
+#include <string.h>
+
+enum { RADIX_BITS = 8, RADIX = 1 << RADIX_BITS };
+
+static size_t digit_of(int64_t value, unsigned shift) { return (size_t)((uint64_t)value >> shift) % RADIX; }
+
+void kith_sort_i64(int64_t *values, size_t count, int64_t *scratch) {
+    int64_t *from = values, *to = scratch;
+    for (unsigned shift = 0; shift < 64; shift += RADIX_BITS) {
+        size_t starts[RADIX] = {0};
+        for (size_t i = 0; i < count; i++) starts[digit_of(from[i], shift)]++;
+        if (count == 0 || starts[digit_of(from[0], shift)] == count) continue;
+        size_t sum = 0;
+        for (size_t d = 0; d < RADIX; d++) {
+            size_t here = starts[d];
+            starts[d] = sum;
+            sum += here;
+        }
+        for (size_t i = 0; i < count; i++) to[starts[digit_of(from[i], shift)]++] = from[i];
+        int64_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != values) memcpy(values, from, count * sizeof *values);
+}
