@@ -4,7 +4,7 @@
  *
  * Threads: functions that take a `const kith_index *` may run at the same time from any number of threads, each
  * with a search context of its own (or none). Functions that take a `kith_index *` need the index to themselves.
- * A failed call leaves the index as it was.
+ * A failed call leaves the index as it was; memory set aside for growth may stay. Outputs are set to NULL or 0 on entry.
  */
 #ifndef KITH_INDEX_H
 #define KITH_INDEX_H
@@ -21,7 +21,8 @@ typedef struct kith_index kith_index;
 
 /* Makes an empty index. `spec` is a factory string: "Flat" (stores f32), "Flat,f16", "Flat,bf16", "Flat,i8",
  * "Flat,u8". `dim` is 1..KITH_DIM_MAX; the metric l2, ip or cosine. Free *out with kith_index_free.
- * Errors: KITH_ERR_ARGUMENT with the character of the spec that was not understood. */
+ * Errors: KITH_ERR_ARGUMENT with the character of the spec that was not understood; KITH_ERR_UNSUPPORTED for the
+ * metric hamming. */
 KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric,
                                        kith_index **out) KITH_CHECK_RESULT;
 /* Takes NULL. */
@@ -50,28 +51,34 @@ KITH_API kith_status kith_index_memory(const kith_index *index, kith_memory_part
 
 /* ---- Filling ------------------------------------------------------------------------------------------- */
 
-/* Learns what the structure needs from a sample (Flat needs nothing, but checks the sample all the same). */
+/* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a structure
+ * that needs no training (Flat), which then does nothing. KITH_ERR_EMPTY for a sample without rows. */
 KITH_API kith_status kith_index_train(kith_index *index, const kith_view *sample,
                                       const kith_job *job) KITH_CHECK_RESULT;
 
 /* Adds vectors of any accepted element type; they are converted to the stored one: f32 to f16 or bf16 rounds to
  * nearest even (KITH_ERR_RANGE when the result would be infinite); to i8 and u8 only values that the type holds
- * exactly are taken (KITH_ERR_RANGE else).
- * `ids`: count distinct ids >= 0, or NULL to number on from the largest id ever held (from 0).
- * Errors: KITH_ERR_EXISTS for an id that is there already or twice in the call; KITH_ERR_NOT_FINITE,
- * KITH_ERR_ZERO_VECTOR, KITH_ERR_RANGE name the row; KITH_ERR_READ_ONLY when mapped. All or nothing. */
+ * exactly are taken (KITH_ERR_RANGE else). What is checked is the vector as it will be stored.
+ * `ids`: count distinct ids in 0..KITH_ID_MAX, or NULL to number on from the largest id that the index has held since
+ * it was made or reset (from 0).
+ * Errors: KITH_ERR_EMPTY for a view without rows; KITH_ERR_EXISTS for an id that is there already or twice in the
+ * call; KITH_ERR_NOT_FINITE, KITH_ERR_ZERO_VECTOR, KITH_ERR_RANGE name the first such row; KITH_ERR_READ_ONLY when
+ * mapped; KITH_ERR_CANCELLED. All or nothing. */
 KITH_API kith_status kith_index_add(kith_index *index, const kith_view *vectors, const int64_t *ids,
                                     const kith_job *job) KITH_CHECK_RESULT;
 /* Removes the vectors with these ids. Ids that are not there, or stand twice, are passed over; *removed (may be
- * NULL) says how many went. */
+ * NULL) says how many went. No ids at all is no error. All or nothing. */
 KITH_API kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count,
                                        size_t *removed) KITH_CHECK_RESULT;
-/* Replaces the vectors of ids that are there (KITH_ERR_NOT_FOUND else). All or nothing. */
+/* Replaces the vectors of `vectors->count` distinct ids that are there (KITH_ERR_NOT_FOUND else; KITH_ERR_ARGUMENT
+ * for an id that stands twice). Vectors are converted and checked as in kith_index_add. All or nothing. */
 KITH_API kith_status kith_index_update(kith_index *index, const kith_view *vectors,
                                        const int64_t *ids) KITH_CHECK_RESULT;
-/* Drops all vectors, keeps what was trained. */
+/* Drops all vectors, keeps what was trained; ids are numbered from 0 again. */
 KITH_API kith_status kith_index_reset(kith_index *index) KITH_CHECK_RESULT;
-/* Writes the stored vectors of `count` ids as f32, count x dim. KITH_ERR_NOT_FOUND names a missing id. */
+/* Writes the stored vectors of `count` ids, in any order, repeats allowed, as f32, count x dim. KITH_ERR_NOT_FOUND
+ * names a missing id; nothing is written then. A mapped index whose ids do not rise from row to row (after removals)
+ * has to scan all its ids for this. */
 KITH_API kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, size_t count,
                                             float *out) KITH_CHECK_RESULT;
 
@@ -82,9 +89,9 @@ typedef struct kith_filter kith_filter;
 /* Ids i with bit (i % 64) of words[i / 64] set; ids at or past bit_count are not allowed. The words are copied. */
 KITH_API kith_status kith_filter_bitset(const uint64_t *words, size_t bit_count,
                                         kith_filter **out) KITH_CHECK_RESULT;
-/* The listed ids, in any order, repeats allowed. Copied. */
+/* The listed ids, 0..KITH_ID_MAX, in any order, repeats allowed. Copied. */
 KITH_API kith_status kith_filter_ids(const int64_t *ids, size_t count, kith_filter **out) KITH_CHECK_RESULT;
-/* Ids with first <= id < last. */
+/* Ids with first <= id < last; none when last <= first. */
 KITH_API kith_status kith_filter_range(int64_t first, int64_t last, kith_filter **out) KITH_CHECK_RESULT;
 /* Ids for which allow(user, id) is not 0. Called from the searching threads, at most once per id and query. */
 typedef int (*kith_filter_fn)(void *user, int64_t id);
@@ -94,7 +101,7 @@ KITH_API void kith_filter_free(kith_filter *filter);
 /* ---- Search -------------------------------------------------------------------------------------------- */
 
 /* Scratch memory that a thread keeps between its searches, so that they allocate nothing once it has grown to
- * its size. For one search at a time. Serves any index. */
+ * its size. Serves any index, one search at a time: KITH_ERR_ARGUMENT for a second one meanwhile. */
 typedef struct kith_search_context kith_search_context;
 KITH_API kith_status kith_search_context_create(kith_search_context **out) KITH_CHECK_RESULT;
 KITH_API void kith_search_context_free(kith_search_context *context);
@@ -112,25 +119,43 @@ typedef struct kith_search_params {
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);
-/* Sets a parameter by its name, as the command line's --set does: "threads", "max_distances".
+/* Sets a parameter by its name to a whole number in decimal digits, as the command line's --set does. Every index has
+ * "threads" and "max_distances"; kith_index_param lists them.
  * KITH_ERR_NOT_FOUND lists the names that this index has; KITH_ERR_ARGUMENT gives the range. */
 KITH_API kith_status kith_search_params_set(kith_search_params *params, const kith_index *index, const char *name,
                                             const char *value) KITH_CHECK_RESULT;
 
-/* The k nearest of each query, nearest first, ties by lower id.
- *   queries    any accepted element type, of the index's dimension
+/* The parameters that an index has: what a sweep may vary. Static storage. */
+typedef struct kith_search_param {
+    const char *name;
+    const char *help; /* one line, without a full stop */
+    uint64_t min, max, default_value;
+} kith_search_param;
+KITH_API size_t kith_index_param_count(const kith_index *index);
+/* Parameter i, or NULL from kith_index_param_count on. */
+KITH_API const kith_search_param *kith_index_param(const kith_index *index, size_t i);
+
+/* The k nearest of each query, nearest first, ties by lower id. A query's result depends on the index, the query and
+ * k alone: not on the other queries of the call, on threads, or on whether the index is mapped.
+ *   queries    any accepted element type, of the index's dimension; they are never converted to the stored type: pairs
+ *              u8 x u8 and i8 x i8 are computed exactly in integers, all others in f32 (exact too while every sum
+ *              stays below 2^24, so that u8 values given as f32 then find the same)
  *   k          1..kith_index_count(index)
  *   ids        queries->count x k; KITH_NO_ID pads
  *   distances  queries->count x k, or NULL; in the metric's own terms; padded with +infinity (l2) or -infinity
  *   counts     queries->count: how many results each row holds; fewer than k only under a filter or a bound.
  *              May be NULL: a row with fewer than k then makes the call end with KITH_ERR_INCOMPLETE, with all
- *              outputs filled. Padding is never silent. */
+ *              outputs filled. Padding is never silent.
+ * Errors: KITH_ERR_EMPTY for an index or a view without vectors; KITH_ERR_DIMENSION, KITH_ERR_TYPE;
+ * KITH_ERR_NOT_FINITE, KITH_ERR_RANGE, KITH_ERR_ZERO_VECTOR name the first such query. When a call fails after its
+ * arguments have passed (memory, cancelled, a bad value in a query), all rows are padding and all counts 0. */
 KITH_API kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
                                        const kith_search_params *params, int64_t *ids, float *distances,
                                        size_t *counts) KITH_CHECK_RESULT;
 
 /* All vectors within `radius` of each query: value <= radius for l2, value >= radius for ip and cosine; nearest
- * first, ties by lower id. Free *out with kith_range_result_free. */
+ * first, ties by lower id. The radius may be infinite, not NaN (KITH_ERR_ARGUMENT). Free *out with
+ * kith_range_result_free. */
 typedef struct kith_range_result {
     size_t query_count;
     size_t *limits;   /* query_count + 1: query i has results limits[i] .. limits[i + 1] - 1 */

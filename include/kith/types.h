@@ -32,7 +32,8 @@ typedef enum kith_dtype {
 /* How near two vectors are. Numbers stand in files: never reused.
  *   KITH_L2      squared Euclidean distance; smaller is nearer
  *   KITH_IP      inner product; larger is nearer; vectors are not normalised
- *   KITH_COSINE  cosine of the angle, in -1..1; larger is nearer; vectors of norm zero are refused
+ *   KITH_COSINE  cosine of the angle, in -1..1; larger is nearer; vectors too short to have a direction in f32
+ *                (squared norm below FLT_MIN, the zero vector among them) are refused
  *   KITH_HAMMING number of differing bits, for KITH_B1; smaller is nearer
  * Results come nearest first. Ties are broken by the lower id, everywhere. */
 typedef enum kith_metric { KITH_L2 = 1, KITH_IP = 2, KITH_COSINE = 3, KITH_HAMMING = 4 } kith_metric;
@@ -42,6 +43,9 @@ typedef enum kith_metric { KITH_L2 = 1, KITH_IP = 2, KITH_COSINE = 3, KITH_HAMMI
 
 /* The largest squared norm that is accepted: a quarter of FLT_MAX, so that no distance overflows. */
 #define KITH_NORM2_MAX 8.5070587e+37f
+
+/* Ids are 0..KITH_ID_MAX. */
+#define KITH_ID_MAX (INT64_MAX - 1)
 
 /* The id that pads a row of results which has fewer than k. */
 #define KITH_NO_ID ((int64_t)-1)

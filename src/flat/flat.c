@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "flat/flat.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "flat/flat_inside.h"
+
+static void release(kith_index *index) {
+    kith_flat *flat = kith_flat_of(index);
+    kith_chunks_free(&flat->vectors);
+    kith_chunks_free(&flat->inverse_norms);
+    kith_chunks_free(&flat->ids);
+    kith_idmap_free(&flat->map);
+    kith_free(flat);
+}
+
+static kith_status read_dtype(const kith_spec *spec, kith_dtype *dtype) {
+    *dtype = KITH_F32;
+    if (spec->part_count == 1) return KITH_OK;
+    if (spec->part_count > 2)
+        return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: nothing can follow the element type",
+                          spec->text, spec->parts[2].offset);
+    for (kith_dtype type = KITH_F32; type <= KITH_U8; type++)
+        if (kith_spec_part_is(&spec->parts[1], kith_dtype_name(type))) {
+            *dtype = type;
+            return KITH_OK;
+        }
+    return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: expected f32, f16, bf16, i8 or u8", spec->text,
+                      spec->parts[1].offset);
+}
+
+static kith_status make(kith_dtype dtype, size_t dim, kith_metric metric, kith_flat **out) {
+    KITH_TRY(kith_alloc_zeroed(1, sizeof **out, out));
+    char spec[KITH_SPEC_BYTES_MAX] = KITH_FLAT_NAME;
+    if (dtype != KITH_F32) (void)snprintf(spec, sizeof spec, "%s,%s", KITH_FLAT_NAME, kith_dtype_name(dtype));
+    kith_flat *flat = *out;
+    kith_index_init(&flat->base, &kith_flat_vtable, dim, metric, dtype, spec);
+    flat->row_bytes = kith_dtype_row_bytes(dtype, dim);
+    flat->ids_rise = true;
+    kith_chunks_init(&flat->vectors, flat->row_bytes);
+    kith_chunks_init(&flat->inverse_norms, sizeof(float));
+    kith_chunks_init(&flat->ids, sizeof(int64_t));
+    return KITH_OK;
+}
+
+kith_status kith_flat_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_flat **out) {
+    kith_dtype dtype;
+    KITH_TRY(read_dtype(spec, &dtype));
+    return make(dtype, dim, metric, out);
+}
+
+kith_status kith_flat_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out) {
+    kith_flat *flat;
+    KITH_TRY(kith_flat_make(spec, dim, metric, &flat));
+    *out = &flat->base;
+    return KITH_OK;
+}
+
+static kith_status copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
+    KITH_TRY(kith_chunks_reserve(to, count));
+    for (size_t i = 0, run; i < count; i += run) {
+        size_t from_run;
+        void *at = kith_chunks_run(to, i, &run);
+        const void *source = kith_chunks_run(from, i, &from_run);
+        run = kith_min_size(kith_min_size(run, from_run), count - i);
+        memcpy(at, source, run * to->item_bytes);
+    }
+    return KITH_OK;
+}
+
+static kith_status clone(const kith_index *index, kith_index **out) {
+    const kith_flat *flat = kith_flat_of_const(index);
+    size_t count = index->count;
+    kith_flat *copy;
+    KITH_TRY(make(index->dtype, index->dim, index->metric, &copy));
+    kith_status status;
+    KITH_GO(copy_chunks(&flat->vectors, count, &copy->vectors));
+    if (kith_flat_has_norms(flat)) KITH_GO(copy_chunks(&flat->inverse_norms, count, &copy->inverse_norms));
+    if (flat->has_ids) KITH_GO(copy_chunks(&flat->ids, count, &copy->ids));
+    KITH_GO(kith_flat_reserve_ids(copy, count, flat->has_ids, flat->ids_rise));
+    copy->base.count = count;
+    copy->has_ids = flat->has_ids;
+    copy->first_id = flat->first_id;
+    kith_flat_settle_ids(copy, flat->has_ids, flat->ids_rise);
+    *out = &copy->base;
+    return KITH_OK;
+done:
+    release(&copy->base);
+    return status;
+}
+
+static uint64_t chunks_bytes(const kith_flat *flat, const kith_chunks *chunks) {
+    uint64_t pointers = (uint64_t)chunks->chunk_capacity * sizeof *chunks->chunk;
+    if (!flat->base.is_mapped) return pointers + kith_chunks_bytes(chunks);
+    /* What is mapped fills its last chunk in part. */
+    return pointers + (chunks->chunk_count > 0 ? (uint64_t)flat->base.count * chunks->item_bytes : 0);
+}
+
+static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
+    const kith_flat *flat = kith_flat_of_const(index);
+    const kith_memory_part all[] = {
+        {"vectors", chunks_bytes(flat, &flat->vectors)},
+        {"norms", chunks_bytes(flat, &flat->inverse_norms)},
+        {"ids", chunks_bytes(flat, &flat->ids)},
+        {"id map", (uint64_t)flat->map.slot_count * sizeof *flat->map.slots},
+        {"fixed", sizeof *flat},
+    };
+    size_t count = sizeof all / sizeof *all;
+    if (capacity > 0) memcpy(parts, all, kith_min_size(count, capacity) * sizeof *all);
+    return count;
+}
+
+static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
+    const kith_flat *flat = kith_flat_of_const(index);
+    uint64_t *rows;
+    KITH_TRY(kith_alloc(count, sizeof *rows, &rows));
+    kith_status status;
+    KITH_GO(kith_flat_find(flat, ids, count, rows));
+    for (size_t i = 0; i < count; i++)
+        if (rows[i] == KITH_FLAT_NO_ROW)
+            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "reconstruct: id %lld is not in the index", (long long)ids[i]));
+    for (size_t i = 0; i < count; i++)
+        kith_exact_to_f32(kith_chunks_at(&flat->vectors, (size_t)rows[i]), index->dtype, index->dim,
+                          out + i * index->dim);
+done:
+    kith_free(rows);
+    return status;
+}
+
+static const kith_param params[] = {KITH_PARAM_THREADS, KITH_PARAM_MAX_DISTANCES};
+
+const kith_index_vtable kith_flat_vtable = {
+    .name = KITH_FLAT_NAME,
+    .params = params,
+    .param_count = sizeof params / sizeof *params,
+    .release = release,
+    .clone = clone,
+    .memory = memory,
+    .train = NULL,
+    .add = kith_flat_add,
+    .remove = kith_flat_remove,
+    .update = kith_flat_update,
+    .reset = kith_flat_reset,
+    .reconstruct = reconstruct,
+    .search = kith_flat_search,
+    .range_search = kith_flat_range_search,
+    .save = kith_flat_save,
+    .verify = kith_flat_verify,
+};

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * index.c: an index's life, what it is, and its filling: the checks that every structure relies on.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/options.h"
+#include "base/sort.h"
+#include "index/convert.h"
+#include "index/vtable.h"
+
+void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t dim, kith_metric metric,
+                     kith_dtype dtype, const char *spec) {
+    *index = (kith_index){
+        .vtable = vtable, .dim = dim, .metric = metric, .dtype = dtype, .is_trained = vtable->train == NULL};
+    size_t bytes = strlen(spec);
+    assert(bytes < sizeof index->spec);
+    memcpy(index->spec, spec, bytes);
+}
+
+void kith_index_free(kith_index *index) {
+    if (index == NULL) return;
+    kith_container *file = index->file;
+    index->vtable->release(index);
+    kith_container_close(file);
+}
+
+kith_status kith_index_clone(const kith_index *index, kith_index **out) {
+    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "clone: out must not be NULL");
+    *out = NULL;
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "clone: index must not be NULL");
+    if (index->is_mapped) KITH_TRY(index->vtable->verify(index));
+    kith_index *copy;
+    KITH_TRY(index->vtable->clone(index, &copy));
+    *copy = *index;
+    copy->is_mapped = false;
+    copy->file = NULL;
+    *out = copy;
+    return KITH_OK;
+}
+
+size_t kith_index_dim(const kith_index *index) { return index->dim; }
+size_t kith_index_count(const kith_index *index) { return index->count; }
+kith_metric kith_index_metric(const kith_index *index) { return index->metric; }
+kith_dtype kith_index_dtype(const kith_index *index) { return index->dtype; }
+int kith_index_is_trained(const kith_index *index) { return index->is_trained; }
+int kith_index_is_mapped(const kith_index *index) { return index->is_mapped; }
+const char *kith_index_spec(const kith_index *index) { return index->spec; }
+
+kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, size_t capacity, size_t *count) {
+    if (count == NULL) return kith_error(KITH_ERR_ARGUMENT, "memory: count must not be NULL");
+    *count = 0;
+    if (index == NULL || (parts == NULL && capacity > 0))
+        return kith_error(KITH_ERR_ARGUMENT, "memory: index and parts must not be NULL");
+    *count = index->vtable->memory(index, parts, capacity);
+    return KITH_OK;
+}
+
+/* ---- Filling -------------------------------------------------------------------------------------------- */
+
+static kith_status check_writable(const char *what, const kith_index *index) {
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "%s: index must not be NULL", what);
+    if (index->is_mapped)
+        return kith_error(KITH_ERR_READ_ONLY, "%s: the index is mapped from a file; clone it to change it", what);
+    return KITH_OK;
+}
+
+/* The shape of vectors that are to be stored; *out is the view with its stride set. */
+static kith_status check_shape(const char *what, const kith_index *index, const kith_view *vectors,
+                               kith_view *out) {
+    if (vectors == NULL) return kith_error(KITH_ERR_ARGUMENT, "%s: the view of vectors must not be NULL", what);
+    KITH_TRY(kith_check_view_dim(what, vectors, index->dim));
+    *out = *vectors;
+    out->stride = kith_view_stride(vectors);
+    return KITH_OK;
+}
+
+/* Their values, as they will be stored. */
+static kith_status check_values(const char *what, const kith_index *index, const kith_view *view,
+                                const kith_job *job) {
+    return kith_check_storable(what, view, index->dtype, index->metric, job->threads, job->memory_bytes_max);
+}
+
+static kith_status check_id_range(const char *what, const int64_t *ids, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] > KITH_ID_MAX)
+            return kith_error(KITH_ERR_ARGUMENT, "%s: id %lld at position %zu is outside 0..2^63 - 2", what,
+                              (long long)ids[i], i);
+    return KITH_OK;
+}
+
+/* `repeated` is the status for an id that stands twice. */
+static kith_status check_ids_distinct(const char *what, const int64_t *ids, size_t count, kith_status repeated,
+                                      uint64_t memory_bytes_max) {
+    size_t twice;
+    if (kith_mul_overflows(count, 2 * sizeof *ids, &twice))
+        return kith_error(KITH_ERR_OVERFLOW, "%s: %zu ids do not fit the address space", what, count);
+    if (memory_bytes_max != 0 && twice > memory_bytes_max)
+        return kith_error(KITH_ERR_BUDGET, "%s: checking %zu ids needs %zu bytes, the budget is %llu", what, count,
+                          twice, (unsigned long long)memory_bytes_max);
+    int64_t *sorted;
+    KITH_TRY(kith_alloc(count, 2 * sizeof *ids, &sorted));
+    memcpy(sorted, ids, count * sizeof *ids);
+    kith_sort_i64(sorted, count, sorted + count);
+    kith_status status = KITH_OK;
+    for (size_t i = 1; i < count && status == KITH_OK; i++)
+        if (sorted[i] == sorted[i - 1])
+            status = kith_error(repeated, "%s: id %lld stands twice in the call", what, (long long)sorted[i]);
+    kith_free(sorted);
+    return status;
+}
+
+kith_status kith_index_train(kith_index *index, const kith_view *sample, const kith_job *job) {
+    KITH_TRY(check_writable("train", index));
+    kith_job own;
+    KITH_TRY(kith_job_read(&own, job));
+    kith_view view;
+    KITH_TRY(check_shape("train", index, sample, &view));
+    KITH_TRY(check_values("train", index, &view, &own));
+    if (index->vtable->train != NULL) KITH_TRY(index->vtable->train(index, &view, &own));
+    index->is_trained = true;
+    return KITH_OK;
+}
+
+/* The ids of an addition: numbered on, or the caller's. */
+static kith_status check_new_ids(const kith_index *index, const int64_t *ids, kith_addition *addition) {
+    size_t count = addition->view.count;
+    addition->ids = ids;
+    addition->first_id = index->next_id;
+    addition->ids_rise = true;
+    if (ids == NULL) {
+        if (count > (uint64_t)(KITH_ID_MAX - index->next_id) + 1)
+            return kith_error(KITH_ERR_OVERFLOW, "add: %zu ids from %lld on pass 2^63 - 2", count,
+                              (long long)index->next_id);
+        return KITH_OK;
+    }
+    KITH_TRY(check_id_range("add", ids, count));
+    addition->ids_rise = kith_rises_i64(ids, count);
+    if (addition->ids_rise) return KITH_OK;
+    return check_ids_distinct("add", ids, count, KITH_ERR_EXISTS, addition->job->memory_bytes_max);
+}
+
+static int64_t largest_id(const kith_addition *addition) {
+    if (addition->ids == NULL) return addition->first_id + (int64_t)(addition->view.count - 1);
+    int64_t largest = 0;
+    for (size_t i = 0; i < addition->view.count; i++)
+        if (addition->ids[i] > largest) largest = addition->ids[i];
+    return largest;
+}
+
+kith_status kith_index_add(kith_index *index, const kith_view *vectors, const int64_t *ids, const kith_job *job) {
+    KITH_TRY(check_writable("add", index));
+    kith_job own;
+    KITH_TRY(kith_job_read(&own, job));
+    if (!index->is_trained)
+        return kith_error(KITH_ERR_NOT_TRAINED, "add: an index %s needs kith_index_train first", index->spec);
+    kith_addition addition = {.job = &own};
+    KITH_TRY(check_shape("add", index, vectors, &addition.view));
+    KITH_TRY(check_new_ids(index, ids, &addition));
+    KITH_TRY(check_values("add", index, &addition.view, &own));
+    KITH_TRY(index->vtable->add(index, &addition));
+    int64_t next_id = largest_id(&addition) + 1;
+    if (next_id > index->next_id) index->next_id = next_id;
+    return KITH_OK;
+}
+
+kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
+    size_t gone = 0;
+    if (removed != NULL) *removed = 0;
+    KITH_TRY(check_writable("remove", index));
+    if (ids == NULL && count > 0) return kith_error(KITH_ERR_ARGUMENT, "remove: ids is NULL, count is %zu", count);
+    if (count > 0) KITH_TRY(index->vtable->remove(index, ids, count, &gone));
+    if (removed != NULL) *removed = gone;
+    return KITH_OK;
+}
+
+kith_status kith_index_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
+    KITH_TRY(check_writable("update", index));
+    if (ids == NULL) return kith_error(KITH_ERR_ARGUMENT, "update: ids must not be NULL");
+    kith_job job;
+    KITH_TRY(kith_job_read(&job, NULL));
+    kith_view view;
+    KITH_TRY(check_shape("update", index, vectors, &view));
+    KITH_TRY(check_id_range("update", ids, view.count));
+    if (!kith_rises_i64(ids, view.count))
+        KITH_TRY(check_ids_distinct("update", ids, view.count, KITH_ERR_ARGUMENT, 0));
+    KITH_TRY(check_values("update", index, &view, &job));
+    return index->vtable->update(index, &view, ids);
+}
+
+kith_status kith_index_reset(kith_index *index) {
+    KITH_TRY(check_writable("reset", index));
+    index->vtable->reset(index);
+    index->next_id = 0;
+    return KITH_OK;
+}
+
+kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "reconstruct: index must not be NULL");
+    if (count == 0) return KITH_OK;
+    if (ids == NULL || out == NULL)
+        return kith_error(KITH_ERR_ARGUMENT, "reconstruct: ids and out must not be NULL");
+    size_t bytes;
+    if (kith_mul_overflows(count, index->dim * sizeof *out, &bytes))
+        return kith_error(KITH_ERR_OVERFLOW, "reconstruct: %zu vectors do not fit the address space", count);
+    return index->vtable->reconstruct(index, ids, count, out);
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * search.c: the two searches: their checks, their scratch memory, and what becomes of a structure's selections.
+ */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/options.h"
+#include "index/convert.h"
+#include "index/vtable.h"
+
+/* ---- Contexts ------------------------------------------------------------------------------------------- */
+
+struct kith_search_context {
+    kith_arena arena;
+    _Atomic int busy;
+};
+
+kith_status kith_search_context_create(kith_search_context **out) {
+    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "search context: out must not be NULL");
+    return kith_alloc_zeroed(1, sizeof **out, out);
+}
+
+void kith_search_context_free(kith_search_context *context) {
+    if (context == NULL) return;
+    kith_arena_free(&context->arena);
+    kith_free(context);
+}
+
+/* ---- One call ------------------------------------------------------------------------------------------- */
+
+/* What both searches share. */
+typedef struct search_call {
+    const kith_index *index;
+    kith_view queries;
+    kith_search_params params;
+    size_t threads;
+    kith_arena own_arena; /* used without a context */
+    kith_meter meter;
+} search_call;
+
+/* Everything but the values of the queries. */
+static kith_status check_call(search_call *call, const kith_index *index, const kith_view *queries,
+                              const kith_search_params *params) {
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: index must not be NULL");
+    *call = (search_call){.index = index};
+    kith_search_params_init(&call->params);
+    KITH_TRY(kith_options_read("search parameters", &call->params, sizeof call->params, params));
+    KITH_TRY(kith_threads_read(call->params.threads, &call->threads));
+    if (queries == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: the view of queries must not be NULL");
+    KITH_TRY(kith_check_view_dim("queries", queries, index->dim));
+    call->queries = *queries;
+    call->queries.stride = kith_view_stride(queries);
+    if (index->count == 0) return kith_error(KITH_ERR_EMPTY, "search: the index holds no vectors");
+    uint64_t work;
+    if (__builtin_mul_overflow((uint64_t)queries->count, (uint64_t)index->count, &work)) work = UINT64_MAX;
+    kith_meter_init(&call->meter, call->params.progress, call->params.progress_user, "search", work);
+    return KITH_OK;
+}
+
+static kith_status check_values(const search_call *call) {
+    return kith_check_vectors("queries", &call->queries, 0, call->index->metric, call->threads);
+}
+
+static kith_status take_context(search_call *call) {
+    kith_search_context *context = call->params.context;
+    if (context != NULL && atomic_exchange(&context->busy, 1))
+        return kith_error(KITH_ERR_ARGUMENT, "search: the context serves another search at this moment");
+    return KITH_OK;
+}
+
+static void release_context(search_call *call) {
+    if (call->params.context != NULL) atomic_store(&call->params.context->busy, 0);
+    kith_arena_free(&call->own_arena);
+}
+
+static const size_t scratch_bytes_max = (size_t)128 << 20;
+
+/* How many queries go to the structure at once, so that selections and prepared queries stay in bounds. */
+static size_t queries_per_block(const search_call *call, size_t k) {
+    size_t each = kith_topk_capacity(k) * sizeof(kith_hit) + call->index->dim * 2 * sizeof(float);
+    return kith_max_size(1, scratch_bytes_max / each);
+}
+
+/* The request for queries first .. first + count - 1, with the arena begun anew. */
+static kith_status begin_block(search_call *call, size_t first, size_t count, kith_search_request *request) {
+    kith_search_context *context = call->params.context;
+    *request = (kith_search_request){
+        .queries = call->queries,
+        .threads = call->threads,
+        .params = &call->params,
+        .filter = call->params.filter,
+        .meter = &call->meter,
+        .arena = context != NULL ? &context->arena : &call->own_arena,
+    };
+    request->queries.data = kith_view_row(&call->queries, first);
+    request->queries.count = count;
+    return kith_arena_begin(request->arena);
+}
+
+/* ---- The k nearest -------------------------------------------------------------------------------------- */
+
+typedef struct emit_loop {
+    const kith_search_results *results;
+    kith_topk *tops;
+    kith_key_value_fn value;
+    const void *context;
+    float padding;
+} emit_loop;
+
+static kith_status emit_query(void *context, size_t query, size_t worker) {
+    (void)worker;
+    const emit_loop *loop = context;
+    const kith_search_results *results = loop->results;
+    kith_topk *top = &loop->tops[query];
+    kith_topk_finish(top);
+    size_t k = results->k;
+    int64_t *ids = results->ids + query * k;
+    for (size_t i = 0; i < k; i++) ids[i] = i < top->count ? top->hits[i].id : KITH_NO_ID;
+    if (results->counts != NULL) results->counts[query] = top->count;
+    if (results->distances == NULL) return KITH_OK;
+    float *distances = results->distances + query * k;
+    for (size_t i = 0; i < k; i++)
+        distances[i] = i < top->count ? loop->value(loop->context, top->hits[i].key) : loop->padding;
+    return KITH_OK;
+}
+
+static float padding_of(const kith_index *index) {
+    return kith_metric_is_similarity(index->metric) ? -INFINITY : INFINITY;
+}
+
+kith_status kith_search_emit(const kith_index *index, const kith_search_request *request,
+                             const kith_search_results *results, kith_topk *tops, kith_key_value_fn value,
+                             const void *context) {
+    emit_loop loop = {results, tops, value, context, padding_of(index)};
+    return kith_parallel_for(request->threads, request->queries.count, emit_query, &loop);
+}
+
+static kith_status search_blocks(search_call *call, const kith_search_results *results) {
+    KITH_TRY(check_values(call));
+    size_t k = results->k, block = queries_per_block(call, k);
+    for (size_t first = 0; first < call->queries.count; first += block) {
+        kith_search_request request;
+        KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), &request));
+        request.k = k;
+        kith_search_results part = {
+            .k = k,
+            .ids = results->ids + first * k,
+            .distances = results->distances != NULL ? results->distances + first * k : NULL,
+            .counts = results->counts != NULL ? results->counts + first : NULL,
+        };
+        KITH_TRY(call->index->vtable->search(call->index, &request, &part));
+    }
+    return kith_meter_finish(&call->meter);
+}
+
+static void fill_with_padding(const search_call *call, const kith_search_results *results) {
+    float padding = padding_of(call->index);
+    for (size_t i = 0; i < call->queries.count * results->k; i++) {
+        results->ids[i] = KITH_NO_ID;
+        if (results->distances != NULL) results->distances[i] = padding;
+    }
+    for (size_t q = 0; q < call->queries.count && results->counts != NULL; q++) results->counts[q] = 0;
+}
+
+/* Where nothing else tells the caller of short rows, the status does. */
+static kith_status check_complete(const search_call *call, const kith_search_results *results) {
+    if (results->counts != NULL) return KITH_OK;
+    size_t k = results->k, short_rows = 0, first = 0;
+    for (size_t q = call->queries.count; q-- > 0;)
+        if (results->ids[q * k + k - 1] == KITH_NO_ID) {
+            short_rows++;
+            first = q;
+        }
+    if (short_rows == 0) return KITH_OK;
+    return kith_error(KITH_ERR_INCOMPLETE,
+                      "search: %zu of %zu queries have fewer than %zu results (the first is %zu)", short_rows,
+                      call->queries.count, k, first);
+}
+
+kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
+                              const kith_search_params *params, int64_t *ids, float *distances, size_t *counts) {
+    search_call call;
+    KITH_TRY(check_call(&call, index, queries, params));
+    if (k == 0 || k > index->count)
+        return kith_error(KITH_ERR_ARGUMENT, "search: k = %zu is outside 1..%zu", k, index->count);
+    if (ids == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: ids must not be NULL");
+    size_t results_count, bytes;
+    if (k > KITH_TOPK_MAX || kith_mul_overflows(call.queries.count, k, &results_count) ||
+        kith_mul_overflows(results_count, sizeof *ids, &bytes))
+        return kith_error(KITH_ERR_OVERFLOW, "search: %zu queries with k = %zu do not fit the address space",
+                          call.queries.count, k);
+    KITH_TRY(take_context(&call));
+    kith_search_results results = {k, ids, distances, counts};
+    kith_status status = search_blocks(&call, &results);
+    if (status != KITH_OK)
+        fill_with_padding(&call, &results);
+    else
+        status = check_complete(&call, &results);
+    release_context(&call);
+    return status;
+}
+
+/* ---- Everything within a radius ------------------------------------------------------------------------- */
+
+void kith_range_result_free(kith_range_result *result) {
+    if (result == NULL) return;
+    kith_free(result->limits);
+    kith_free(result->ids);
+    kith_free(result->distances);
+    kith_free(result);
+}
+
+/* Sorts the lists of a block and turns their keys, which lean on the arena, into the bits of the values. */
+static kith_status finish_list(void *context, size_t query, size_t worker) {
+    (void)worker;
+    const kith_range_lists *lists = context;
+    kith_hit_list *list = &lists->lists[query];
+    kith_hits_sort(list->hits, list->count);
+    for (size_t i = 0; i < list->count; i++) {
+        float value = lists->value(lists->context, list->hits[i].key);
+        memcpy(&list->hits[i].key, &value, sizeof value);
+    }
+    return KITH_OK;
+}
+
+static kith_status range_blocks(search_call *call, float radius, kith_hit_list *all) {
+    KITH_TRY(check_values(call));
+    size_t block = queries_per_block(call, 0);
+    for (size_t first = 0; first < call->queries.count; first += block) {
+        kith_search_request request;
+        KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), &request));
+        request.radius = radius;
+        kith_range_lists lists = {.lists = all + first};
+        KITH_TRY(call->index->vtable->range_search(call->index, &request, &lists));
+        KITH_TRY(kith_parallel_for(call->threads, request.queries.count, finish_list, &lists));
+    }
+    return kith_meter_finish(&call->meter);
+}
+
+static kith_status gather(const kith_hit_list *lists, size_t query_count, kith_range_result *result) {
+    result->query_count = query_count;
+    KITH_TRY(kith_alloc(query_count + 1, sizeof *result->limits, &result->limits));
+    size_t total = 0;
+    for (size_t q = 0; q < query_count; q++) {
+        result->limits[q] = total;
+        if (kith_add_overflows(total, lists[q].count, &total))
+            return kith_error(KITH_ERR_OVERFLOW, "range search: the results do not fit the address space");
+    }
+    result->limits[query_count] = total;
+    KITH_TRY(kith_alloc(total, sizeof *result->ids, &result->ids));
+    KITH_TRY(kith_alloc(total, sizeof *result->distances, &result->distances));
+    for (size_t q = 0, at = 0; q < query_count; q++)
+        for (size_t i = 0; i < lists[q].count; i++, at++) {
+            result->ids[at] = lists[q].hits[i].id;
+            memcpy(&result->distances[at], &lists[q].hits[i].key, sizeof *result->distances);
+        }
+    return KITH_OK;
+}
+
+kith_status kith_index_range_search(const kith_index *index, const kith_view *queries, float radius,
+                                    const kith_search_params *params, kith_range_result **out) {
+    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "range search: out must not be NULL");
+    *out = NULL;
+    search_call call;
+    KITH_TRY(check_call(&call, index, queries, params));
+    if (isnan(radius)) return kith_error(KITH_ERR_ARGUMENT, "range search: radius is NaN");
+    KITH_TRY(take_context(&call));
+    kith_status status;
+    kith_range_result *result = NULL;
+    kith_hit_list *lists = NULL;
+    size_t query_count = call.queries.count;
+    KITH_GO(kith_alloc_zeroed(query_count, sizeof *lists, &lists));
+    KITH_GO(range_blocks(&call, radius, lists));
+    KITH_GO(kith_alloc_zeroed(1, sizeof *result, &result));
+    KITH_GO(gather(lists, query_count, result));
+    *out = result;
+    result = NULL;
+done:
+    kith_range_result_free(result);
+    for (size_t q = 0; lists != NULL && q < query_count; q++) kith_free(lists[q].hits);
+    kith_free(lists);
+    release_context(&call);
+    return status;
+}

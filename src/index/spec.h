@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * spec.h: a factory string cut at its commas: what src/api hands to a structure.
+ */
+#ifndef KITH_INDEX_SPEC_H
+#define KITH_INDEX_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+enum { KITH_SPEC_PARTS_MAX = 16 };
+
+typedef struct kith_spec_part {
+    const char *text; /* not terminated */
+    size_t length;    /* at least 1 */
+    size_t offset;    /* of its first character in the spec, from 0 */
+} kith_spec_part;
+
+typedef struct kith_spec {
+    const char *text; /* the whole */
+    kith_spec_part parts[KITH_SPEC_PARTS_MAX];
+    size_t part_count; /* at least 1 */
+} kith_spec;
+
+static inline bool kith_spec_part_is(const kith_spec_part *part, const char *name) {
+    return strlen(name) == part->length && memcmp(part->text, name, part->length) == 0;
+}
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * vtable.h: what a structure (flat, ivf, hnsw, a wrapper) has to do to be an index.
+ *
+ * The public calls in index.c, search.c and save.c check everything once: views, types, dimensions, finite
+ * values, norms, id ranges, k, sizes. A structure sees good input only and holds no argument checks of its own; left
+ * to it is what it alone knows: which ids it holds, and its memory. Every change is all or nothing.
+ */
+#ifndef KITH_INDEX_VTABLE_H
+#define KITH_INDEX_VTABLE_H
+
+#include <stdbool.h>
+
+#include "base/arena.h"
+#include "base/parallel.h"
+#include "base/topk.h"
+#include "exact/exact.h"
+#include "index/filter.h"
+#include "index/param.h"
+#include "io/container.h"
+#include "kith/index.h"
+
+enum { KITH_SPEC_BYTES_MAX = 256 }; /* a canonical spec with its final zero */
+
+typedef struct kith_index_vtable kith_index_vtable;
+
+/* The part that every index begins with. */
+struct kith_index {
+    const kith_index_vtable *vtable;
+    size_t dim;
+    kith_metric metric;
+    kith_dtype dtype; /* of the stored vectors */
+    size_t count;     /* live vectors: the structure keeps it */
+    int64_t next_id;  /* one more than the largest id ever held; index.c keeps it */
+    bool is_trained;
+    bool is_mapped;       /* the content lies in a mapped file: read-only */
+    kith_container *file; /* what kith_index_free closes: the mapped file, for the outermost index; else NULL */
+    char spec[KITH_SPEC_BYTES_MAX];
+};
+
+/* New vectors. `view` has a stride; all rows are finite, in range and convertible to the stored type. */
+typedef struct kith_addition {
+    kith_view view;
+    const int64_t *ids; /* distinct, 0..INT64_MAX - 1; NULL: first_id, first_id + 1, ... (none of them held) */
+    int64_t first_id;
+    bool ids_rise; /* each id is larger than the one before (so it is too when ids is NULL) */
+    const kith_job *job;
+} kith_addition;
+
+/* One call of search, or a part of its queries. */
+typedef struct kith_search_request {
+    kith_view queries;                /* checked, with a stride */
+    size_t k;                         /* 1..count; range search: 0 */
+    float radius;                     /* range search only; not NaN */
+    size_t threads;                   /* at least 1 */
+    const kith_search_params *params; /* of the library's own size, defaults filled in */
+    const kith_filter *filter;        /* NULL: every id is allowed */
+    kith_meter *meter;                /* counts queries x vectors */
+    kith_arena *arena;                /* begun; good until the end of the call */
+} kith_search_request;
+
+/* Where results go: row q of the outputs of this request. */
+typedef struct kith_search_results {
+    size_t k;
+    int64_t *ids;     /* queries x k */
+    float *distances; /* queries x k, or NULL */
+    size_t *counts;   /* queries, or NULL */
+} kith_search_results;
+
+/* A key in the metric's own terms. */
+typedef float (*kith_key_value_fn)(const void *context, int32_t key);
+
+/* Sorts the selections, one per query of the request, and writes them out. */
+kith_status kith_search_emit(const kith_index *index, const kith_search_request *request,
+                             const kith_search_results *results, kith_topk *tops, kith_key_value_fn value,
+                             const void *context);
+
+/* Hits of a range search: one list per query, zeroed by the caller, who sorts and frees the hits, after a failure
+ * as well. */
+typedef struct kith_range_lists {
+    kith_hit_list *lists;
+    kith_key_value_fn value; /* set by the structure; `context` lies in the request's arena */
+    const void *context;
+} kith_range_lists;
+
+/* Fills the common part of an empty index whose memory is zeroed. `spec` is canonical. */
+void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t dim, kith_metric metric,
+                     kith_dtype dtype, const char *spec);
+
+struct kith_index_vtable {
+    const char *name; /* as in a spec: "Flat" */
+    const kith_param *params;
+    size_t param_count;
+
+    /* Frees what the structure holds and the index itself, but not `file`; takes half-built ones. */
+    void (*release)(kith_index *index);
+    /* A copy in memory, complete but for the common part, which index.c copies. A mapped original is verified. */
+    kith_status (*clone)(const kith_index *index, kith_index **out);
+    /* Writes at most `capacity` parts and returns how many there are. */
+    size_t (*memory)(const kith_index *index, kith_memory_part *parts, size_t capacity);
+
+    /* NULL: needs no training. */
+    kith_status (*train)(kith_index *index, const kith_view *sample, const kith_job *job);
+    /* KITH_ERR_EXISTS for an id that is held. */
+    kith_status (*add)(kith_index *index, const kith_addition *addition);
+    /* `ids` as the caller gave them: unknown and repeated ones are passed over. */
+    kith_status (*remove)(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
+    /* KITH_ERR_NOT_FOUND for an id that is not held. The ids are distinct. */
+    kith_status (*update)(kith_index *index, const kith_view *vectors, const int64_t *ids);
+    void (*reset)(kith_index *index);
+    kith_status (*reconstruct)(const kith_index *index, const int64_t *ids, size_t count, float *out);
+
+    kith_status (*search)(const kith_index *index, const kith_search_request *request,
+                          const kith_search_results *results);
+    kith_status (*range_search)(const kith_index *index, const kith_search_request *request,
+                                kith_range_lists *lists);
+
+    /* Appends the structure's own sections. */
+    kith_status (*save)(const kith_index *index, uint32_t instance, kith_container_writer *writer);
+    /* Checks of a mapped index what only reading every byte can tell: values, norms, ids. Messages name the section.
+     * Whatever a mapped index is to become part of memory passes it first: load and clone. */
+    kith_status (*verify)(const kith_index *index);
+};
+
+#endif
