@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# From a fresh machine to the first table: installs what is missing, builds, and does kith's main job on real data:
+# exact ground truth, an index on disk, a search, and the measures of both as a table.
+#
+#   scripts/run.sh [FOLDER]   FOLDER (default build/demo) gets the ground truth, the index and the results
+set -eu
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+echo 'building kith ...' >&2
+scripts/build.sh build
+kith=build/tools/kith
+out=${1:-build/demo}
+mkdir -p "$out"
+
+images=/usr/share/datasets/fashion-mnist
+if [ -f $images/train-images-idx3-ubyte.gz ]; then
+    base=$images/train-images-idx3-ubyte.gz
+    query=$images/t10k-images-idx3-ubyte.gz
+    echo 'data: Fashion-MNIST, 60,000 x 784 u8 and 10,000 queries (Debian package dataset-fashion-mnist)'
+else
+    base=tests/data/fashion-base.u8bin
+    query=tests/data/fashion-query.u8bin
+    echo 'data: the package dataset-fashion-mnist is not here; using the first part of Fashion-MNIST that comes with'
+    echo '      kith: 1,000 x 784 u8 and 200 queries. Figures from so small a set say little about speed.'
+fi
+
+run() {
+    printf '\n$ kith %s\n' "$*"
+    "$kith" "$@"
+}
+run gt --base $base --query $query --metric l2 --k 100 --out "$out/gt.ivecs"
+run build --spec Flat,u8 --metric l2 --base $base --out "$out/flat.kith"
+run search --index "$out/flat.kith" --query $query --k 100 --out "$out/result.ivecs"
+run eval --result "$out/result.ivecs" --gt "$out/gt.ivecs"
+run bench index --spec Flat --spec Flat,u8 --metric l2 --base $base --query $query --gt "$out/gt.ivecs" --k 100
