@@ -19,8 +19,8 @@ if [ -f $images/train-images-idx3-ubyte.gz ]; then
     query=$images/t10k-images-idx3-ubyte.gz
     echo 'data: Fashion-MNIST, 60,000 x 784 u8 and 10,000 queries (Debian package dataset-fashion-mnist)'
 else
-    base=tests/data/fashion-base.u8bin
-    query=tests/data/fashion-query.u8bin
+    base=tests/data/fashion-base-idx3-ubyte.gz
+    query=tests/data/fashion-query-idx3-ubyte.gz
     echo 'data: the package dataset-fashion-mnist is not here; using the first part of Fashion-MNIST that comes with'
     echo '      kith: 1,000 x 784 u8 and 200 queries. Figures from so small a set say little about speed.'
 fi
