@@ -179,6 +179,19 @@ KITH_API kith_status kith_index_map(const char *path, kith_index **out) KITH_CHE
 /* Reads the whole file and verifies every checksum and every cross-check that loading does. */
 KITH_API kith_status kith_file_verify(const char *path) KITH_CHECK_RESULT;
 
+/* A section of an index file: docs/format.md says what each holds. */
+typedef struct kith_file_section {
+    char tag[9];       /* 8 characters and a NUL */
+    uint32_t instance; /* tells parts of one kind apart */
+    uint32_t version;
+    int is_skippable; /* 1: a reader that does not know the tag passes over it */
+    uint64_t offset, bytes;
+} kith_file_section;
+/* The table of an index file, in the order of the file. Writes up to `capacity` sections and the number that exist to
+ * *count; sections may be NULL. Only the header and the table are read and checked. */
+KITH_API kith_status kith_file_sections(const char *path, kith_file_section *sections, size_t capacity,
+                                        size_t *count) KITH_CHECK_RESULT;
+
 #ifdef __cplusplus
 }
 #endif

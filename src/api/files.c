@@ -86,3 +86,27 @@ kith_status kith_file_verify(const char *path) {
     kith_index_free(mapped);
     return status;
 }
+
+kith_status kith_file_sections(const char *path, kith_file_section *sections, size_t capacity, size_t *count) {
+    if (count == NULL) return kith_error(KITH_ERR_ARGUMENT, "sections: count must not be NULL");
+    *count = 0;
+    if (path == NULL) return kith_error(KITH_ERR_ARGUMENT, "sections: path must not be NULL");
+    kith_container *file;
+    KITH_TRY(kith_container_open(path, &file));
+    *count = kith_container_section_count(file);
+    uint64_t offset = KITH_SECTION_ALIGNMENT; /* behind the header; each one follows from those before it */
+    for (size_t i = 0; i < *count && i < capacity && sections != NULL; i++) {
+        const kith_section *section = kith_container_section_at(file, i);
+        sections[i] = (kith_file_section){.instance = section->instance,
+                                          .version = section->version,
+                                          .is_skippable = (section->flags & KITH_SECTION_SKIPPABLE) != 0,
+                                          .offset = offset,
+                                          .bytes = section->bytes};
+        memcpy(sections[i].tag, section->tag, sizeof sections[i].tag);
+        uint64_t padding =
+            (KITH_SECTION_ALIGNMENT - section->bytes % KITH_SECTION_ALIGNMENT) % KITH_SECTION_ALIGNMENT;
+        offset += section->bytes + padding;
+    }
+    kith_container_close(file);
+    return KITH_OK;
+}
