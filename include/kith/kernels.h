@@ -9,7 +9,7 @@
  * All functions here are thread-safe, and so are the kernels. Kernels check nothing: operands have to be of the
  * stated type and length. They read no byte outside their operands and need the alignment of the element type only.
  *
- * The structs below are outputs whose size the caller sets first (`kith_distance_kernels k = {sizeof k};`), so that
+ * The structs below are outputs whose size the caller sets first (`kith_distance_kernels k = {.size = sizeof k};`), so that
  * a program built against an older header goes on working: fields past that size are not written.
  */
 #ifndef KITH_KERNELS_H

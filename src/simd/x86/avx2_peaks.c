@@ -9,34 +9,36 @@
 
 #define OPAQUE(value) __asm__ volatile("" : "+x"(value))
 
-/* More chains than latency times units needs, fewer than there are registers. */
+/* More chains than latency times units needs, fewer than there are registers. They have names, as an array whose
+ * elements an assembly statement touches would lie in memory. */
 enum { CHAINS = 12 };
+#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
+#define FMA_SUM(N) __m256 sum##N = _mm256_set1_ps(N);
+#define FMA_STEP(N)                                                                                                \
+    sum##N = _mm256_fmadd_ps(sum##N, factor, factor);                                                              \
+    OPAQUE(sum##N);
 static uint64_t peak_fma_f32(size_t rounds) {
-    __m256 sums[CHAINS], factor = _mm256_set1_ps(0.5f);
-    for (size_t s = 0; s < CHAINS; s++) sums[s] = _mm256_set1_ps((float)s);
+    const __m256 factor = _mm256_set1_ps(0.5f);
+    EACH(FMA_SUM)
     for (size_t i = 0; i < rounds; i++) {
-#pragma GCC unroll 12
-        for (size_t s = 0; s < CHAINS; s++) {
-            sums[s] = _mm256_fmadd_ps(sums[s], factor, factor);
-            OPAQUE(sums[s]);
-        }
+        EACH(FMA_STEP)
     }
     return (uint64_t)rounds * CHAINS * 8;
 }
 
 /* Pairs of u8 x s8 products into 16 bits, pairs of those into 32, and an addition: three instructions for 32
  * products. It saturates where both pairs are extreme; the kernels that have to be exact pay more. */
+#define DOT_SUM(N) __m256i sum##N = _mm256_set1_epi32(N);
+#define DOT_STEP(N)                                                                                                \
+    OPAQUE(factor);                                                                                                \
+    sum##N = _mm256_add_epi32(sum##N, _mm256_madd_epi16(_mm256_maddubs_epi16(factor, factor), ones));              \
+    OPAQUE(sum##N);
 static uint64_t peak_dot_i8(size_t rounds) {
-    __m256i sums[CHAINS], factor = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
-    for (size_t s = 0; s < CHAINS; s++) sums[s] = _mm256_set1_epi32((int)s);
+    __m256i factor = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+    EACH(DOT_SUM)
     for (size_t i = 0; i < rounds; i++) {
-#pragma GCC unroll 12
-        for (size_t s = 0; s < CHAINS; s++) {
-            OPAQUE(factor);
-            sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(_mm256_maddubs_epi16(factor, factor), ones));
-            OPAQUE(sums[s]);
-        }
+        EACH(DOT_STEP)
     }
     return (uint64_t)rounds * CHAINS * 32;
 }
