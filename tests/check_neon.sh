@@ -34,6 +34,14 @@ ln -sf "$header" "$build/include/"
     -Dwerror=true "-Dc_args=-I$build/include"
 ninja -C "$build/cross"
 
+# What passed before passes again: an emulated run takes a minute, and the program is the same as long as the kernels
+# and what they stand on are.
+stamp=$(sha256sum <"$build/cross/tests/check_kernels")
+if [ ${#limit[@]} -gt 0 ] && [ -e "$build/passed" ] && [ "$(cat "$build/passed")" = "$stamp" ]; then
+    echo "the program has not changed since it passed"
+    exit 0
+fi
+
 failed=0
 check() {
     local cpu=$1 out=$build/$1.txt
@@ -51,4 +59,5 @@ for i in "${!cpus[@]}"; do
     echo "== ${cpus[$i]}: $result"
     cat "$build/${cpus[$i]}.txt"
 done
+[ $failed -ne 0 ] || [ ${#limit[@]} -eq 0 ] || echo "$stamp" >"$build/passed"
 exit $failed
