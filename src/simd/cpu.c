@@ -48,7 +48,7 @@ unsigned kith_cpu_features(void) {
     if (!has_all(b, L7_AVX512F | L7_AVX512DQ | L7_AVX512BW | l7_avx512vl)) return features;
     features |= KITH_CPU_AVX512;
     if (has_all(c, L7C_VNNI)) features |= KITH_CPU_AVX512_VNNI;
-    if (has_all(c, L7C_VPOPCNTDQ)) features |= KITH_CPU_AVX512_VPOPCNT;
+    if (has_all(c, L7C_VPOPCNTDQ)) features |= KITH_CPU_AVX512_VPOPCNTDQ;
     if (has_all(d, L7D_FP16)) features |= KITH_CPU_AVX512_FP16;
     unsigned subleaf_max = a;
     if (subleaf_max >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_all(a, L71_BF16))

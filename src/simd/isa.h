@@ -12,10 +12,10 @@
 
 /* What a processor and its operating system offer, as kith groups it. */
 enum {
-    KITH_CPU_AVX2 = 1 << 0,           /* AVX2, FMA, F16C, POPCNT */
-    KITH_CPU_AVX512 = 1 << 1,         /* AVX-512 F, BW, VL, DQ on top of AVX2 */
-    KITH_CPU_AVX512_VNNI = 1 << 2,    /* 8- and 16-bit dot products */
-    KITH_CPU_AVX512_VPOPCNT = 1 << 3, /* VPOPCNTDQ */
+    KITH_CPU_AVX2 = 1 << 0,             /* AVX2, FMA, F16C, POPCNT */
+    KITH_CPU_AVX512 = 1 << 1,           /* AVX-512 F, BW, VL, DQ on top of AVX2 */
+    KITH_CPU_AVX512_VNNI = 1 << 2,      /* 8- and 16-bit dot products */
+    KITH_CPU_AVX512_VPOPCNTDQ = 1 << 3, /* VPOPCNTDQ */
     KITH_CPU_AVX512_BF16 = 1 << 4,
     KITH_CPU_AVX512_FP16 = 1 << 5,
     KITH_CPU_NEON = 1 << 6,         /* AArch64's base: Advanced SIMD */
@@ -36,7 +36,7 @@ void kith_fill_avx512_float(kith_simd_table *table);
 void kith_fill_avx512_int(kith_simd_table *table);
 void kith_fill_avx512_batch(kith_simd_table *table);
 void kith_fill_avx512_vnni(kith_simd_table *table);
-void kith_fill_avx512_vpopcnt(kith_simd_table *table);
+void kith_fill_avx512_vpopcntdq(kith_simd_table *table);
 void kith_fill_avx512_bf16(kith_simd_table *table);
 void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);

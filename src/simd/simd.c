@@ -44,8 +44,8 @@ static const level levels[] = {
 #ifdef KITH_SIMD_AVX512_VNNI
     {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, {kith_fill_avx512_vnni}},
 #endif
-#ifdef KITH_SIMD_AVX512_VPOPCNT
-    {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNT, {kith_fill_avx512_vpopcnt}},
+#ifdef KITH_SIMD_AVX512_VPOPCNTDQ
+    {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNTDQ, {kith_fill_avx512_vpopcntdq}},
 #endif
 #ifdef KITH_SIMD_AVX512_BF16
     {"bf16", "avx512", NULL, KITH_CPU_AVX512_BF16, {kith_fill_avx512_bf16}},

@@ -8,9 +8,11 @@
 
 #include "simd/isa.h"
 
-enum { BYTES = 32, CHAINS = 2 };
-#define VEC    __m256i
-#define INLINE static inline __attribute__((always_inline))
+enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 1 };
+#define ELEMENT uint8_t
+#define RESULT  int32_t
+#define VEC     __m256i
+#define INLINE  static inline __attribute__((always_inline))
 
 INLINE __m256i zero(void) { return _mm256_setzero_si256(); }
 INLINE __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
@@ -115,27 +117,27 @@ INLINE __m256i step_hamming(__m256i sum, __m256i q, __m256i r) {
 #define KERNEL l2sq_u8_u8
 #define STEP   step_l2sq_u8
 #define SIDE   no_side
-#include "simd/int_shapes.h"
+#include "simd/free_shapes.h"
 
 #define KERNEL l2sq_i8_i8
 #define STEP   step_l2sq_i8
 #define SIDE   no_side
-#include "simd/int_shapes.h"
+#include "simd/free_shapes.h"
 
 #define KERNEL ip_u8_u8
 #define STEP   step_ip_u8
 #define SIDE   no_side
-#include "simd/int_shapes.h"
+#include "simd/free_shapes.h"
 
 #define KERNEL ip_i8_i8
 #define STEP   step_ip_i8
 #define SIDE   no_side
-#include "simd/int_shapes.h"
+#include "simd/free_shapes.h"
 
 #define KERNEL hamming
 #define STEP   step_hamming
 #define SIDE   no_side
-#include "simd/int_shapes.h"
+#include "simd/free_shapes.h"
 
 static int32_t norm2_i8(const int8_t *vector, size_t dim) { return ip_i8_i8(vector, vector, dim); }
 static int32_t norm2_u8(const uint8_t *vector, size_t dim) { return ip_u8_u8(vector, vector, dim); }
