@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/memory.h"
+#include "faults.h"
 #include "kith/eval.h"
 
 enum { QUERIES = 1000, DEPTH = 100, PRIME = 10007 };
@@ -318,20 +318,6 @@ Test(measures, bad_ranges) {
 
 /* ---- Failing allocations ------------------------------------------------------------------------------- */
 
-static size_t allocations_left;
-
-static void *failing_alloc(void *user, size_t alignment, size_t bytes) {
-    (void)user;
-    if (allocations_left == 0) return NULL;
-    allocations_left--;
-    return aligned_alloc(alignment, kith_round_up(bytes, alignment));
-}
-
-static void failing_release(void *user, void *block) {
-    (void)user;
-    free(block);
-}
-
 Test(measures, every_allocation_may_fail) {
     int64_t ids[] = {1, 2, 3, 4};
     float distances[] = {1, 2, 3, 4};
@@ -341,22 +327,20 @@ Test(measures, every_allocation_may_fail) {
     kith_measures_options options;
     kith_measures_options_init(&options);
     options.metric = KITH_L2;
-    kith_allocator allocator = {failing_alloc, failing_release, NULL};
-    cr_assert_eq(kith_allocator_set(&allocator), KITH_OK);
     kith_status last[3] = {KITH_ERR_NO_MEMORY, KITH_ERR_NO_MEMORY, KITH_ERR_NO_MEMORY};
-    for (size_t n = 0; last[0] != KITH_OK || last[1] != KITH_OK || last[2] != KITH_OK; n++) {
+    for (size_t n = 1; last[0] != KITH_OK || last[1] != KITH_OK || last[2] != KITH_OK; n++) {
         kith_measures *measures;
         kith_range_measures *range_measures;
         kith_neighbors *made;
-        allocations_left = n;
+        faults_fail_allocation(n);
         last[0] = kith_measures_compute(&lists, &lists, &options, &measures);
         cr_assert(last[0] == KITH_OK ? measures->at[0]->recall_distance == 1.0 : measures == NULL);
         kith_measures_free(measures);
-        allocations_left = n;
+        faults_fail_allocation(n);
         last[1] = kith_range_measures_compute(&range, &range, &range_measures);
         cr_assert(last[1] == KITH_OK ? range_measures->recall_average == 1.0 : range_measures == NULL);
         kith_range_measures_free(range_measures);
-        allocations_left = n;
+        faults_fail_allocation(n);
         last[2] = kith_neighbors_create(3, 3, 1, &made);
         cr_assert(last[2] == KITH_OK ? made->ids[8] == KITH_NO_ID : made == NULL);
         kith_neighbors_free(made);
@@ -364,5 +348,4 @@ Test(measures, every_allocation_may_fail) {
         cr_assert_eq(kith_memory_live_blocks(), 0);
         cr_assert_lt(n, 100);
     }
-    cr_assert_eq(kith_allocator_set(NULL), KITH_OK);
 }
