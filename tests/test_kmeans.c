@@ -8,6 +8,8 @@
 #include "base/random.h"
 #include "faults.h"
 #include "kith/kmeans.h"
+#include "kmeans/kmeans_inside.h"
+#include "simd/simd.h"
 
 enum { DIM = 13 };
 
@@ -192,6 +194,52 @@ Test(kmeans, assign_is_exact) {
     free(centroids);
     free(assigned);
     free(values);
+}
+
+/* The bounds never lose the nearest centroid: the same numbers as comparing all costs one by one. */
+static void check_assigner(size_t count, size_t k, size_t dim, float outlier, float offset, bool spherical) {
+    float *rows = malloc(count * dim * 4), *centroids = malloc(k * dim * 4);
+    uint32_t *assigned = malloc(count * 4);
+    for (size_t i = 0; i < count * dim; i++) rows[i] = offset + kith_random_normal(11, dim, i);
+    for (size_t i = 0; i < count; i += 37) rows[i * dim] *= outlier;
+    for (size_t c = 0; c < k; c++)
+        for (size_t j = 0; j < dim; j++)
+            centroids[c * dim + j] = rows[(c * 7 % count) * dim + j] + 0.1f * kith_random_normal(12, c, j);
+    kith_points points = {.rows = rows, .count = count, .dim = dim};
+    kith_assigner assigner;
+    cr_assert_eq(kith_assigner_create(&assigner, &points, k, spherical, 2), KITH_OK);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < count; i++)
+            if (round != 1) assigned[i] = round == 0 ? UINT32_MAX : (uint32_t)kith_random_below(5, 5, i, k);
+        cr_assert_eq(kith_assigner_run(&assigner, centroids, assigned, NULL), KITH_OK);
+        for (size_t i = 0; i < count; i++) {
+            size_t best = 0;
+            float least = INFINITY;
+            for (size_t c = 0; c < k; c++) {
+                const kith_float_kernels *pair = &kith_simd()->floats[spherical ? KITH_OP_IP : KITH_OP_L2SQ][0];
+                float cost = pair->one(rows + i * dim, centroids + c * dim, dim);
+                if (spherical) cost = -cost;
+                if (cost < least) least = cost, best = c;
+            }
+            cr_assert_eq(assigned[i], best, "n %zu k %zu dim %zu round %d: point %zu", count, k, dim, round, i);
+        }
+    }
+    kith_assigner_free(&assigner);
+    free(rows);
+    free(centroids);
+    free(assigned);
+}
+
+Test(kmeans, the_cheap_product_loses_nothing) {
+    static const size_t dims[] = {1, 3, 4, 17, 64, 130};
+    for (size_t d = 0; d < 6; d++)
+        for (int spherical = 0; spherical < 2; spherical++) {
+            check_assigner(1000, 1, dims[d], 1, 0, spherical);
+            check_assigner(700, 33, dims[d], 1, 0, spherical);
+            check_assigner(900, 600, dims[d], 1000, 0, spherical);
+            check_assigner(400, 300, dims[d], 1e9f, 0, spherical);
+            check_assigner(400, 300, dims[d], 1, 1e4f, spherical);
+        }
 }
 
 static kith_status refused(const kith_view *view, size_t k, const kith_kmeans_options *options) {

@@ -1,41 +1,56 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kmeans_assign.c: the nearest of k centroids for many points.
+ * kmeans_assign.c: the nearest of k centroids for many points, exactly, at the price of an 8-bit product.
  *
- * Points are the queries of the tile kernel, centroids its rows. A task takes a block of points through all
- * centroids, one second-level-cache-sized stretch of them at a time; the best score so far is the threshold of the
- * SIMD filter, so that almost no score is looked at one by one. Scores come from one chain of fused multiply-adds
- * each, so they are the same bits whatever the blocks, the threads or the instruction set.
+ * Points and centroids are sketched in 8 bits: x = s x8 + e, c = t c8 + f. Then <x, c> <= s t <x8, c8> + |e| |c| +
+ * (|x| + |e|) |f|, so a centroid can be nearer than the best one so far, at squared distance U, only if
+ *     s t <x8, c8> - |c|^2 / 2  >=  (|x|^2 - U) / 2 - |e| |c| - (|x| + |e|) |f|.
+ * With |e| = e* + (|e| - e*) and |x| + |e| = y* + (|x| + |e| - y*), where e* and y* are means over the points, the
+ * part e* |c| + y* |f| joins the left side, which is one integer of the tile then; the small rest, bounded over a block
+ * of centroids, stays in the threshold of the SIMD filter. The few that pass get their distance from the `one` kernel, and the point's own
+ * centroid of the round before is the first U. So the assignment is what comparing those distances one by one would
+ * give, on every instruction set and at any thread count.
+ * (The idea of a cheap product first and a bound after it: Kuffo, Hepkema, Boncz, "SuperKMeans", arXiv 2603.20009,
+ * who take a prefix of rotated dimensions where this takes all of them in fewer bits.)
  */
-#include "kmeans/kmeans_inside.h"
-
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "kmeans/kmeans_inside.h"
 #include "simd/simd.h"
 
-enum { SCORE_COLUMNS = 256, POINT_GROUPS = 32, LANES_MAX = 64 };
+enum { COLUMNS = 256, GROUPS = 32 };
 static const size_t stretch_bytes = (size_t)256 << 10;
+/* Keeps all sums of the tile within 32 bits. */
+static const double bias_max = 1073741824.0;
 
 static size_t padded_k(const kith_assigner *assigner) {
-    return kith_round_up(assigner->k, kith_simd()->tile_f32.row_lanes);
+    size_t lanes = assigner->centroid_sketch.lanes;
+    return (assigner->k + lanes - 1) / lanes * lanes;
 }
 
-kith_status kith_assigner_create(kith_assigner *assigner, size_t k, size_t dim, bool spherical, size_t threads) {
-    const kith_tile_f32 *tile = &kith_simd()->tile_f32;
-    *assigner = (kith_assigner){.k = k, .dim = dim, .spherical = spherical, .threads = threads};
-    size_t row_bytes = dim * sizeof(float);
-    size_t queries = (size_t)POINT_GROUPS * tile->query_lanes;
-    assigner->scratch_bytes =
-        kith_round_up(queries * row_bytes + tile->query_lanes * SCORE_COLUMNS * sizeof(float) +
-                          SCORE_COLUMNS * sizeof(uint32_t) + queries * (sizeof(float) + sizeof(uint32_t)),
-                      KITH_ALIGNMENT);
+static double mean_of(const float *values, size_t count) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) sum += (double)values[i];
+    return sum / (double)count;
+}
+
+kith_status kith_assigner_create(kith_assigner *assigner, const kith_points *points, size_t k, bool spherical,
+                                 size_t threads) {
+    *assigner =
+        (kith_assigner){.k = k, .dim = points->dim, .threads = threads, .spherical = spherical, .points = points};
     kith_status status;
-    KITH_GO(kith_alloc(padded_k(assigner), row_bytes, &assigner->panels));
+    KITH_GO(kith_sketch_create(&assigner->point_sketch, points->count, points->dim, true));
+    KITH_GO(kith_sketch_create(&assigner->centroid_sketch, k, points->dim, false));
+    KITH_GO(kith_sketch_load(&assigner->point_sketch, points->rows, true, threads));
     KITH_GO(kith_alloc(padded_k(assigner), sizeof *assigner->bias, &assigner->bias));
+    size_t lanes = assigner->point_sketch.lanes;
+    assigner->scratch_bytes = kith_round_up(lanes * COLUMNS * sizeof(int32_t) + COLUMNS * sizeof(uint32_t) +
+                                                GROUPS * lanes * (sizeof(float) + sizeof(uint32_t)),
+                                            KITH_ALIGNMENT);
     KITH_GO(kith_alloc(threads, assigner->scratch_bytes, &assigner->scratch));
 done:
     if (status != KITH_OK) kith_assigner_free(assigner);
@@ -43,128 +58,204 @@ done:
 }
 
 void kith_assigner_free(kith_assigner *assigner) {
-    kith_free(assigner->panels);
+    kith_sketch_free(&assigner->point_sketch);
+    kith_sketch_free(&assigner->centroid_sketch);
     kith_free(assigner->bias);
     kith_free(assigner->scratch);
     *assigner = (kith_assigner){0};
 }
 
-typedef struct load_loop {
-    kith_assigner *assigner;
-    const float *centroids;
-} load_loop;
+/* What a centroid's score starts from: -|c|^2 / 2 and its part of the error bound, rounded up. */
+static double score_start(const kith_assigner *assigner, size_t c) {
+    const kith_sketch *sketch = &assigner->centroid_sketch;
+    double norm = (double)sketch->norms[c], error = (double)sketch->errors[c];
+    double start = assigner->error_base * norm + assigner->reach_base * error;
+    if (!assigner->spherical) start -= norm * norm * 0.4999;
+    return ceil(start * assigner->inverse_unit);
+}
 
-static kith_status load_panel(void *context, size_t panel, size_t worker) {
-    const load_loop *loop = context;
-    (void)worker;
-    kith_assigner *assigner = loop->assigner;
-    const kith_simd_table *simd = kith_simd();
-    size_t lanes = simd->tile_f32.row_lanes, dim = assigner->dim, first = panel * lanes;
-    size_t count = kith_min_size(lanes, assigner->k - first);
-    const uint32_t *vectors[LANES_MAX];
-    for (size_t i = 0; i < lanes; i++) {
-        const float *centroid = loop->centroids + (first + i) * dim;
-        if (i < count) vectors[i] = (const uint32_t *)(const void *)centroid;
-        assigner->bias[first + i] = i >= count            ? -INFINITY
-                                    : assigner->spherical ? 0.0f
-                                                          : -0.5f * simd->norm2_f32(centroid, dim);
+static kith_status load_centroids(kith_assigner *assigner, const float *centroids) {
+    kith_sketch *sketch = &assigner->centroid_sketch;
+    assigner->centroids = centroids;
+    KITH_TRY(kith_sketch_load(sketch, centroids, false, assigner->threads));
+    assigner->inverse_unit = 1 / ((double)sketch->scale * (double)assigner->point_sketch.scale);
+    assigner->error_base = mean_of(assigner->point_sketch.errors, assigner->points->count);
+    assigner->reach_base = mean_of(assigner->point_sketch.norms, assigner->points->count) + assigner->error_base;
+    for (size_t c = 0; c < assigner->k; c++)
+        if (score_start(assigner, c) > bias_max) /* wild outliers: then the threshold carries the whole bound */
+            assigner->error_base = assigner->reach_base = 0;
+    for (size_t c = 0; c < padded_k(assigner); c++) {
+        double start = c < assigner->k ? fmax(score_start(assigner, c), -bias_max) : -bias_max;
+        assigner->bias[c] = sketch->terms[c] + (int32_t)start;
     }
-    simd->pack(vectors, count, lanes, dim, (uint32_t *)(void *)(assigner->panels + first * dim));
     return KITH_OK;
 }
 
-kith_status kith_assigner_load(kith_assigner *assigner, const float *centroids) {
-    size_t lanes = kith_simd()->tile_f32.row_lanes;
-    if (lanes > LANES_MAX) return kith_error(KITH_ERR_INTERNAL, "a tile of %zu rows", lanes);
-    load_loop loop = {assigner, centroids};
-    return kith_parallel_for(assigner->threads, padded_k(assigner) / lanes, load_panel, &loop);
-}
+/* ---- One point ---------------------------------------------------------------------------------------------- */
 
-typedef struct run_loop {
+typedef struct search {
     const kith_assigner *assigner;
-    const kith_points *points;
+    const kith_simd_table *simd;
     uint32_t *assigned;
     _Atomic size_t changed;
-} run_loop;
+} search;
 
-/* What a task works on; all in the worker's scratch. */
+/* What a task works on; in its worker's scratch. */
 typedef struct point_block {
-    float *packed; /* the block's points, query_lanes at a time */
-    float *scores; /* query_lanes x SCORE_COLUMNS */
+    int32_t *scores; /* query_lanes x COLUMNS */
     uint32_t *positions;
-    float *best;
+    float *best; /* of each point: least squared distance, or least negated inner product */
     uint32_t *best_at;
 } point_block;
 
+static const kith_float_kernels *pair_of(const search *work) {
+    return &work->simd->floats[work->assigner->spherical ? KITH_OP_IP : KITH_OP_L2SQ][KITH_PAIR_F32_F32];
+}
+
+static float cost(const search *work, size_t point, size_t centroid) {
+    const kith_assigner *assigner = work->assigner;
+    size_t dim = assigner->dim;
+    float value =
+        pair_of(work)->one(assigner->points->rows + point * dim, assigner->centroids + centroid * dim, dim);
+    return assigner->spherical ? -value : value;
+}
+
+/* Least and largest norm and error among the centroids of a block. */
+typedef struct block_bounds {
+    double norm_min, norm_max, error_min, error_max;
+} block_bounds;
+
+static block_bounds bounds_of(const kith_sketch *sketch, size_t first, size_t count) {
+    block_bounds bounds = {INFINITY, 0, INFINITY, 0};
+    for (size_t c = first; c < kith_min_size(first + count, sketch->count); c++) {
+        bounds.norm_min = fmin(bounds.norm_min, (double)sketch->norms[c]);
+        bounds.norm_max = fmax(bounds.norm_max, (double)sketch->norms[c]);
+        bounds.error_min = fmin(bounds.error_min, (double)sketch->errors[c]);
+        bounds.error_max = fmax(bounds.error_max, (double)sketch->errors[c]);
+    }
+    return bounds;
+}
+
+/* The least score of the tile with which a centroid of the block may cost no more than `best`. The slack stands for
+ * the rounding of costs and norms in f32 (n = dim, u = 2^-24), the last -1 for that of the integer bias. */
+static int32_t threshold(const kith_assigner *assigner, size_t point, float best, const block_bounds *bounds) {
+    const kith_sketch *points = &assigner->point_sketch;
+    double norm = (double)points->norms[point], cost_max = (double)best;
+    double error_rest = (double)points->errors[point] - assigner->error_base;
+    double reach_rest = norm + (double)points->errors[point] - assigner->reach_base;
+    double slack = ((double)assigner->dim / 8 + 512) * 0x1p-24;
+    double need = -cost_max - slack * norm * bounds->norm_max;
+    if (!assigner->spherical) need = (norm * norm * (1 - 4e-5) - cost_max * (1 + slack)) / 2 - slack * norm * norm;
+    need -= error_rest * (error_rest > 0 ? bounds->norm_max : bounds->norm_min);
+    need -= reach_rest * (reach_rest > 0 ? bounds->error_max : bounds->error_min);
+    double score = floor(need * assigner->inverse_unit) - 1 - points->terms[point];
+    return score >= INT32_MAX ? INT32_MAX : score <= INT32_MIN ? INT32_MIN : (int32_t)score;
+}
+
+static void offer(point_block *block, size_t i, size_t centroid, float own) {
+    if (own > block->best[i] || (own == block->best[i] && centroid >= block->best_at[i])) return;
+    block->best[i] = own;
+    block->best_at[i] = (uint32_t)centroid;
+}
+
+/* Up to four centroids at a time: the point is read once for them. */
+static void try_centroids(const search *work, point_block *block, size_t i, size_t point, const uint32_t *centroids,
+                          size_t count) {
+    const kith_assigner *assigner = work->assigner;
+    const void *rows[4];
+    float own[4];
+    if (count == 0) return;
+    for (size_t r = 0; r < 4; r++) rows[r] = assigner->centroids + centroids[r < count ? r : 0] * assigner->dim;
+    pair_of(work)->four(assigner->points->rows + point * assigner->dim, rows, assigner->dim, own);
+    for (size_t r = 0; r < count; r++) offer(block, i, centroids[r], assigner->spherical ? -own[r] : own[r]);
+}
+
+static void search_columns(const search *work, point_block *block, size_t i, size_t point, const int32_t *scores,
+                           size_t first, size_t count, const block_bounds *bounds) {
+    const kith_assigner *assigner = work->assigner;
+    const kith_sketch *centroids = &assigner->centroid_sketch;
+    if (block->best_at[i] == UINT32_MAX) { /* no centroid from before: the block's best guess is a start */
+        size_t guess = 0;
+        for (size_t c = 1; c < count; c++)
+            if (scores[c] > scores[guess]) guess = c;
+        offer(block, i, first + guess, cost(work, point, first + guess));
+    }
+    int32_t score_min = threshold(assigner, point, block->best[i], bounds);
+    size_t survivors = work->simd->filter_i32(scores, count, score_min, block->positions), held = 0;
+    uint32_t candidates[4];
+    for (size_t s = 0; s < survivors; s++) {
+        size_t at = block->positions[s], c = first + at;
+        block_bounds own = bounds_of(centroids, c, 1);
+        if (c == block->best_at[i] || scores[at] < threshold(assigner, point, block->best[i], &own)) continue;
+        candidates[held++] = (uint32_t)c;
+        if (held < 4) continue;
+        try_centroids(work, block, i, point, candidates, held);
+        held = 0;
+    }
+    try_centroids(work, block, i, point, candidates, held);
+}
+
+/* ---- A block of points through all centroids ---------------------------------------------------------------- */
+
 static point_block lay_out(const kith_assigner *assigner, size_t worker) {
-    size_t lanes = kith_simd()->tile_f32.query_lanes, queries = POINT_GROUPS * lanes;
-    float *at = (float *)(void *)(assigner->scratch + worker * assigner->scratch_bytes);
-    point_block block = {.packed = at, .scores = at + queries * assigner->dim};
-    block.positions = (uint32_t *)(void *)(block.scores + lanes * SCORE_COLUMNS);
-    block.best = (float *)(void *)(block.positions + SCORE_COLUMNS);
-    block.best_at = (uint32_t *)(void *)(block.best + queries);
+    size_t lanes = assigner->point_sketch.lanes;
+    point_block block = {.scores = (int32_t *)(void *)(assigner->scratch + worker * assigner->scratch_bytes)};
+    block.positions = (uint32_t *)(block.scores + lanes * COLUMNS);
+    block.best = (float *)(void *)(block.positions + COLUMNS);
+    block.best_at = (uint32_t *)(void *)(block.best + GROUPS * lanes);
     return block;
 }
 
-static void keep_best(const kith_simd_table *simd, point_block *block, size_t point, const float *scores,
-                      size_t count, size_t first_centroid) {
-    size_t survivors = simd->filter_f32(scores, count, block->best[point], block->positions);
-    for (size_t s = 0; s < survivors; s++) {
-        size_t at = block->positions[s];
-        if (scores[at] <= block->best[point]) continue;
-        block->best[point] = scores[at];
-        block->best_at[point] = (uint32_t)(first_centroid + at);
-    }
-}
-
-static void score_stretch(const kith_assigner *assigner, point_block *block, size_t point_count, size_t first,
-                          size_t count) {
-    const kith_simd_table *simd = kith_simd();
-    const kith_tile_f32 *tile = &simd->tile_f32;
-    size_t dim = assigner->dim;
-    for (size_t group = 0; group < point_count; group += tile->query_lanes) {
-        size_t present = kith_min_size(tile->query_lanes, point_count - group);
-        for (size_t c = first; c < first + count; c += SCORE_COLUMNS) {
-            size_t columns = kith_min_size(SCORE_COLUMNS, first + count - c);
-            tile->run(block->packed + group * dim, assigner->panels + c * dim, dim, columns / tile->row_lanes,
-                      assigner->bias + c, block->scores, SCORE_COLUMNS);
+static void search_stretch(const search *work, point_block *block, size_t first_point, size_t point_count,
+                           size_t first, size_t count) {
+    const kith_assigner *assigner = work->assigner;
+    const kith_sketch *points = &assigner->point_sketch, *centroids = &assigner->centroid_sketch;
+    for (size_t c = first; c < first + count; c += COLUMNS) {
+        size_t columns = kith_min_size(COLUMNS, first + count - c);
+        size_t real = kith_min_size(columns, assigner->k - kith_min_size(c, assigner->k));
+        block_bounds bounds = bounds_of(centroids, c, columns);
+        for (size_t group = 0; group < point_count; group += points->lanes) {
+            size_t present = kith_min_size(points->lanes, point_count - group);
+            work->simd->tile_i8.run(points->packed + (first_point + group) * points->words,
+                                    centroids->packed + c * centroids->words, points->words,
+                                    columns / centroids->lanes, assigner->bias + c, block->scores, COLUMNS);
             for (size_t i = 0; i < present; i++)
-                keep_best(simd, block, group + i, block->scores + i * SCORE_COLUMNS, columns, c);
+                search_columns(work, block, group + i, first_point + group + i, block->scores + i * COLUMNS, c,
+                               real, &bounds);
         }
     }
 }
 
 static kith_status assign_block(void *context, size_t item, size_t worker) {
-    run_loop *loop = context;
-    const kith_assigner *assigner = loop->assigner;
-    const kith_simd_table *simd = kith_simd();
-    size_t lanes = simd->tile_f32.query_lanes, dim = assigner->dim, queries = POINT_GROUPS * lanes;
-    size_t first = item * queries, count = kith_min_size(queries, loop->points->count - first);
+    search *work = context;
+    const kith_assigner *assigner = work->assigner;
+    const kith_sketch *centroids = &assigner->centroid_sketch;
+    size_t points = GROUPS * assigner->point_sketch.lanes, first = item * points;
+    size_t count = kith_min_size(points, assigner->points->count - first);
     point_block block = lay_out(assigner, worker);
-    const uint32_t *vectors[LANES_MAX];
-    for (size_t group = 0; group < count; group += lanes) {
-        size_t present = kith_min_size(lanes, count - group);
-        for (size_t i = 0; i < present; i++)
-            vectors[i] = (const uint32_t *)(const void *)(loop->points->rows + (first + group + i) * dim);
-        simd->pack(vectors, present, lanes, dim, (uint32_t *)(void *)(block.packed + group * dim));
+    for (size_t i = 0; i < count; i++) {
+        uint32_t before = work->assigned[first + i];
+        block.best_at[i] = before;
+        block.best[i] = before != UINT32_MAX ? cost(work, first + i, before) : INFINITY;
     }
-    for (size_t i = 0; i < count; i++) block.best[i] = -INFINITY, block.best_at[i] = 0;
-    size_t unit = simd->tile_f32.row_lanes, total = padded_k(assigner);
-    size_t stretch = kith_max_size(stretch_bytes / (dim * sizeof(float)) / unit, 1) * unit;
+    size_t unit = centroids->lanes, total = padded_k(assigner);
+    size_t stretch = kith_max_size(stretch_bytes / (centroids->words * sizeof(uint32_t)) / unit, 1) * unit;
     for (size_t c = 0; c < total; c += stretch)
-        score_stretch(assigner, &block, count, c, kith_min_size(stretch, total - c));
+        search_stretch(work, &block, first, count, c, kith_min_size(stretch, total - c));
     size_t changed = 0;
-    for (size_t i = 0; i < count; i++) changed += loop->assigned[first + i] != block.best_at[i];
-    memcpy(loop->assigned + first, block.best_at, count * sizeof *loop->assigned);
-    atomic_fetch_add_explicit(&loop->changed, changed, memory_order_relaxed);
+    for (size_t i = 0; i < count; i++) changed += work->assigned[first + i] != block.best_at[i];
+    memcpy(work->assigned + first, block.best_at, count * sizeof *work->assigned);
+    atomic_fetch_add_explicit(&work->changed, changed, memory_order_relaxed);
     return KITH_OK;
 }
 
-kith_status kith_assigner_run(const kith_assigner *assigner, const kith_points *points, uint32_t *assigned,
+kith_status kith_assigner_run(kith_assigner *assigner, const float *centroids, uint32_t *assigned,
                               size_t *changed) {
-    size_t queries = POINT_GROUPS * kith_simd()->tile_f32.query_lanes;
-    run_loop loop = {assigner, points, assigned, 0};
-    KITH_TRY(kith_parallel_for(assigner->threads, (points->count + queries - 1) / queries, assign_block, &loop));
-    if (changed != NULL) *changed = atomic_load(&loop.changed);
+    KITH_TRY(load_centroids(assigner, centroids));
+    size_t points = GROUPS * assigner->point_sketch.lanes;
+    search work = {assigner, kith_simd(), assigned, 0};
+    KITH_TRY(
+        kith_parallel_for(assigner->threads, (assigner->points->count + points - 1) / points, assign_block, &work));
+    if (changed != NULL) *changed = atomic_load(&work.changed);
     return KITH_OK;
 }

@@ -10,33 +10,55 @@
 #include "base/parallel.h"
 #include "kith/kmeans.h"
 
-/* The points of a run: packed rows of f32, less their mean (unless spherical), so that the products below do not
- * cancel far from the origin. */
+/* The points of a run: packed rows of f32, less their mean (unless spherical), so that products do not cancel far
+ * from the origin. */
 typedef struct kith_points {
     const float *rows;    /* count x dim */
     const float *weights; /* NULL: all 1 */
     size_t count, dim;
 } kith_points;
 
-/* ---- kmeans_assign.c: the nearest of k centroids for many points, by tiles of a matrix product ------------- */
+/* ---- kmeans_sketch.c: vectors in 8 bits, with a bound on what that loses ------------------------------------ */
+
+/* Vector v is scale * (its bytes) + a rest of norm errors[v]. The bytes are packed for one side of the integer tile. */
+typedef struct kith_sketch {
+    size_t count, dim, words, lanes;
+    float scale;
+    uint32_t *packed;
+    int32_t *terms; /* of the integer tile: see simd.h */
+    float *norms;   /* of the vectors, rounded up */
+    float *errors;  /* rounded up */
+} kith_sketch;
+
+/* Room for `count` vectors; `as_queries`: the side of the tile that they will be on. */
+kith_status kith_sketch_create(kith_sketch *sketch, size_t count, size_t dim, bool as_queries);
+void kith_sketch_free(kith_sketch *sketch);
+/* Takes the vectors, count x dim. */
+kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, bool as_queries, size_t threads);
+
+/* ---- kmeans_assign.c: the nearest of k centroids for many points --------------------------------------------- */
 
 typedef struct kith_assigner {
     size_t k, dim, threads;
     bool spherical;
-    float *panels;          /* centroids, packed for the tile kernel */
-    float *bias;            /* -|c|^2 / 2, or 0 when spherical; -infinity for the lanes past k */
+    const kith_points *points;
+    kith_sketch point_sketch, centroid_sketch;
+    const float *centroids;        /* the caller's, of the last load */
+    double error_base, reach_base; /* e* and y* of kmeans_assign.c */
+    double inverse_unit;           /* 1 / (product of the sketches' scales): what one step of a score stands for */
+    int32_t *bias;
     unsigned char *scratch; /* of each thread */
     size_t scratch_bytes;
 } kith_assigner;
 
-kith_status kith_assigner_create(kith_assigner *assigner, size_t k, size_t dim, bool spherical, size_t threads);
+/* Borrows the points until it is freed. */
+kith_status kith_assigner_create(kith_assigner *assigner, const kith_points *points, size_t k, bool spherical,
+                                 size_t threads);
 void kith_assigner_free(kith_assigner *assigner);
-/* Takes the present centroids, k x dim. */
-kith_status kith_assigner_load(kith_assigner *assigner, const float *centroids);
-/* assigned[i] becomes the number of the centroid with the largest score <x, c> - |c|^2 / 2 (lower number on a tie);
- * *changed, unless NULL, how many are others than assigned[i] held before. */
-kith_status kith_assigner_run(const kith_assigner *assigner, const kith_points *points, uint32_t *assigned,
-                              size_t *changed);
+/* assigned[i] becomes the number of the centroid at the least squared distance of point i (largest inner product when
+ * spherical), as the `one` kernel computes it, the lower number on a tie. What it held before, UINT32_MAX for
+ * nothing, is where the search starts. *changed, unless NULL: how many are others than before. */
+kith_status kith_assigner_run(kith_assigner *assigner, const float *centroids, uint32_t *assigned, size_t *changed);
 
 /* ---- kmeans_update.c: new centroids from the assignment ---------------------------------------------------- */
 

@@ -32,8 +32,7 @@ typedef struct lloyd {
 } lloyd;
 
 static kith_status assign(lloyd *run, size_t *changed) {
-    KITH_TRY(kith_assigner_load(&run->assigner, run->centroids));
-    KITH_TRY(kith_assigner_run(&run->assigner, run->points, run->assigned, changed));
+    KITH_TRY(kith_assigner_run(&run->assigner, run->centroids, run->assigned, changed));
     kith_clusters_sort(&run->clusters, run->assigned, run->points->count, run->options->k);
     return KITH_OK;
 }
@@ -76,7 +75,7 @@ kith_status kith_kmeans_run(const kith_points *points, const kith_run_options *o
     lloyd run = {.points = points, .options = options};
     kith_status status;
     report->objective = INFINITY;
-    KITH_GO(kith_assigner_create(&run.assigner, k, dim, options->spherical, options->threads));
+    KITH_GO(kith_assigner_create(&run.assigner, points, k, options->spherical, options->threads));
     KITH_GO(kith_clusters_create(&run.clusters, points->count, k));
     KITH_GO(kith_alloc(k, dim * sizeof *run.centroids, &run.centroids));
     KITH_GO(kith_alloc(points->count, sizeof *run.assigned, &run.assigned));

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kmeans_sketch.c: vectors in 8 bits, with a bound on what that loses.
+ *
+ * One scale serves all vectors, so that integer products of any two can be compared as they are. It is set from the
+ * root mean square of the elements: rare large ones are cut off, and what is cut off counts as error of its vector.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "kmeans/kmeans_inside.h"
+#include "simd/simd.h"
+
+enum { BLOCK_VECTORS = 512, LANES_MAX = 64 };
+/* The largest byte stands for so many times the root mean square: of a normal distribution 1 in 15,000 is cut off. */
+static const double range_in_rms = 4.0;
+
+static size_t padded_count(const kith_sketch *sketch) {
+    return (sketch->count + sketch->lanes - 1) / sketch->lanes * sketch->lanes;
+}
+
+kith_status kith_sketch_create(kith_sketch *sketch, size_t count, size_t dim, bool as_queries) {
+    const kith_tile_i8 *tile = &kith_simd()->tile_i8;
+    *sketch = (kith_sketch){.count = count,
+                            .dim = dim,
+                            .words = (dim + tile->group - 1) / tile->group,
+                            .lanes = as_queries ? tile->query_lanes : tile->row_lanes};
+    if (sketch->lanes > LANES_MAX) return kith_error(KITH_ERR_INTERNAL, "a tile of %zu vectors", sketch->lanes);
+    kith_status status;
+    KITH_GO(kith_alloc(padded_count(sketch), sketch->words * sizeof *sketch->packed, &sketch->packed));
+    KITH_GO(kith_alloc_zeroed(padded_count(sketch), sizeof *sketch->terms, &sketch->terms));
+    KITH_GO(kith_alloc_zeroed(padded_count(sketch), sizeof *sketch->norms, &sketch->norms));
+    KITH_GO(kith_alloc_zeroed(padded_count(sketch), sizeof *sketch->errors, &sketch->errors));
+done:
+    if (status != KITH_OK) kith_sketch_free(sketch);
+    return status;
+}
+
+void kith_sketch_free(kith_sketch *sketch) {
+    kith_free(sketch->packed);
+    kith_free(sketch->terms);
+    kith_free(sketch->norms);
+    kith_free(sketch->errors);
+    *sketch = (kith_sketch){0};
+}
+
+typedef struct sketch_loop {
+    kith_sketch *sketch;
+    const float *vectors;
+    unsigned char *scratch;
+    size_t scratch_bytes;
+    bool as_queries;
+} sketch_loop;
+
+static kith_status measure_block(void *context, size_t block, size_t worker) {
+    const sketch_loop *loop = context;
+    (void)worker;
+    kith_sketch *sketch = loop->sketch;
+    size_t last = kith_min_size((block + 1) * BLOCK_VECTORS, sketch->count);
+    for (size_t v = block * BLOCK_VECTORS; v < last; v++)
+        sketch->norms[v] = kith_simd()->norm2_f32(loop->vectors + v * sketch->dim, sketch->dim);
+    return KITH_OK;
+}
+
+/* One vector as bytes; returns the norm of the rest. */
+static float to_bytes(const float *vector, size_t dim, float scale, signed char *bytes) {
+    double rest2 = 0;
+    float inverse = 1 / scale;
+    for (size_t i = 0; i < dim; i++) {
+        float value = vector[i] * inverse;
+        value = value > 127 ? 127 : value < -127 ? -127 : value;
+        int rounded = (int)(value < 0 ? value - 0.5f : value + 0.5f);
+        bytes[i] = (signed char)rounded;
+        double rest = (double)vector[i] - (double)scale * rounded;
+        rest2 += rest * rest;
+    }
+    return (float)(sqrt(rest2) * (1 + 1e-6));
+}
+
+/* The lanes of one packed group. */
+static kith_status load_group(void *context, size_t group, size_t worker) {
+    const sketch_loop *loop = context;
+    kith_sketch *sketch = loop->sketch;
+    const kith_simd_table *simd = kith_simd();
+    size_t first = group * sketch->lanes, count = kith_min_size(sketch->lanes, sketch->count - first);
+    uint32_t *words = (uint32_t *)(void *)(loop->scratch + worker * loop->scratch_bytes);
+    signed char *bytes = (signed char *)(words + sketch->lanes * sketch->words);
+    const uint32_t *vectors[LANES_MAX];
+    for (size_t i = 0; i < count; i++) {
+        sketch->errors[first + i] =
+            to_bytes(loop->vectors + (first + i) * sketch->dim, sketch->dim, sketch->scale, bytes);
+        sketch->norms[first + i] = sqrtf(sketch->norms[first + i]) * (1 + 1e-5f);
+        vectors[i] = words + i * sketch->words;
+        sketch->terms[first + i] = (loop->as_queries ? simd->tile_i8.prepare_query : simd->tile_i8.prepare_row)(
+            bytes, KITH_I8, sketch->dim, words + i * sketch->words);
+    }
+    simd->pack(vectors, count, sketch->lanes, sketch->words, sketch->packed + first * sketch->words);
+    return KITH_OK;
+}
+
+kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, bool as_queries, size_t threads) {
+    sketch_loop loop = {.sketch = sketch, .vectors = vectors, .as_queries = as_queries};
+    loop.scratch_bytes =
+        kith_round_up(sketch->lanes * sketch->words * sizeof(uint32_t) + sketch->dim, KITH_ALIGNMENT);
+    size_t blocks = (sketch->count + BLOCK_VECTORS - 1) / BLOCK_VECTORS;
+    KITH_TRY(kith_parallel_for(threads, blocks, measure_block, &loop));
+    double sum = 0;
+    for (size_t v = 0; v < sketch->count; v++) sum += (double)sketch->norms[v];
+    double rms = sqrt(sum / ((double)sketch->count * (double)sketch->dim));
+    sketch->scale = rms > 1e-30 ? (float)(rms * range_in_rms / 127) : 1;
+    KITH_TRY(kith_alloc(threads, loop.scratch_bytes, &loop.scratch));
+    kith_status status = kith_parallel_for(threads, padded_count(sketch) / sketch->lanes, load_group, &loop);
+    kith_free(loop.scratch);
+    return status;
+}
