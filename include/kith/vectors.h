@@ -5,12 +5,19 @@
  *   format  extension  content
  *   fvecs   .fvecs     per row: i32 dimension, then f32        (also bvecs: u8, ivecs: i32)
  *   fbin    .fbin      u32 rows, u32 dimension, then f32       (also u8bin, i8bin, ibin: i32; big-ann)
- *   npy     .npy       NumPy array, version 1 to 3, C order, 1 or 2 axes: f2 f4 f8 i1 u1 i4 u4 i8
- *   idx     .idx, -ubyte, .gz   MNIST's format, u8, i8, i32 or f32; axes after the first are one row
- *   raw     -          rows without any header; the caller gives type and dimension
- *   hdf5    .hdf5, .h5 one data set of an ann-benchmarks file, where the build has HDF5
+ *   npy     .npy       NumPy array, version 1 to 3, C order: f2 f4 f8 i1 u1 i4 u4 i8, either byte order; two axes, or
+ *                      one: so many rows of dimension 1. Written as version 1, little-endian
+ *   idx     .idx, -ubyte, .gz   MNIST's format, u8, i8, i32, f32 or f64; axes after the first are one row. Inside gzip
+ *                      where the build has zlib; unpacked into memory
+ *   raw     .raw       rows without any header; the caller gives type and dimension
+ *   hdf5    .hdf5, .h5 one data set of an ann-benchmarks file, where the build has HDF5; read only
  *
- * Every size in a header is checked against the bytes that the file has before it is used.
+ * An ibin file that holds as many f32 again after its rows is big-ann's ground truth: its data sets are "neighbors" (i32,
+ * the default) and "distances" (f32).
+ *
+ * Every size in a header is checked against the bytes that the file has before it is used, and the file may have
+ * no bytes more. Errors name the file, the place and the value. A file may have no rows, but for the vecs formats, which
+ * then have no dimension. Files are read from regular files only.
  */
 #ifndef KITH_VECTORS_H
 #define KITH_VECTORS_H
@@ -46,15 +53,22 @@ typedef struct kith_vectors_options {
     size_t count;        /* raw only: rows, 0 for as many as the file holds */
     size_t first_row;    /* default 0: rows before it are left out */
     size_t max_rows;     /* default 0: no limit */
-    const char *dataset; /* hdf5: "train", "test", "neighbors", "distances"; NULL: "train" */
-    int stream;          /* default 0: the file is mapped; 1: rows are read block by block into a buffer of
-                            bounded size, for file systems that cannot map and for passes over huge files */
+    const char *dataset; /* hdf5: "train" (NULL), "test", "neighbors", "distances"; ibin: the last two */
+    int stream; /* default 0: the file is mapped, or read into memory where it cannot be used as it is (other
+                            byte order, odd alignment, gzip, hdf5); 1: rows are read as they are asked for, into a
+                            buffer as large as the largest call wanted, for file systems that cannot map and for
+                            passes over huge files; gzip is read into memory all the same */
 } kith_vectors_options;
 KITH_API void kith_vectors_options_init(kith_vectors_options *options);
 
-/* Opens a file and checks its shape. Free *out with kith_vectors_close. */
+/* Opens a file and checks its shape against its length. Free *out with kith_vectors_close.
+ * Errors: KITH_ERR_IO; KITH_ERR_FORMAT for a file that is cut off, too long or not of its format; KITH_ERR_EMPTY for a
+ * vecs file of no bytes; KITH_ERR_TYPE for an element type that is not known or not the one asked for;
+ * KITH_ERR_UNSUPPORTED for what this build cannot read; KITH_ERR_NOT_FOUND for a data set that is not there.
+ * A file must not be made shorter while it is mapped: the system kills a process that reads what is gone. */
 KITH_API kith_status kith_vectors_open(const char *path, const kith_vectors_options *options,
                                        kith_vectors **out) KITH_CHECK_RESULT;
+/* Takes NULL. */
 KITH_API void kith_vectors_close(kith_vectors *vectors);
 
 KITH_API size_t kith_vectors_count(const kith_vectors *vectors);
@@ -68,13 +82,14 @@ KITH_API const char *kith_vectors_format_name(const kith_vectors *vectors);
  * fvecs file that carry another dimension than the first are KITH_ERR_FORMAT. */
 KITH_API kith_status kith_vectors_rows(kith_vectors *vectors, size_t first, size_t count,
                                        kith_view *out) KITH_CHECK_RESULT;
-/* Rows first .. first + count - 1 converted to another element type, packed, into `out` (count x dim). Integers
- * widen exactly; a value that the target cannot hold exactly is KITH_ERR_RANGE for integer targets, rounded to
- * nearest even for f16, bf16 and f32. */
+/* Rows first .. first + count - 1 converted to another element type, packed, into `out` (count x dim). Integer targets
+ * take only values that they hold exactly; float targets round once to nearest even, keep infinities and NaN, and
+ * refuse what is finite and would become infinite: KITH_ERR_RANGE with row, element and value. Packed bits (b1) convert
+ * to nothing else (KITH_ERR_TYPE). */
 KITH_API kith_status kith_vectors_read(kith_vectors *vectors, size_t first, size_t count, kith_dtype dtype,
                                        void *out) KITH_CHECK_RESULT;
 
-/* What a pass over a file finds. */
+/* What a pass over a file finds; 0 where nothing qualifies. The same at any thread count. */
 typedef struct kith_vectors_stats {
     size_t size; /* set by the caller: sizeof(kith_vectors_stats) */
     size_t count, dim;
@@ -84,20 +99,24 @@ typedef struct kith_vectors_stats {
     size_t zero_row_count;  /* rows whose elements are all zero */
     size_t duplicate_count; /* rows that equal an earlier row, byte for byte */
 } kith_vectors_stats;
+/* Takes up to 37 bytes a row for the search for duplicates (KITH_ERR_BUDGET beyond job->memory_bytes_max).
+ * KITH_ERR_TYPE for packed bits. */
 KITH_API kith_status kith_vectors_stats_compute(kith_vectors *vectors, const kith_job *job,
                                                 kith_vectors_stats *out) KITH_CHECK_RESULT;
 
 /* Writing: rows go to a temporary file beside `path`; commit syncs and renames it, so that `path` holds either
  * what it held before or everything. */
 typedef struct kith_vectors_writer kith_vectors_writer;
-/* `format` AUTO goes by the extension. `dtype` is that of the file (npy, raw, idx) and has to agree with the
- * format (fvecs: f32, ...). KITH_ERR_UNSUPPORTED: hdf5 without HDF5 in the build, .gz. */
+/* `format` AUTO goes by the extension. `dtype` is that of the file; it has to agree with the format (fvecs: f32, ...;
+ * 0: what the name says). KITH_ERR_UNSUPPORTED: hdf5 and .gz are not written. A symbolic link is followed; a name that
+ * belongs to anything but a regular file is KITH_ERR_IO. */
 KITH_API kith_status kith_vectors_writer_create(const char *path, kith_format format, kith_dtype dtype, size_t dim,
                                                 kith_vectors_writer **out) KITH_CHECK_RESULT;
-/* Appends rows, converted to the file's type as kith_vectors_read does. */
+/* Appends rows, converted to the file's type as kith_vectors_read does. After a failure in the middle of the rows commit
+ * fails as well. */
 KITH_API kith_status kith_vectors_writer_append(kith_vectors_writer *writer,
                                                 const kith_view *rows) KITH_CHECK_RESULT;
-/* Finishes and frees the writer, whether it succeeds or not. */
+/* Finishes and frees the writer, whether it succeeds or not. KITH_ERR_EMPTY for a vecs file without rows. Takes NULL. */
 KITH_API kith_status kith_vectors_writer_commit(kith_vectors_writer *writer) KITH_CHECK_RESULT;
 /* Removes the temporary file and frees the writer. Takes NULL. */
 KITH_API void kith_vectors_writer_abort(kith_vectors_writer *writer);

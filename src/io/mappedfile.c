@@ -8,7 +8,8 @@
 #include "base/error.h"
 #include "io/syscalls.h"
 
-static kith_status map_open_file(const char *path, int file, kith_mappedfile *out) {
+kith_status kith_mappedfile_map(const char *path, int file, kith_mappedfile *out) {
+    *out = (kith_mappedfile){0};
     struct stat info;
     if (kith_sys()->fstat(file, &info) != 0) return kith_io_error(path, "examine", errno);
     if (!S_ISREG(info.st_mode)) return kith_error(KITH_ERR_IO, "%s: not a regular file, it cannot be mapped", path);
@@ -26,7 +27,7 @@ kith_status kith_mappedfile_open(const char *path, kith_mappedfile *out) {
     *out = (kith_mappedfile){0};
     int file;
     KITH_TRY(kith_io_open_read(path, &file));
-    kith_status status = map_open_file(path, file, out);
+    kith_status status = kith_mappedfile_map(path, file, out);
     kith_io_close(file);
     return status;
 }

@@ -21,6 +21,8 @@ typedef struct kith_mappedfile {
 
 /* KITH_ERR_IO for what cannot be opened or mapped, and for anything but a regular file. */
 kith_status kith_mappedfile_open(const char *path, kith_mappedfile *out);
+/* The same for a file that is open, which may be closed afterwards; `path` is for messages. */
+kith_status kith_mappedfile_map(const char *path, int file, kith_mappedfile *out);
 void kith_mappedfile_close(kith_mappedfile *file);
 
 #endif

@@ -42,7 +42,8 @@ kith_status kith_io_error(const char *path, const char *what, int error_number) 
 }
 
 kith_status kith_io_open_read(const char *path, int *file) {
-    do *file = kith_sys()->openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    /* Not blocking, so that a named pipe is not waited for before it is refused; files do not care. */
+    do *file = kith_sys()->openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
     while (*file < 0 && errno == EINTR);
     return *file >= 0 ? KITH_OK : kith_io_error(path, "open", errno);
 }
