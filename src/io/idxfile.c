@@ -57,10 +57,13 @@ kith_status kith_idx_layout(const kith_source *source, kith_layout *out) {
     return KITH_OK;
 }
 
-bool kith_source_is_gzip(const kith_source *source) {
-    unsigned char start[2];
-    return source->bytes >= 2 && kith_source_read(source, 0, start, 2, "") == KITH_OK && start[0] == 0x1f &&
-           start[1] == 0x8b;
+kith_status kith_source_is_gzip(const kith_source *source, bool *out) {
+    unsigned char start[2] = {0};
+    *out = false;
+    if (source->bytes < sizeof start) return KITH_OK;
+    KITH_TRY(kith_source_read(source, 0, start, sizeof start, "its start"));
+    *out = start[0] == 0x1f && start[1] == 0x8b;
+    return KITH_OK;
 }
 
 #ifdef KITH_HAVE_ZLIB

@@ -43,7 +43,7 @@ kith_status kith_idx_layout(const kith_source *source, kith_layout *out);
 
 /* A gzip file that holds an idx file, unpacked into *memory (kith_free). The header's shape has to fit the bytes
  * that come out, and bounds them. */
-bool kith_source_is_gzip(const kith_source *source);
+kith_status kith_source_is_gzip(const kith_source *source, bool *out);
 kith_status kith_idx_unpack(const kith_source *source, unsigned char **memory, size_t *bytes);
 
 /* An HDF5 data set. */

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/convert.h"
+#include "base/elements.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/options.h"
@@ -56,12 +56,15 @@ kith_status kith_source_read(const kith_source *source, uint64_t offset, void *b
 }
 
 kith_status kith_layout_check(const kith_layout *layout, const kith_source *source) {
-    uint64_t end;
-    uint64_t row_bytes =
-        layout->dim > SIZE_MAX / 64 ? UINT64_MAX / 2 : kith_dtype_row_bytes(layout->dtype, (size_t)layout->dim);
-    bool wraps = __builtin_mul_overflow(layout->count, row_bytes + layout->prefix_bytes, &end) ||
-                 __builtin_add_overflow(end, layout->offset, &end);
-    if (wraps || end > source->bytes || row_bytes > SIZE_MAX / 2)
+    uint64_t end = 0;
+    bool wraps = layout->dim > SIZE_MAX / 64;
+    uint64_t row_bytes = wraps ? 0 : kith_dtype_row_bytes(layout->dtype, (size_t)layout->dim);
+    if (layout->count == 0 && layout->dim > KITH_DIM_MAX) /* no bytes stand behind that number */
+        return kith_error(KITH_ERR_FORMAT, "%s: no rows, of dimension %llu", source->path,
+                          (unsigned long long)layout->dim);
+    wraps = wraps || __builtin_mul_overflow(layout->count, row_bytes + layout->prefix_bytes, &end) ||
+            __builtin_add_overflow(end, layout->offset, &end);
+    if (wraps || end > source->bytes)
         return kith_error(
             KITH_ERR_FORMAT, "%s: %llu rows of dimension %llu (%s) from byte %llu do not fit in its %llu bytes",
             source->path, (unsigned long long)layout->count, (unsigned long long)layout->dim,
@@ -86,17 +89,19 @@ void kith_swap_bytes(void *elements, size_t count, size_t width) {
 
 /* ---- Which format -------------------------------------------------------------------------------------- */
 
-/* For names that say nothing: formats that start with a mark of their own. */
-static kith_format format_of_content(const kith_source *source) {
+/* For names that say nothing: formats that start with a mark of their own. AUTO when there is none. */
+static kith_status format_of_content(const kith_source *source, kith_format *out) {
     unsigned char start[4] = {0};
-    if (source->bytes < sizeof start || kith_source_read(source, 0, start, sizeof start, "") != KITH_OK)
-        return KITH_FORMAT_AUTO;
-    if (memcmp(start, "\x93NUM", 4) == 0) return KITH_FORMAT_NPY;
-    if (memcmp(start, "\x89HDF", 4) == 0) return KITH_FORMAT_HDF5;
-    if (start[0] == 0x1f && start[1] == 0x8b) return KITH_FORMAT_IDX;
-    if (start[0] == 0 && start[1] == 0 && start[2] >= 8 && start[2] <= 14 && start[3] >= 1 && start[3] <= 8)
-        return KITH_FORMAT_IDX;
-    return KITH_FORMAT_AUTO;
+    *out = KITH_FORMAT_AUTO;
+    if (source->bytes < sizeof start) return KITH_OK;
+    KITH_TRY(kith_source_read(source, 0, start, sizeof start, "its start"));
+    bool is_gzip = start[0] == 0x1f && start[1] == 0x8b;
+    bool is_idx =
+        start[0] == 0 && start[1] == 0 && start[2] >= 8 && start[2] <= 14 && start[3] >= 1 && start[3] <= 8;
+    if (memcmp(start, "\x93NUM", 4) == 0) *out = KITH_FORMAT_NPY;
+    if (memcmp(start, "\x89HDF", 4) == 0) *out = KITH_FORMAT_HDF5;
+    if (is_gzip || is_idx) *out = KITH_FORMAT_IDX;
+    return KITH_OK;
 }
 
 /* Settles options->format and ->dtype; *is_packed when the file is in gzip. */
@@ -107,8 +112,8 @@ static kith_status settle_format(const kith_source *source, kith_vectors_options
     kith_format_of_name(source->path, &named, &dtype, &named_packed);
     if ((unsigned)options->format > KITH_FORMAT_HDF5)
         return kith_error(KITH_ERR_ARGUMENT, "%s: format %d does not exist", source->path, (int)options->format);
-    if (options->format == KITH_FORMAT_AUTO)
-        options->format = named != KITH_FORMAT_AUTO ? named : format_of_content(source);
+    if (options->format == KITH_FORMAT_AUTO) options->format = named;
+    if (options->format == KITH_FORMAT_AUTO) KITH_TRY(format_of_content(source, &options->format));
     if (options->format == KITH_FORMAT_AUTO)
         return kith_error(KITH_ERR_FORMAT, "%s: neither its name nor its first bytes say its format; give one",
                           source->path);
@@ -118,7 +123,8 @@ static kith_status settle_format(const kith_source *source, kith_vectors_options
             return kith_error(KITH_ERR_TYPE, "%s: its name says %s, but %s was asked for", source->path,
                               kith_dtype_name(dtype), kith_dtype_name(options->dtype));
     }
-    *is_packed = kith_source_is_gzip(source) && (options->format == KITH_FORMAT_IDX || named_packed);
+    KITH_TRY(kith_source_is_gzip(source, is_packed));
+    *is_packed = *is_packed && (options->format == KITH_FORMAT_IDX || named_packed);
     if (named_packed && !*is_packed)
         return kith_error(KITH_ERR_FORMAT, "%s: not a gzip file: its first two bytes are not 1f 8b", source->path);
     if (*is_packed && options->format != KITH_FORMAT_IDX)

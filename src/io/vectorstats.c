@@ -13,7 +13,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "base/convert.h"
+#include "base/elements.h"
 #include "base/error.h"
 #include "base/idmap.h"
 #include "base/memory.h"
@@ -23,6 +23,7 @@
 
 enum {
     SPAN_BYTES = 16 << 20,
+    SPAN_ROWS_MAX = 1 << 18,
     GROUP_ROWS = 64,
     PIECE = 256, /* elements that are converted at a time */
 };
@@ -163,7 +164,7 @@ static kith_status check_budget(const pass *work, size_t count, const kith_job *
     size_t slots = 64;
     while (slots / 8 * 7 < count && slots <= SIZE_MAX / 64) slots *= 2;
     uint64_t bytes = (uint64_t)slots * sizeof(kith_idmap_slot) +
-                     (uint64_t)work->span_rows * (sizeof(uint64_t) + work->row_bytes + sizeof(group) / GROUP_ROWS);
+                     (uint64_t)work->span_rows * (sizeof(uint64_t) + sizeof(group) / GROUP_ROWS) + work->row_bytes;
     if (job->memory_bytes_max != 0 && bytes > job->memory_bytes_max)
         return kith_error(KITH_ERR_BUDGET,
                           "info: finding duplicates among %zu rows takes %llu bytes, allowed are %llu", count,
@@ -173,7 +174,8 @@ static kith_status check_budget(const pass *work, size_t count, const kith_job *
 
 static kith_status prepare(pass *work, const kith_job *job) {
     size_t count = kith_vectors_count(work->vectors);
-    size_t groups = kith_max_size(1, SPAN_BYTES / work->row_bytes / GROUP_ROWS);
+    size_t rows = kith_min_size(kith_min_size(SPAN_BYTES / work->row_bytes, SPAN_ROWS_MAX), count);
+    size_t groups = rows / GROUP_ROWS + 1;
     work->span_rows = groups * GROUP_ROWS;
     KITH_TRY(check_budget(work, count, job));
     KITH_TRY(kith_alloc(groups, sizeof *work->groups, &work->groups));

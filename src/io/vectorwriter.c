@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/convert.h"
+#include "base/elements.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "io/atomicfile.h"

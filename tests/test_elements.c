@@ -3,11 +3,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/convert.h"
+#include "base/elements.h"
 #include "base/random.h"
 
 /* Every half, and back. */
-Test(convert, halves_come_back) {
+Test(elements, halves_come_back) {
     for (uint32_t h = 0; h < 65536; h++) {
         float f16 = kith_f32_from_f16((uint16_t)h), bf16 = kith_f32_from_bf16((uint16_t)h);
         if (isnan(f16))
@@ -44,7 +44,7 @@ static void check_nearest(double value, uint16_t got, float (*widen)(uint16_t), 
 }
 
 /* Points between the halves, on the middles, and a hair beside them: where rounding twice would show. */
-Test(convert, doubles_are_rounded_once) {
+Test(elements, doubles_are_rounded_once) {
     static const double shifts[] = {0, 0x1p-12, -0x1p-12, 0x1p-30, -0x1p-30, 0.25, -0.25};
     for (uint32_t h = 0; h < 0x7c00; h++)
         for (size_t s = 0; s < sizeof shifts / sizeof *shifts; s++) {
@@ -68,7 +68,7 @@ Test(convert, doubles_are_rounded_once) {
         }
 }
 
-Test(convert, floats_are_rounded_to_nearest) {
+Test(elements, floats_are_rounded_to_nearest) {
     for (uint64_t i = 0; i < 2000000; i++) {
         uint32_t bits = (uint32_t)kith_random_u64(1, 2, i);
         float value;
@@ -79,7 +79,7 @@ Test(convert, floats_are_rounded_to_nearest) {
     }
 }
 
-Test(convert, large_integers_are_rounded_once) {
+Test(elements, large_integers_are_rounded_once) {
     static const int64_t values[] = {INT64_MAX,
                                      INT64_MIN,
                                      (1LL << 53) + 1,
@@ -109,7 +109,7 @@ Test(convert, large_integers_are_rounded_once) {
     cr_assert_eq(kith_f32_from_bf16(bf16[7]), 0x1p62f + 0x1p55f);
 }
 
-Test(convert, integer_targets_take_what_they_hold_exactly) {
+Test(elements, integer_targets_take_what_they_hold_exactly) {
     static const struct {
         kith_dtype to;
         double good[3], bad[3];
@@ -133,7 +133,7 @@ Test(convert, integer_targets_take_what_they_hold_exactly) {
     }
 }
 
-Test(convert, what_would_become_infinite_is_refused) {
+Test(elements, what_would_become_infinite_is_refused) {
     double values[3] = {1, -INFINITY, 1e39};
     uint64_t out[3];
     cr_assert_eq(kith_convert(KITH_F64, values, 3, KITH_F32, out), 2);
@@ -146,7 +146,7 @@ Test(convert, what_would_become_infinite_is_refused) {
 }
 
 /* Every pair, at lengths around the block, with values that all types hold. */
-Test(convert, every_pair_there_and_back) {
+Test(elements, every_pair_there_and_back) {
     static const kith_dtype types[] = {KITH_F32, KITH_F16, KITH_BF16, KITH_I8, KITH_U8,
                                        KITH_F64, KITH_I32, KITH_U32,  KITH_I64};
     static const size_t counts[] = {0, 1, 255, 256, 257, 600};

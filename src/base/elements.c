@@ -5,7 +5,7 @@
  * nearest afterwards is right when the step kept two more bits than the target has (Boldo and Melquiond, "When double
  * rounding is odd", IMACS 2005).
  */
-#include "base/convert.h"
+#include "base/elements.h"
 
 #include <math.h>
 #include <string.h>

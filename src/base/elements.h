@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * convert.h: element types into each other, in plain C, for files: exact or correctly rounded, and nothing lost in
+ * elements.h: element types into each other, in plain C, for files: exact or correctly rounded, and nothing lost in
  * silence. The kernels of src/simd do the same at speed for the types that an index stores.
  */
-#ifndef KITH_BASE_CONVERT_H
-#define KITH_BASE_CONVERT_H
+#ifndef KITH_BASE_ELEMENTS_H
+#define KITH_BASE_ELEMENTS_H
 
 #include <stdbool.h>
 #include <stddef.h>
