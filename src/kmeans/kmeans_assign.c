@@ -128,10 +128,12 @@ typedef struct block_bounds {
 static block_bounds bounds_of(const kith_sketch *sketch, size_t first, size_t count) {
     block_bounds bounds = {INFINITY, 0, INFINITY, 0};
     for (size_t c = first; c < kith_min_size(first + count, sketch->count); c++) {
-        bounds.norm_min = fmin(bounds.norm_min, (double)sketch->norms[c]);
-        bounds.norm_max = fmax(bounds.norm_max, (double)sketch->norms[c]);
-        bounds.error_min = fmin(bounds.error_min, (double)sketch->errors[c]);
-        bounds.error_max = fmax(bounds.error_max, (double)sketch->errors[c]);
+        /* No fmin and fmax: gcc 12 for AArch64 dies on their reduction. All values are finite. */
+        double norm = (double)sketch->norms[c], error = (double)sketch->errors[c];
+        if (norm < bounds.norm_min) bounds.norm_min = norm;
+        if (norm > bounds.norm_max) bounds.norm_max = norm;
+        if (error < bounds.error_min) bounds.error_min = error;
+        if (error > bounds.error_max) bounds.error_max = error;
     }
     return bounds;
 }
