@@ -35,9 +35,7 @@ static void close_all(void) {
     cr_assert_eq(kith_memory_live_blocks(), 0);
 }
 
-TestSuite(sweep, .init = open_all, .fini = close_all);
-
-Test(sweep, of_a_flat_index_finds_everything) {
+Test(sweep, of_a_flat_index_finds_everything, .init = open_all, .fini = close_all) {
     kith_sweep *sweep;
     cr_assert_eq(kith_sweep_run(flat, &query_view, truth, NULL, &sweep), KITH_OK, "%s", kith_error_message());
     cr_assert_str_eq(sweep->spec, "Flat");
@@ -67,7 +65,7 @@ Test(sweep, of_a_flat_index_finds_everything) {
 }
 
 /* More rows looked at, more found; the last axis runs fastest; the results are the same at any thread count. */
-Test(sweep, of_a_grid) {
+Test(sweep, of_a_grid, .init = open_all, .fini = close_all) {
     static const char *const grid[] = {"max_distances=100,1000,0"};
     static const size_t threads[] = {1, 3};
     double recalls[2][3];
@@ -99,7 +97,7 @@ Test(sweep, of_a_grid) {
     cr_assert_arr_eq(recalls[0], recalls[1], sizeof recalls[0]);
 }
 
-Test(sweep, grid_points) {
+Test(sweep, grid_points, .init = open_all, .fini = close_all) {
     static const char *const axes[] = {"a=1,2", "b=x", "c=0.5,y z,-3"};
     static const char *const want[] = {"a=1,b=x,c=0.5", "a=1,b=x,c=y z", "a=1,b=x,c=-3",
                                        "a=2,b=x,c=0.5", "a=2,b=x,c=y z", "a=2,b=x,c=-3"};
@@ -131,7 +129,7 @@ static void expect(const char *const *grid, size_t grid_count, size_t k, kith_st
     expect((const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *), 10,    \
            want, part)
 
-Test(sweep, refuses) {
+Test(sweep, refuses, .init = open_all, .fini = close_all) {
     EXPECT_GRID(KITH_ERR_ARGUMENT, "grid 'nprobe': expected name=value,value,...", "nprobe");
     EXPECT_GRID(KITH_ERR_ARGUMENT, "grid '=3': expected name=value,value,...", "=3");
     EXPECT_GRID(KITH_ERR_ARGUMENT, "grid 'max_distances=1,,3': value 2 is empty", "max_distances=1,,3");
@@ -163,7 +161,7 @@ static int note_progress(void *user, const char *phase, uint64_t done, uint64_t 
     return seen[2] != 0;
 }
 
-Test(sweep, progress_and_cancelling) {
+Test(sweep, progress_and_cancelling, .init = open_all, .fini = close_all) {
     uint64_t seen[3] = {0, 0, 0};
     kith_sweep_options options;
     kith_sweep *sweep;
@@ -178,7 +176,7 @@ Test(sweep, progress_and_cancelling) {
     cr_assert_null(sweep);
 }
 
-Test(sweep, every_allocation_may_fail) {
+Test(sweep, every_allocation_may_fail, .init = open_all, .fini = close_all) {
     static const char *const grid[] = {"max_distances=50,0"};
     kith_sweep_options options;
     kith_status status = KITH_ERR_NO_MEMORY;
