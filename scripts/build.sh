@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Configures and builds kith in FOLDER: scripts/build.sh FOLDER [MESON OPTION]... Prints nothing when all is well;
-# what the tools said is kept in FOLDER/build.log.
+# what the tools said is kept in FOLDER/build.log. KITH_BUILD_TARGET names one target in the place of all.
 set -eu
 folder=$1
 shift
@@ -18,4 +18,4 @@ if [ -f "$folder/build.ninja" ]; then
 else
     meson setup "$folder" "$@" >"$log" 2>&1 || show_and_fail
 fi
-ninja -C "$folder" >>"$log" 2>&1 || show_and_fail
+ninja -C "$folder" ${KITH_BUILD_TARGET:+"$KITH_BUILD_TARGET"} >>"$log" 2>&1 || show_and_fail

@@ -7,15 +7,19 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:?usage: scripts/fuzz.sh SECONDS [NAME]...}
 shift
-CC=clang CXX=clang++ scripts/build.sh build-fuzz -Dfuzz=true -Dtest_runner=plain -Dbuildtype=debugoptimized \
-    -Db_sanitize=address,undefined -Db_lundef=false
-mkdir -p build-fuzz/found
 if [ $# -eq 0 ]; then
     for source in tests/fuzz/fuzz_*.c; do
         name=$(basename "$source" .c)
         [ "$name" = fuzz_replay ] || set -- "$@" "${name#fuzz_}"
     done
 fi
+if [ $# -eq 0 ]; then
+    echo 'there are no fuzzers yet'
+    exit 0
+fi
+KITH_BUILD_TARGET=fuzzers CC=clang CXX=clang++ scripts/build.sh build-fuzz -Dfuzz=true -Dtest_runner=plain \
+    -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+mkdir -p build-fuzz/found
 status=0
 for name in "$@"; do
     corpus=build-fuzz/corpus/$name
