@@ -47,7 +47,7 @@ typedef struct kith_topk {
 } kith_topk;
 
 /* Hits that a selection of k needs room for. k is at most KITH_TOPK_MAX, so that it cannot overflow. */
-#define KITH_TOPK_MAX ((size_t)1 << 40)
+#define KITH_TOPK_MAX ((size_t)1 << (sizeof(size_t) == 8 ? 40 : 24))
 static inline size_t kith_topk_capacity(size_t k) { return 2 * k + 32; }
 
 void kith_topk_init(kith_topk *topk, kith_hit *hits, size_t k);

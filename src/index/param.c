@@ -57,9 +57,14 @@ kith_status kith_search_params_set(kith_search_params *params, const kith_index 
     if (!parse_u64(value, &number) || number < param->shown.min || number > param->shown.max)
         return kith_error(KITH_ERR_ARGUMENT, "search parameter %s = '%s' is not a whole number in %llu..%llu", name,
                           value, (unsigned long long)param->shown.min, (unsigned long long)param->shown.max);
-    if (param->offset + sizeof number > params->size)
+    if (param->offset + param->bytes > params->size)
         return kith_error(KITH_ERR_ARGUMENT, "search parameter %s: params has size %zu; was it initialised?", name,
                           params->size);
-    memcpy((char *)params + param->offset, &number, sizeof number);
+    size_t narrow = (size_t)number; /* the field may be a size_t, and that 32 bits */
+    char *field = (char *)params + param->offset;
+    if (param->bytes == sizeof narrow)
+        memcpy(field, &narrow, sizeof narrow);
+    else
+        memcpy(field, &number, sizeof number);
     return KITH_OK;
 }

@@ -7,21 +7,21 @@
 
 #include "kith/index.h"
 
-/* A whole number in a size_t or uint64_t field. */
+/* A whole number in a size_t or uint64_t field of kith_search_params. */
 typedef struct kith_param {
-    kith_search_param shown; /* name, help, range and default */
-    size_t offset;           /* of the field in kith_search_params */
+    kith_search_param shown; /* name, help, range and default; the field holds the whole range */
+    size_t offset, bytes;    /* of the field */
 } kith_param;
 
-_Static_assert(sizeof(size_t) == sizeof(uint64_t), "a parameter's field is 64 bits wide");
+#define KITH_PARAM(field, help, min, max, fallback)                                                                \
+    {                                                                                                              \
+        {#field, help, min, max, fallback}, offsetof(kith_search_params, field),                                   \
+            sizeof(((kith_search_params *)0)->field)                                                               \
+    }
 
 /* The parameters that every structure has. */
-#define KITH_PARAM_THREADS                                                                                         \
-    { {"threads", "threads of one call; 0: all processors", 0, 1024, 1}, offsetof(kith_search_params, threads) }
+#define KITH_PARAM_THREADS KITH_PARAM(threads, "threads of one call; 0: all processors", 0, 1024, 1)
 #define KITH_PARAM_MAX_DISTANCES                                                                                   \
-    {                                                                                                              \
-        {"max_distances", "bound on the distances computed for a query; 0: none", 0, UINT64_MAX, 0},               \
-            offsetof(kith_search_params, max_distances)                                                            \
-    }
+    KITH_PARAM(max_distances, "bound on the distances computed for a query; 0: none", 0, UINT64_MAX, 0)
 
 #endif
