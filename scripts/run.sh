@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 scripts/setup.sh
 echo 'building kith ...' >&2
-scripts/build.sh build
+scripts/build.sh build -Dtests=disabled -Dtools=enabled
 kith=build/tools/kith
 out=${1:-build/demo}
 mkdir -p "$out"
