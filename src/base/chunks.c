@@ -85,6 +85,7 @@ void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare) {
         chunks->chunk_count--;
         if (!chunks->borrowed) kith_free(chunks->chunk[chunks->chunk_count]);
     }
+    if (chunks->chunk_count == 0) kith_chunks_free(chunks);
 }
 
 uint64_t kith_chunks_bytes(const kith_chunks *chunks) {

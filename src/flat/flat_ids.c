@@ -56,8 +56,8 @@ kith_status kith_flat_find(const kith_flat *flat, const int64_t *ids, size_t cou
 
 kith_status kith_flat_reserve_ids(kith_flat *flat, size_t count, bool stored, bool rise) {
     size_t had = flat->ids.chunk_count;
-    if (stored) KITH_TRY(kith_chunks_reserve(&flat->ids, count));
-    kith_status status = rise ? KITH_OK : kith_idmap_reserve(&flat->map, count);
+    kith_status status = stored ? kith_chunks_reserve(&flat->ids, count) : KITH_OK;
+    if (status == KITH_OK && !rise) status = kith_idmap_reserve(&flat->map, count);
     if (status != KITH_OK) kith_chunks_trim(&flat->ids, 0, had);
     return status;
 }
