@@ -132,3 +132,44 @@ Test(chunks, counts_that_wrap_are_refused) {
     kith_chunks_free(&chunks);
     kith_chunks_free(&chunks);
 }
+
+Test(chunks, trimmed_arrays_grow_again) {
+    kith_chunks chunks;
+    kith_chunks_init(&chunks, 12);
+    cr_assert_eq(kith_chunks_reserve(&chunks, 1000), KITH_OK); /* 64 + 64 + 128 + 256 + 512 */
+    for (size_t i = 0; i < 1000; i++) mark(&chunks, i);
+    cr_assert_eq(chunks.chunk_count, 5);
+    kith_chunks_trim(&chunks, 600, 0);
+    cr_assert_eq(chunks.chunk_count, 5);
+    kith_chunks_trim(&chunks, 200, 1);
+    cr_assert_eq(chunks.chunk_count, 4);
+    kith_chunks_trim(&chunks, 200, 0);
+    cr_assert_eq(chunks.chunk_count, 3);
+    for (size_t i = 0; i < 200; i++) cr_assert(is_marked(&chunks, i));
+    cr_assert_eq(kith_chunks_reserve(&chunks, 1000), KITH_OK);
+    for (size_t i = 0; i < 200; i++) cr_assert(is_marked(&chunks, i));
+    kith_chunks_trim(&chunks, 0, 0);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+    cr_assert_eq(kith_chunks_reserve(&chunks, 1), KITH_OK);
+    mark(&chunks, 0);
+    kith_chunks_free(&chunks);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(chunks, a_view_finds_every_item_without_allocating) {
+    static uint32_t items[70000];
+    for (uint32_t i = 0; i < 70000; i++) items[i] = i;
+    static const size_t counts[] = {0, 1, 64, 65, 128, 129, 4096, 70000};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        kith_chunks chunks;
+        unsigned char *pointers[KITH_CHUNKS_VIEW_POINTERS];
+        kith_chunks_view(&chunks, sizeof *items, items, counts[c], pointers);
+        for (size_t i = 0; i < counts[c]; i++) {
+            size_t run;
+            cr_assert_eq(*(uint32_t *)kith_chunks_at(&chunks, i), i);
+            cr_assert_eq(kith_chunks_run(&chunks, i, &run), kith_chunks_at(&chunks, i));
+            cr_assert_geq(run, 1);
+        }
+    }
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
