@@ -39,7 +39,7 @@ KITH_API void kith_neighbors_free(kith_neighbors *neighbors);
 typedef struct kith_neighbors_options {
     size_t size;                /* set by kith_neighbors_options_init */
     const char *distances_path; /* default NULL; a file of distances of the same shape: fvecs, fbin, npy, hdf5 */
-    const char *dataset;        /* hdf5: default NULL: "neighbors", and "distances" where the file has it */
+    const char *dataset;        /* default NULL: "neighbors", and "distances" where an hdf5 or ibin file has it */
     size_t max_queries;         /* default 0: all; else only the first so many rows */
     size_t max_k;               /* default 0: all; else only the first so many of each row */
     int ann_benchmarks;         /* default 0: distances are in kith's terms; 1: in those of ann-benchmarks (l2: not
