@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "flat/flat_inside.h"
+#include "index/convert.h"
 
 static void release(kith_index *index) {
     kith_flat *flat = kith_flat_of(index);
@@ -58,16 +59,34 @@ kith_status kith_flat_create(const kith_spec *spec, size_t dim, kith_metric metr
     return KITH_OK;
 }
 
-static kith_status copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
-    KITH_TRY(kith_chunks_reserve(to, count));
-    for (size_t i = 0, run; i < count; i += run) {
+/* A copy of `count` items, pieces of a chunk at a time. */
+typedef struct copy_loop {
+    const kith_chunks *from;
+    kith_chunks *to;
+    size_t count, items_per_piece;
+} copy_loop;
+
+static kith_status copy_piece(void *context, size_t piece, size_t worker) {
+    (void)worker;
+    const copy_loop *loop = context;
+    size_t first = piece * loop->items_per_piece;
+    size_t last = kith_min_size(loop->count, first + loop->items_per_piece);
+    for (size_t i = first, run; i < last; i += run) {
         size_t from_run;
-        void *at = kith_chunks_run(to, i, &run);
-        const void *source = kith_chunks_run(from, i, &from_run);
-        run = kith_min_size(kith_min_size(run, from_run), count - i);
-        memcpy(at, source, run * to->item_bytes);
+        void *at = kith_chunks_run(loop->to, i, &run);
+        const void *source = kith_chunks_run(loop->from, i, &from_run);
+        run = kith_min_size(kith_min_size(run, from_run), last - i);
+        memcpy(at, source, run * loop->to->item_bytes);
     }
     return KITH_OK;
+}
+
+static kith_status copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
+    KITH_TRY(kith_chunks_reserve(to, count));
+    if (count == 0) return KITH_OK;
+    copy_loop loop = {from, to, count, kith_rows_per_item(to->item_bytes)};
+    size_t pieces = (count - 1) / loop.items_per_piece + 1;
+    return kith_parallel_for(kith_threads_default(), pieces, copy_piece, &loop);
 }
 
 static kith_status clone(const kith_index *index, kith_index **out) {

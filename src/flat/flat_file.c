@@ -16,8 +16,8 @@
 
 #include "base/error.h"
 #include "base/sort.h"
-#include "exact/check.h"
 #include "flat/flat_inside.h"
+#include "index/convert.h"
 
 enum { META_BYTES = 16, VERSION = 1 };
 static const char meta_tag[] = "FLATMETA", vectors_tag[] = "FLATVECS", norms_tag[] = "FLATNORM",
@@ -121,13 +121,21 @@ static kith_status verify_vectors(const kith_flat *flat) {
     return bad_content(flat, vectors_tag, message);
 }
 
-static kith_status verify_norms(const kith_flat *flat) {
-    for (size_t r = 0; r < flat->base.count; r++) {
+static kith_status verify_norm_rows(void *context, size_t item, size_t worker) {
+    (void)worker;
+    const kith_flat *flat = context;
+    size_t rows = kith_rows_per_item(flat->row_bytes), first = item * rows;
+    for (size_t r = first; r < kith_min_size(flat->base.count, first + rows); r++) {
         float norm = kith_exact_inverse_norm(kith_chunks_at(&flat->vectors, r), flat->base.dtype, flat->base.dim);
         if (memcmp(&norm, kith_chunks_at(&flat->inverse_norms, r), sizeof norm) != 0)
             return bad_content(flat, norms_tag, "a norm is not that of its row");
     }
     return KITH_OK;
+}
+
+static kith_status verify_norms(const kith_flat *flat) {
+    size_t items = (flat->base.count - 1) / kith_rows_per_item(flat->row_bytes) + 1;
+    return kith_parallel_for(kith_threads_default(), items, verify_norm_rows, (void *)(uintptr_t)flat);
 }
 
 static kith_status verify_ids(const kith_flat *flat) {
