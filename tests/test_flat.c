@@ -410,6 +410,7 @@ Test(flat, only_what_the_stored_type_holds_is_taken) {
     cr_assert_eq(add_one(KITH_F16, KITH_L2, 65520), KITH_ERR_RANGE);
     cr_assert_eq(add_one(KITH_F16, KITH_L2, NAN), KITH_ERR_NOT_FINITE);
     cr_assert_eq(add_one(KITH_BF16, KITH_L2, -INFINITY), KITH_ERR_NOT_FINITE);
+    cr_assert_eq(add_one(KITH_BF16, KITH_L2, 3.4e38f), KITH_ERR_RANGE); /* would round to infinity */
     cr_assert_eq(add_one(KITH_BF16, KITH_L2, 9e18f), KITH_OK);
     cr_assert_eq(add_one(KITH_BF16, KITH_L2, 1e19f), KITH_ERR_RANGE);
     cr_assert_eq(add_one(KITH_F32, KITH_IP, 9e18f), KITH_OK);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/elements.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/parallel.h"
@@ -17,33 +18,21 @@ static const void *element(const void *row, kith_dtype dtype, size_t first) {
     return (const char *)row + kith_dtype_row_bytes(dtype, first);
 }
 
-static const float i8_range[2] = {-128.0f, 127.0f}, u8_range[2] = {0.0f, 255.0f};
-
-/* Returns the first element that does not fit, or count. */
-static size_t to_integers(const float *values, size_t count, kith_dtype dtype, uint8_t *out) {
-    const float *range = dtype == KITH_I8 ? i8_range : u8_range;
-    for (size_t i = 0; i < count; i++) {
-        /* The comparison comes first: it is false for NaN, and what passes it fits an int. */
-        if (!(values[i] >= range[0] && values[i] <= range[1]) || (float)(int)values[i] != values[i]) return i;
-        out[i] = (uint8_t)(int)values[i];
-    }
-    return count;
-}
-
-static size_t to_f16(const float *values, size_t count, uint16_t *out) {
-    kith_simd()->f16_from_f32(values, count, out);
+/* f16 or bf16: returns the first element that becomes infinite, or count. */
+static size_t to_half(const float *values, size_t count, kith_dtype dtype, uint16_t *out) {
+    const kith_simd_table *simd = kith_simd();
+    uint16_t infinity = dtype == KITH_F16 ? 0x7c00 : 0x7f80;
+    (dtype == KITH_F16 ? simd->f16_from_f32 : simd->bf16_from_f32)(values, count, out);
     for (size_t i = 0; i < count; i++)
-        if ((out[i] & 0x7fff) == 0x7c00 && isfinite(values[i])) return i;
+        if ((out[i] & 0x7fff) == infinity && isfinite(values[i])) return i;
     return count;
 }
 
-static size_t store_piece(const float *values, size_t first, size_t count, kith_dtype dtype, void *out) {
-    switch (dtype) {
-        case KITH_F32: memcpy((float *)out + first, values, count * sizeof *values); return count;
-        case KITH_F16: return to_f16(values, count, (uint16_t *)out + first);
-        case KITH_BF16: kith_simd()->bf16_from_f32(values, count, (uint16_t *)out + first); return count;
-        default: return to_integers(values, count, dtype, (uint8_t *)out + first);
-    }
+/* Elements first .. first + count - 1 of a row of `dtype`. Returns the first that does not fit, or count. */
+static size_t store_piece(const float *values, size_t first, size_t count, kith_dtype dtype, void *row) {
+    void *out = (char *)row + kith_dtype_row_bytes(dtype, first);
+    if (dtype == KITH_F16 || dtype == KITH_BF16) return to_half(values, count, dtype, out);
+    return kith_convert(KITH_F32, values, count, dtype, out);
 }
 
 kith_status kith_row_convert(const char *what, size_t number, const void *row, kith_dtype from, kith_dtype to,
