@@ -67,6 +67,7 @@ void fixture_model_free(fixture_model *model) {
 }
 
 static size_t position(const fixture_model *model, int64_t id) {
+    if (id >= 0 && (size_t)id < model->count && model->ids[id] == id) return (size_t)id; /* as ids mostly are */
     for (size_t i = 0; i < model->count; i++)
         if (model->ids[i] == id) return i;
     return model->count;

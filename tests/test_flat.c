@@ -28,7 +28,7 @@ static void put_all(fixture_model *model, const fixture_vectors *vectors, size_t
 
 static void check_pair(kith_dtype stored, kith_dtype asked, kith_metric metric, size_t count, size_t dim) {
     fixture_vectors vectors = fixture_vectors_make(stored, count, dim, 1);
-    fixture_vectors queries = fixture_vectors_make(asked, 21, dim, 2);
+    fixture_vectors queries = fixture_vectors_make(asked, 11, dim, 2);
     fixture_model model;
     fixture_model_init(&model, dim);
     put_all(&model, &vectors, 0, count, 0);
@@ -67,7 +67,7 @@ Test(flat, equals_brute_force_at_the_boundaries) {
 }
 
 Test(flat, a_result_does_not_depend_on_the_batch_the_threads_or_the_context) {
-    enum { COUNT = 3000, DIM = 40, QUERIES = 70, K = 12 };
+    enum { COUNT = 1500, DIM = 40, QUERIES = 70, K = 12 };
     static int64_t ids[QUERIES][K], other_ids[QUERIES][K];
     static float distances[QUERIES][K], other_distances[QUERIES][K];
     kith_search_context *context;
