@@ -10,9 +10,11 @@
  *   fold_registers(sums) the halving tree down to one register
  *   fold_one(v), fold_four(v, out)   the rest of it: of one row, and of four rows at once
  *   load_T(p)            LANES elements of type T (f32, f16, bf16, i8, u8) from p on, as floats
- *   tail_T(p, i, dim)    the same for elements i.. of the vector at p, with zeros from dim on; i may pass dim
+ *   tail_T(p, i, dim)    the same for the last elements of the vector at p, i..dim-1, fewer than LANES, then zeros
  *   step_OP(sum, q, r)   the fused multiply-add of the operation (l2sq, ip)
  * and for each inclusion, undefined again at the end:
+ *   SPLIT                optional, where both types are T: load_split_T(p, g) gives group g of the 32 elements from p
+ *                        on in an order of its own, and unsplit(sums) brings the sums into the order of load_T
  *   OP, QUERY, ROW       the operation and the two element types; kernels are called OP_QUERY_ROW, .._four, .._block
  */
 #define JOIN_(a, b)    a##b
@@ -23,48 +25,67 @@
 #define NAMED(shape)   JOIN(KERNEL, shape)
 #define LOAD(type)     JOIN(load_, type)
 #define TAIL(type)     JOIN(tail_, type)
-#define STEP           JOIN(step_, OP)
+#ifdef SPLIT
+#define LOAD_AT(type, p, i, g) JOIN(load_split_, type)((const type *)(p) + (i), g)
+#else
+#define LOAD_AT(type, p, i, g) LOAD(type)((const type *)(p) + (i) + (g)*LANES)
+#endif
+#define STEP JOIN(step_, OP)
 
 /* Sums of `row_count` rows, folded to a register each. row_count is a constant wherever this is called, so that all
  * partial sums stay in registers. */
-static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *query, const ROW *const *rows,
+static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *query, const void *const *rows,
                                                                const size_t row_count, size_t dim, VEC *folded) {
     VEC sums[ROWS_AT_ONCE][SUMS];
+#pragma GCC unroll 4
     for (size_t r = 0; r < row_count; r++)
+#pragma GCC unroll 8
         for (size_t g = 0; g < SUMS; g++) sums[r][g] = ZERO();
     size_t i = 0;
     for (; i + SUMS * LANES <= dim; i += SUMS * LANES) {
 #pragma GCC unroll 8
         for (size_t g = 0; g < SUMS; g++) {
-            VEC q = LOAD(QUERY)(query + i + g * LANES);
+            VEC q = LOAD_AT(QUERY, query, i, g);
 #pragma GCC unroll 4
-            for (size_t r = 0; r < row_count; r++)
-                sums[r][g] = STEP(sums[r][g], q, LOAD(ROW)(rows[r] + i + g * LANES));
+            for (size_t r = 0; r < row_count; r++) sums[r][g] = STEP(sums[r][g], q, LOAD_AT(ROW, rows[r], i, g));
         }
     }
+#ifdef SPLIT
+    if (i > 0) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < row_count; r++) unsplit(sums[r]);
+    }
+#endif
     if (i < dim) {
 #pragma GCC unroll 8
-        for (size_t g = 0; g < SUMS; g++) {
-            VEC q = TAIL(QUERY)(query, i + g * LANES, dim);
+        for (size_t g = 0; g < SUMS; g++, i += LANES) {
+            bool whole = i + LANES <= dim, none = i >= dim;
+            VEC q = whole ? LOAD(QUERY)(query + i) : none ? ZERO() : TAIL(QUERY)(query, i, dim);
 #pragma GCC unroll 4
-            for (size_t r = 0; r < row_count; r++)
-                sums[r][g] = STEP(sums[r][g], q, TAIL(ROW)(rows[r], i + g * LANES, dim));
+            for (size_t r = 0; r < row_count; r++) {
+                if (whole)
+                    sums[r][g] = STEP(sums[r][g], q, LOAD(ROW)((const ROW *)rows[r] + i));
+                else if (!none)
+                    sums[r][g] = STEP(sums[r][g], q, TAIL(ROW)((const ROW *)rows[r], i, dim));
+                else
+                    sums[r][g] = sums[r][g] + ZERO(); /* what padding does: -0 becomes +0 */
+            }
         }
     }
+#pragma GCC unroll 4
     for (size_t r = 0; r < row_count; r++) folded[r] = fold_registers(sums[r]);
 }
 
 static float KERNEL(const void *query, const void *row, size_t dim) {
-    const ROW *rows[1] = {row};
+    const void *const rows[1] = {row};
     VEC folded[1];
     NAMED(_sums)(query, rows, 1, dim, folded);
     return fold_one(folded[0]);
 }
 
 static void NAMED(_four)(const void *query, const void *const rows[4], size_t dim, float out[4]) {
-    const ROW *const typed[4] = {rows[0], rows[1], rows[2], rows[3]};
     VEC folded[4];
-    for (size_t r = 0; r < 4; r += ROWS_AT_ONCE) NAMED(_sums)(query, typed + r, ROWS_AT_ONCE, dim, folded + r);
+    for (size_t r = 0; r < 4; r += ROWS_AT_ONCE) NAMED(_sums)(query, rows + r, ROWS_AT_ONCE, dim, folded + r);
     fold_four(folded, out);
 }
 
@@ -88,5 +109,7 @@ static void NAMED(_block)(const void *query, const void *rows, size_t stride, si
 #undef KERNEL
 #undef NAMED
 #undef LOAD
+#undef LOAD_AT
+#undef SPLIT
 #undef TAIL
 #undef STEP

@@ -6,7 +6,7 @@
  * The including file defines:
  *   ELEMENT, RESULT      the type of an element (uint8_t: a byte) and of a distance
  *   VEC, LANES           the register type and the elements in it
- *   ONE_CHAINS, FOUR_CHAINS   independent sums of each row in `one` and in `four`, to hide the latency of the steps
+ *   ONE_CHAINS, FOUR_CHAINS   independent sums of each row in `one` and in `four`, 1 or 2, to hide the steps' latency
  *   zero()               a register of zeros
  *   load(p)              LANES elements from p on
  *   load_tail(p, i, dim) what is left of the vector at p from element i on, less than LANES, in any place of the
@@ -16,64 +16,93 @@
  * and for each inclusion, undefined again at the end:
  *   KERNEL               the name, as l2sq_u8_u8
  *   STEP(sum, q, r)      adds the terms of the elements q and r to sum; zero elements must add nothing
- *   SIDE(sum, q)         the same for terms that depend on the query alone; returns sum where there are none
+ *   SIDE(sum, q)         optional: the same for terms that depend on the query alone
+ *   PARTS, ACCUMULATE, FINISH   optional: where a sum takes several registers, their number, a STEP that works on
+ *                        all of them in place, ACCUMULATE(parts, q, r), and FINISH(parts), which makes one of them
  */
 #define JOIN_(a, b)  a##b
 #define JOIN(a, b)   JOIN_(a, b)
 #define NAMED(shape) JOIN(KERNEL, shape)
 
+#ifndef PARTS
+#define PARTS                   1
+#define ACCUMULATE(parts, q, r) ((parts)[0] = STEP((parts)[0], q, r))
+#define FINISH(parts)           ((parts)[0])
+#endif
+#ifdef SIDE
+#define START_SIDE()   VEC side = zero()
+#define ADD_SIDE(q)    side = SIDE(side, q)
+#define WITH_SIDE(sum) add(sum, side)
+#else
+#define START_SIDE()
+#define ADD_SIDE(q)
+#define WITH_SIDE(sum) (sum)
+#endif
+
 /* row_count and chains are constants wherever this is called. */
-static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *query, const ELEMENT *const *rows,
+static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *query, const void *const *rows,
                                                                const size_t row_count, const size_t chains,
                                                                size_t dim, VEC *sums) {
-    VEC chain[4][ONE_CHAINS], side = zero();
-    for (size_t r = 0; r < row_count; r++)
-        for (size_t c = 0; c < chains; c++) chain[r][c] = zero();
+    VEC own[4][PARTS];
+    START_SIDE();
     size_t i = 0;
-    for (; i + chains * LANES <= dim; i += chains * LANES) {
 #pragma GCC unroll 4
-        for (size_t c = 0; c < chains; c++) {
-            VEC q = load(query + i + c * LANES);
-            side = SIDE(side, q);
+    for (size_t r = 0; r < row_count; r++)
 #pragma GCC unroll 4
-            for (size_t r = 0; r < row_count; r++)
-                chain[r][c] = STEP(chain[r][c], q, load(rows[r] + i + c * LANES));
+        for (size_t p = 0; p < PARTS; p++) own[r][p] = zero();
+    if (chains == 2 && dim >= 8 * LANES) { /* shorter vectors gain nothing from a second sum */
+        VEC other[4][PARTS];
+#pragma GCC unroll 4
+        for (size_t r = 0; r < row_count; r++)
+#pragma GCC unroll 4
+            for (size_t p = 0; p < PARTS; p++) other[r][p] = zero();
+        for (; i + 2 * LANES <= dim; i += 2 * LANES) {
+            VEC q = load(query + i), next_q = load(query + i + LANES);
+            ADD_SIDE(q);
+            ADD_SIDE(next_q);
+#pragma GCC unroll 4
+            for (size_t r = 0; r < row_count; r++) {
+                ACCUMULATE(own[r], q, load((const ELEMENT *)rows[r] + i));
+                ACCUMULATE(other[r], next_q, load((const ELEMENT *)rows[r] + i + LANES));
+            }
         }
-    }
-    for (; chains > 1 && i + LANES <= dim; i += LANES) {
-        VEC q = load(query + i);
-        side = SIDE(side, q);
 #pragma GCC unroll 4
-        for (size_t r = 0; r < row_count; r++) chain[r][0] = STEP(chain[r][0], q, load(rows[r] + i));
+        for (size_t r = 0; r < row_count; r++)
+#pragma GCC unroll 4
+            for (size_t p = 0; p < PARTS; p++) own[r][p] = add(own[r][p], other[r][p]);
+    }
+    for (; i + LANES <= dim; i += LANES) {
+        VEC q = load(query + i);
+        ADD_SIDE(q);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < row_count; r++) ACCUMULATE(own[r], q, load((const ELEMENT *)rows[r] + i));
     }
     if (i < dim) {
         VEC q = load_tail(query, i, dim);
-        side = SIDE(side, q);
+        ADD_SIDE(q);
 #pragma GCC unroll 4
-        for (size_t r = 0; r < row_count; r++) chain[r][0] = STEP(chain[r][0], q, load_tail(rows[r], i, dim));
+        for (size_t r = 0; r < row_count; r++) ACCUMULATE(own[r], q, load_tail((const ELEMENT *)rows[r], i, dim));
     }
-    for (size_t r = 0; r < row_count; r++) {
-        sums[r] = add(chain[r][0], side);
-        for (size_t c = 1; c < chains; c++) sums[r] = add(sums[r], chain[r][c]);
-    }
+#pragma GCC unroll 4
+    for (size_t r = 0; r < row_count; r++) sums[r] = WITH_SIDE(FINISH(own[r]));
 }
 
-static RESULT KERNEL(const void *query, const void *row, size_t dim) {
-    const ELEMENT *const rows[1] = {row};
+__attribute__((unused)) static RESULT KERNEL(const void *query, const void *row, size_t dim) {
+    const void *const rows[1] = {row};
     VEC sums[1];
     NAMED(_sums)(query, rows, 1, ONE_CHAINS, dim, sums);
     return fold_one(sums[0]);
 }
 
-static void NAMED(_four)(const void *query, const void *const rows[4], size_t dim, RESULT out[4]) {
-    const ELEMENT *const typed[4] = {rows[0], rows[1], rows[2], rows[3]};
+__attribute__((unused)) static void NAMED(_four)(const void *query, const void *const rows[4], size_t dim,
+                                                 RESULT out[4]) {
     VEC sums[4];
-    NAMED(_sums)(query, typed, 4, FOUR_CHAINS, dim, sums);
+    NAMED(_sums)(query, rows, 4, FOUR_CHAINS, dim, sums);
     fold_four(sums, out);
 }
 
-static void NAMED(_block)(const void *query, const void *rows, size_t stride, size_t count, size_t dim,
-                          RESULT *out) {
+__attribute__((unused)) static void NAMED(_block)(const void *query, const void *rows, size_t stride, size_t count,
+                                                  size_t dim, RESULT *out) {
     const char *at = rows;
     for (; count >= 4; count -= 4, at += 4 * stride, out += 4) {
         const void *const next[4] = {at, at + stride, at + 2 * stride, at + 3 * stride};
@@ -85,6 +114,12 @@ static void NAMED(_block)(const void *query, const void *rows, size_t stride, si
 #undef KERNEL
 #undef STEP
 #undef SIDE
+#undef START_SIDE
+#undef ADD_SIDE
+#undef WITH_SIDE
+#undef PARTS
+#undef ACCUMULATE
+#undef FINISH
 #undef JOIN_
 #undef JOIN
 #undef NAMED

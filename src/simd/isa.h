@@ -30,6 +30,7 @@ void kith_fill_ref(kith_simd_table *table);
 void kith_fill_ref_peaks(kith_simd_table *table);
 void kith_fill_avx2_float(kith_simd_table *table);
 void kith_fill_avx2_int(kith_simd_table *table);
+void kith_fill_avx2_ip_i8(kith_simd_table *table);
 void kith_fill_avx2_batch(kith_simd_table *table);
 void kith_fill_avx2_peaks(kith_simd_table *table);
 void kith_fill_avx512_float(kith_simd_table *table);

@@ -21,7 +21,7 @@ typedef struct level {
     const char *base;
     const char *below; /* base levels: the base level underneath */
     unsigned feature;
-    void (*fill[4])(kith_simd_table *table); /* one after the other, up to a NULL */
+    void (*fill[5])(kith_simd_table *table); /* one after the other, up to a NULL */
 } level;
 
 /* Base levels from the lowest to the best, each followed by its sub-levels. */
@@ -32,7 +32,7 @@ static const level levels[] = {
      NULL,
      "ref",
      KITH_CPU_AVX2,
-     {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_batch, kith_fill_avx2_peaks}},
+     {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_ip_i8, kith_fill_avx2_batch, kith_fill_avx2_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512
     {"avx512",

@@ -25,6 +25,21 @@ INLINE __m256 bf16_to_f32(__m128i x) {
 }
 INLINE __m256 load_bf16(const uint16_t *p) { return bf16_to_f32(_mm_loadu_si128((const __m128i *)p)); }
 
+/* Sixteen of them at once, the even elements and the odd ones: a word that holds two is either of them but for 16
+ * bits. Groups 0 and 1 are the halves of the first sixteen elements, 2 and 3 of the next. */
+INLINE __m256 load_split_bf16(const uint16_t *p, size_t g) {
+    __m256i both = _mm256_loadu_si256((const __m256i *)(p + g / 2 * 16));
+    return _mm256_castsi256_ps(g % 2 == 0 ? _mm256_slli_epi32(both, 16)
+                                          : _mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000u)));
+}
+INLINE void unsplit(__m256 sums[SUMS]) {
+    for (size_t g = 0; g < SUMS; g += 2) {
+        __m256 low = _mm256_unpacklo_ps(sums[g], sums[g + 1]), high = _mm256_unpackhi_ps(sums[g], sums[g + 1]);
+        sums[g] = _mm256_permute2f128_ps(low, high, 0x20);
+        sums[g + 1] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
+}
+
 INLINE __m256 load_i8(const int8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
@@ -32,12 +47,11 @@ INLINE __m256 load_u8(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
-/* ---- tails: elements i.. of p, zeros from dim on; i may lie past dim ---- */
+/* ---- tails: elements i..dim-1 of p, fewer than eight, and zeros ---- */
 
 INLINE __m256 tail_f32(const float *p, size_t i, size_t dim) {
-    int left = i < dim ? (int)(dim - i) : 0; /* lanes compare lane numbers with it; more than 8 is as good as 8 */
-    __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    return _mm256_maskload_ps(p + (i < dim ? i : 0), mask);
+    __m256i left = _mm256_set1_epi32((int)(dim - i));
+    return _mm256_maskload_ps(p + i, _mm256_cmpgt_epi32(left, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 }
 
 /* AVX2 has no masked loads of less than 32 bits. A tail of a long vector is loaded so that it ends where the vector
@@ -45,28 +59,36 @@ INLINE __m256 tail_f32(const float *p, size_t i, size_t dim) {
 INLINE __m128i tail_16(const uint16_t *p, size_t i, size_t dim) {
     static const int8_t shifts[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                       -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-    if (i >= dim) return _mm_setzero_si128();
-    if (dim - i >= LANES) return _mm_loadu_si128((const __m128i *)(p + i));
-    size_t missing = LANES - (dim - i);
-    if (dim >= LANES)
-        return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + i - missing)),
+    if (dim >= LANES) {
+        size_t missing = LANES - (dim - i);
+        return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + dim - LANES)),
                                 _mm_loadu_si128((const __m128i *)(shifts + 2 * missing)));
-    uint64_t halves[2] = {0, 0};
-    for (size_t left = 0; left < dim; left++) halves[left / 4] |= (uint64_t)p[left] << 16 * (left % 4);
-    return _mm_set_epi64x((long long)halves[1], (long long)halves[0]);
+    }
+    uint64_t low = p[0], high = 0;
+    if (dim >= 4) memcpy(&low, p, sizeof low);
+    if (dim > 4) {
+        memcpy(&high, p + dim - 4, sizeof high);
+        high >>= 16 * (LANES - dim);
+    }
+    if (dim == 2 || dim == 3) low |= (uint64_t)p[1] << 16 | (uint64_t)p[dim - 1] << 16 * (dim - 1);
+    return _mm_set_epi64x((long long)high, (long long)low);
 }
 
 INLINE __m128i tail_8(const void *vector, size_t i, size_t dim) {
     const uint8_t *p = vector;
     uint64_t bytes = 0;
-    if (i >= dim) return _mm_setzero_si128();
-    if (dim - i >= LANES) return _mm_loadl_epi64((const __m128i *)(p + i));
     if (dim >= LANES) {
-        size_t missing = LANES - (dim - i);
-        memcpy(&bytes, p + i - missing, sizeof bytes);
-        return _mm_cvtsi64_si128((long long)(bytes >> (8 * missing)));
+        memcpy(&bytes, p + dim - LANES, sizeof bytes);
+        return _mm_cvtsi64_si128((long long)(bytes >> 8 * (LANES - (dim - i))));
     }
-    for (size_t left = dim; left > 0; left--) bytes = bytes << 8 | p[left - 1];
+    if (dim >= 4) {
+        uint32_t first, last;
+        memcpy(&first, p, sizeof first);
+        memcpy(&last, p + dim - 4, sizeof last);
+        bytes = (uint64_t)last << 8 * (dim - 4) | first;
+    } else {
+        bytes = (uint64_t)p[dim / 2] << 8 * (dim / 2) | (uint64_t)p[dim - 1] << 8 * (dim - 1) | p[0];
+    }
     return _mm_cvtsi64_si128((long long)bytes);
 }
 
@@ -179,11 +201,13 @@ INLINE void fold_four(const __m256 v[4], float out[4]) {
 #define OP    l2sq
 #define QUERY bf16
 #define ROW   bf16
+#define SPLIT
 #include "simd/float_shapes.h"
 
 #define OP    ip
 #define QUERY bf16
 #define ROW   bf16
+#define SPLIT
 #include "simd/float_shapes.h"
 
 static float norm2_f32(const float *vector, size_t dim) { return ip_f32_f32(vector, vector, dim); }

@@ -65,11 +65,6 @@ INLINE void fold_four(const __m256i v[4], int32_t out[4]) {
 
 /* ---- steps ---- */
 
-INLINE __m256i no_side(__m256i sum, __m256i q) {
-    (void)q;
-    return sum;
-}
-
 /* Adds the squares of 32 unsigned bytes. */
 INLINE __m256i add_squares(__m256i sum, __m256i bytes) {
     __m256i low = _mm256_unpacklo_epi8(bytes, zero()), high = _mm256_unpackhi_epi8(bytes, zero());
@@ -90,16 +85,6 @@ INLINE __m256i step_ip_u8(__m256i sum, __m256i q, __m256i r) {
     return add(sum, add(low, high));
 }
 
-/* Bytes above zeros are the values times 256: the products come 2^16 too large, but their sum of two fits 32 bits
- * only up to (2^15)^2 * 2 = 2^31. So the values are widened with their sign. */
-INLINE __m256i step_ip_i8(__m256i sum, __m256i q, __m256i r) {
-    __m256i low = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)),
-                                    _mm256_cvtepi8_epi16(_mm256_castsi256_si128(r)));
-    __m256i high = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(q, 1)),
-                                     _mm256_cvtepi8_epi16(_mm256_extracti128_si256(r, 1)));
-    return add(sum, add(low, high));
-}
-
 /* Bits are counted by a look-up of each half byte (Mula, Kurz, Lemire 2018, "Faster population counts using AVX2
  * instructions", section 3). */
 INLINE __m256i step_hamming(__m256i sum, __m256i q, __m256i r) {
@@ -116,35 +101,26 @@ INLINE __m256i step_hamming(__m256i sum, __m256i q, __m256i r) {
 
 #define KERNEL l2sq_u8_u8
 #define STEP   step_l2sq_u8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL l2sq_i8_i8
 #define STEP   step_l2sq_i8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL ip_u8_u8
 #define STEP   step_ip_u8
-#define SIDE   no_side
-#include "simd/free_shapes.h"
-
-#define KERNEL ip_i8_i8
-#define STEP   step_ip_i8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL hamming
 #define STEP   step_hamming
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
-static int32_t norm2_i8(const int8_t *vector, size_t dim) { return ip_i8_i8(vector, vector, dim); }
 static int32_t norm2_u8(const uint8_t *vector, size_t dim) { return ip_u8_u8(vector, vector, dim); }
 
 void kith_fill_avx2_int(kith_simd_table *table) {
-    KITH_FILL_INTS(table);
+    table->ints[KITH_OP_L2SQ][KITH_PAIR_I8_I8] = (kith_int_kernels)KITH_SHAPES(l2sq_i8_i8);
+    table->ints[KITH_OP_L2SQ][KITH_PAIR_U8_U8] = (kith_int_kernels)KITH_SHAPES(l2sq_u8_u8);
+    table->ints[KITH_OP_IP][KITH_PAIR_U8_U8] = (kith_int_kernels)KITH_SHAPES(ip_u8_u8);
     table->hamming = (kith_int_kernels)KITH_SHAPES(hamming);
-    table->norm2_i8 = norm2_i8;
     table->norm2_u8 = norm2_u8;
 }

@@ -8,7 +8,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 32, ONE_CHAINS = 4, FOUR_CHAINS = 2 };
+enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 2 };
 #define ELEMENT uint16_t
 #define RESULT  float
 #define VEC     __m512i
@@ -28,17 +28,12 @@ INLINE void fold_four(const __m512i v[4], float out[4]) {
     for (size_t r = 0; r < 4; r++) out[r] = fold_one(v[r]);
 }
 
-INLINE __m512i no_side(__m512i sum, __m512i q) {
-    (void)q;
-    return sum;
-}
 INLINE __m512i step_ip(__m512i sum, __m512i q, __m512i r) {
     return _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), (__m512bh)q, (__m512bh)r));
 }
 
 #define KERNEL ip_bf16_bf16
 #define STEP   step_ip
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 void kith_fill_avx512_bf16(kith_simd_table *table) {

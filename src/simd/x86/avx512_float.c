@@ -30,10 +30,22 @@ INLINE __m512 load_bf16(const bf16 *p) { return widen_bf16(_mm256_loadu_si256((c
 INLINE __m512 load_i8(const i8 *p) { return widen_i8(_mm_loadu_si128((const __m128i *)p)); }
 INLINE __m512 load_u8(const u8 *p) { return widen_u8(_mm_loadu_si128((const __m128i *)p)); }
 
-/* Lanes of the elements i..i+15 that lie before dim; fewer than 32 elements are left. */
-INLINE __mmask16 lanes_left(size_t i, size_t dim) {
-    return (__mmask16)_bzhi_u32(0xffff, i < dim ? (unsigned)(dim - i) : 0);
+/* Thirty-two bfloat16, the even elements and the odd ones: a word that holds two is either of them but for 16 bits. */
+INLINE __m512 load_split_bf16(const bf16 *p, size_t g) {
+    __m512i both = _mm512_loadu_si512(p);
+    return _mm512_castsi512_ps(g == 0 ? _mm512_slli_epi32(both, 16)
+                                      : _mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000u)));
 }
+INLINE void unsplit(__m512 sums[SUMS]) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    __m512 even = sums[0], odd = sums[1];
+    sums[0] = _mm512_permutex2var_ps(even, low, odd);
+    sums[1] = _mm512_permutex2var_ps(even, high, odd);
+}
+
+/* Lanes of the elements i..dim-1. */
+INLINE __mmask16 lanes_left(size_t i, size_t dim) { return (__mmask16)_bzhi_u32(0xffff, (unsigned)(dim - i)); }
 INLINE __m512 tail_f32(const f32 *p, size_t i, size_t dim) {
     return _mm512_maskz_loadu_ps(lanes_left(i, dim), p + i);
 }
@@ -145,11 +157,13 @@ INLINE void fold_four(const __m512 v[4], float out[4]) {
 #define OP    l2sq
 #define QUERY bf16
 #define ROW   bf16
+#define SPLIT
 #include "simd/float_shapes.h"
 
 #define OP    ip
 #define QUERY bf16
 #define ROW   bf16
+#define SPLIT
 #include "simd/float_shapes.h"
 
 static float norm2_f32(const float *vector, size_t dim) { return ip_f32_f32(vector, vector, dim); }

@@ -7,7 +7,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 32, ONE_CHAINS = 4, FOUR_CHAINS = 2 };
+enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 2 };
 #define ELEMENT uint16_t
 #define RESULT  float
 #define VEC     __m512h
@@ -29,10 +29,6 @@ INLINE void fold_four(const __m512h v[4], float out[4]) {
     for (size_t r = 0; r < 4; r++) out[r] = fold_one(v[r]);
 }
 
-INLINE __m512h no_side(__m512h sum, __m512h q) {
-    (void)q;
-    return sum;
-}
 INLINE __m512h step_l2sq(__m512h sum, __m512h q, __m512h r) {
     __m512h difference = _mm512_sub_ph(q, r);
     return _mm512_fmadd_ph(difference, difference, sum);
@@ -41,12 +37,10 @@ INLINE __m512h step_ip(__m512h sum, __m512h q, __m512h r) { return _mm512_fmadd_
 
 #define KERNEL l2sq_f16_f16
 #define STEP   step_l2sq
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL ip_f16_f16
 #define STEP   step_ip
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 void kith_fill_avx512_fp16(kith_simd_table *table) {

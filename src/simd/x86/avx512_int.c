@@ -39,11 +39,6 @@ INLINE void fold_four(const __m512i v[4], int32_t out[4]) {
 
 /* ---- steps ---- */
 
-INLINE __m512i no_side(__m512i sum, __m512i q) {
-    (void)q;
-    return sum;
-}
-
 /* Adds the squares of 64 unsigned bytes. */
 INLINE __m512i add_squares(__m512i sum, __m512i bytes) {
     __m512i low = _mm512_unpacklo_epi8(bytes, zero()), high = _mm512_unpackhi_epi8(bytes, zero());
@@ -87,27 +82,22 @@ INLINE __m512i step_hamming(__m512i sum, __m512i q, __m512i r) {
 
 #define KERNEL l2sq_u8_u8
 #define STEP   step_l2sq_u8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL l2sq_i8_i8
 #define STEP   step_l2sq_i8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL ip_u8_u8
 #define STEP   step_ip_u8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL ip_i8_i8
 #define STEP   step_ip_i8
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 #define KERNEL hamming
 #define STEP   step_hamming
-#define SIDE   no_side
 #include "simd/free_shapes.h"
 
 static int32_t norm2_i8(const int8_t *vector, size_t dim) { return ip_i8_i8(vector, vector, dim); }

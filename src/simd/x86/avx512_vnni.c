@@ -9,11 +9,12 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 64, ONE_CHAINS = 2, FOUR_CHAINS = 2, QUERY_LANES = 12, ROW_LANES = 32, GROUP = 4 };
-#define ELEMENT uint8_t
-#define RESULT  int32_t
-#define VEC     __m512i
-#define INLINE  static inline __attribute__((always_inline))
+enum { LANES = 64, ONE_CHAINS = 2, QUERY_LANES = 12, ROW_LANES = 32, GROUP = 4 };
+#define FOUR_CHAINS 1 /* with three sums a row there are chains enough */
+#define ELEMENT     uint8_t
+#define RESULT      int32_t
+#define VEC         __m512i
+#define INLINE      static inline __attribute__((always_inline))
 
 INLINE __m512i zero(void) { return _mm512_setzero_si512(); }
 INLINE __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
@@ -42,29 +43,47 @@ INLINE void fold_four(const __m512i v[4], int32_t out[4]) {
 
 /* ---- steps ---- */
 
-INLINE __m512i no_side(__m512i sum, __m512i q) {
-    (void)q;
-    return sum;
-}
 INLINE __m512i flip(__m512i bytes) { return _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)); }
 
-/* Adds the squares of 64 unsigned bytes. */
-INLINE __m512i add_squares(__m512i sum, __m512i bytes) {
-    __m512i even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), odd = _mm512_srli_epi16(bytes, 8);
-    return _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(sum, even, even), odd, odd);
+/* Squared L2 of one row: |q - r| fits a byte without its sign; it is squared in 16 bits, the two halves apart. */
+INLINE __m512i finish_squares(const __m512i parts[2]) { return add(parts[0], parts[1]); }
+INLINE void add_squares(__m512i parts[2], __m512i bytes) {
+    __m512i low = _mm512_unpacklo_epi8(bytes, zero()), high = _mm512_unpackhi_epi8(bytes, zero());
+    parts[0] = _mm512_dpwssd_epi32(parts[0], low, low);
+    parts[1] = _mm512_dpwssd_epi32(parts[1], high, high);
 }
-INLINE __m512i step_l2sq_u8(__m512i sum, __m512i q, __m512i r) {
-    return add_squares(sum, _mm512_sub_epi8(_mm512_max_epu8(q, r), _mm512_min_epu8(q, r)));
+INLINE void squares_u8(__m512i parts[2], __m512i q, __m512i r) {
+    add_squares(parts, _mm512_sub_epi8(_mm512_max_epu8(q, r), _mm512_min_epu8(q, r)));
 }
-INLINE __m512i step_l2sq_i8(__m512i sum, __m512i q, __m512i r) {
-    return add_squares(sum, _mm512_sub_epi8(_mm512_max_epi8(q, r), _mm512_min_epi8(q, r)));
+INLINE void squares_i8(__m512i parts[2], __m512i q, __m512i r) {
+    add_squares(parts, _mm512_sub_epi8(_mm512_max_epi8(q, r), _mm512_min_epi8(q, r)));
 }
+
+/* Squared L2 of four rows: r^2 - 2 q r, and q^2 on the side, takes a third less for each row. With unsigned q, r and
+ * the signed t = r - 128: r^2 - 2 q r = r t - 2 q t + 128 r - 256 q. For signed elements q and r here are the
+ * shifted ones, which are as far from each other. */
+INLINE void add_products(__m512i parts[3], __m512i q, __m512i r, __m512i t) {
+    parts[0] = _mm512_dpbusd_epi32(parts[0], r, t);
+    parts[1] = _mm512_dpbusd_epi32(parts[1], q, t);
+    parts[2] = _mm512_dpbusd_epi32(parts[2], r, _mm512_set1_epi8(1));
+}
+INLINE __m512i finish_products(const __m512i parts[3]) {
+    __m512i half = _mm512_sub_epi32(_mm512_slli_epi32(parts[2], 6), parts[1]);
+    return add(parts[0], add(half, half));
+}
+INLINE void products_u8(__m512i parts[3], __m512i q, __m512i r) { add_products(parts, q, r, flip(r)); }
+INLINE void products_i8(__m512i parts[3], __m512i q, __m512i r) { add_products(parts, flip(q), flip(r), r); }
+/* q^2 - 256 q = q (q - 128) - 128 q */
+INLINE __m512i side_products(__m512i sum, __m512i q, __m512i shifted) {
+    return add(sum, _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero(), q, shifted), q, _mm512_set1_epi8(-128)));
+}
+INLINE __m512i side_products_u8(__m512i sum, __m512i q) { return side_products(sum, q, flip(q)); }
+INLINE __m512i side_products_i8(__m512i sum, __m512i q) { return side_products(sum, flip(q), q); }
 
 /* q * (r - 128), and 128 * q on the side. */
 INLINE __m512i step_ip_u8(__m512i sum, __m512i q, __m512i r) { return _mm512_dpbusd_epi32(sum, q, flip(r)); }
 INLINE __m512i side_ip_u8(__m512i sum, __m512i q) {
-    __m512i sixty_four = _mm512_set1_epi8(64); /* 128 is no signed byte */
-    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, q, sixty_four), q, sixty_four);
+    return _mm512_sub_epi32(sum, _mm512_dpbusd_epi32(zero(), q, _mm512_set1_epi8(-128)));
 }
 /* (r + 128) * q, and -128 * q on the side. */
 INLINE __m512i step_ip_i8(__m512i sum, __m512i q, __m512i r) { return _mm512_dpbusd_epi32(sum, flip(r), q); }
@@ -74,19 +93,37 @@ INLINE __m512i side_ip_i8(__m512i sum, __m512i q) {
 
 /* ---- the shapes ---- */
 
-#define KERNEL l2sq_u8_u8
-#define STEP   step_l2sq_u8
-#define SIDE   no_side
+#define KERNEL     l2sq_u8_u8
+#define PARTS      2
+#define ACCUMULATE squares_u8
+#define FINISH     finish_squares
 #include "simd/free_shapes.h"
 
-#define KERNEL l2sq_i8_i8
-#define STEP   step_l2sq_i8
-#define SIDE   no_side
+#define KERNEL     l2sq_gathered_u8
+#define PARTS      3
+#define ACCUMULATE products_u8
+#define FINISH     finish_products
+#define SIDE       side_products_u8
 #include "simd/free_shapes.h"
 
-#define KERNEL ip_u8_u8
-#define STEP   step_ip_u8
-#define SIDE   side_ip_u8
+#define KERNEL     l2sq_i8_i8
+#define PARTS      2
+#define ACCUMULATE squares_i8
+#define FINISH     finish_squares
+#include "simd/free_shapes.h"
+
+#define KERNEL     l2sq_gathered_i8
+#define PARTS      3
+#define ACCUMULATE products_i8
+#define FINISH     finish_products
+#define SIDE       side_products_i8
+#include "simd/free_shapes.h"
+
+#undef FOUR_CHAINS
+#define FOUR_CHAINS 2
+#define KERNEL      ip_u8_u8
+#define STEP        step_ip_u8
+#define SIDE        side_ip_u8
 #include "simd/free_shapes.h"
 
 #define KERNEL ip_i8_i8
@@ -151,6 +188,9 @@ static void tile_i8(const uint32_t *queries, const uint32_t *rows, size_t words,
 
 void kith_fill_avx512_vnni(kith_simd_table *table) {
     KITH_FILL_INTS(table);
+    kith_int_kernels *l2sq = table->ints[KITH_OP_L2SQ];
+    l2sq[KITH_PAIR_U8_U8] = (kith_int_kernels){l2sq_u8_u8, l2sq_gathered_u8_four, l2sq_gathered_u8_block};
+    l2sq[KITH_PAIR_I8_I8] = (kith_int_kernels){l2sq_i8_i8, l2sq_gathered_i8_four, l2sq_gathered_i8_block};
     table->norm2_i8 = norm2_i8;
     table->norm2_u8 = norm2_u8;
     table->tile_i8 = (kith_tile_i8){QUERY_LANES, ROW_LANES, GROUP, tile_prepare_query, tile_prepare_row, tile_i8};
