@@ -5,6 +5,7 @@
  *
  * The including file defines, for its registers of LANES floats:
  *   VEC, LANES           the register type and its lanes; SUMS = 32 / LANES registers hold the partial sums of a row
+ *   AHEAD_BYTES          how far ahead of its rows `block` fetches memory
  *   ROWS_AT_ONCE         1, 2 or 4: rows whose sums fit into registers together with the query
  *   ZERO()               a register of zeros
  *   fold_registers(sums) the halving tree down to one register
@@ -33,9 +34,10 @@
 #define STEP JOIN(step_, OP)
 
 /* Sums of `row_count` rows, folded to a register each. row_count is a constant wherever this is called, so that all
- * partial sums stay in registers. */
+ * partial sums stay in registers. Where `ahead` is not 0, what lies that many bytes further on is fetched. */
 static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *query, const void *const *rows,
-                                                               const size_t row_count, size_t dim, VEC *folded) {
+                                                               const size_t row_count, size_t dim, size_t ahead,
+                                                               VEC *folded) {
     VEC sums[ROWS_AT_ONCE][SUMS];
 #pragma GCC unroll 4
     for (size_t r = 0; r < row_count; r++)
@@ -43,6 +45,12 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *quer
         for (size_t g = 0; g < SUMS; g++) sums[r][g] = ZERO();
     size_t i = 0;
     for (; i + SUMS * LANES <= dim; i += SUMS * LANES) {
+#pragma GCC unroll 4
+        for (size_t r = 0; r < row_count && ahead != 0; r++) { /* 32 elements: one cache line, or two of f32 */
+            const char *line = (const char *)((const ROW *)rows[r] + i) + ahead;
+            __builtin_prefetch(line);
+            if (sizeof(ROW) == sizeof(float)) __builtin_prefetch(line + 64);
+        }
 #pragma GCC unroll 8
         for (size_t g = 0; g < SUMS; g++) {
             VEC q = LOAD_AT(QUERY, query, i, g);
@@ -79,22 +87,29 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *quer
 static float KERNEL(const void *query, const void *row, size_t dim) {
     const void *const rows[1] = {row};
     VEC folded[1];
-    NAMED(_sums)(query, rows, 1, dim, folded);
+    NAMED(_sums)(query, rows, 1, dim, 0, folded);
     return fold_one(folded[0]);
 }
 
-static void NAMED(_four)(const void *query, const void *const rows[4], size_t dim, float out[4]) {
+static inline __attribute__((always_inline)) void NAMED(_rows)(const QUERY *query, const void *const rows[4],
+                                                               size_t dim, size_t ahead, float out[4]) {
     VEC folded[4];
-    for (size_t r = 0; r < 4; r += ROWS_AT_ONCE) NAMED(_sums)(query, rows + r, ROWS_AT_ONCE, dim, folded + r);
+    for (size_t r = 0; r < 4; r += ROWS_AT_ONCE)
+        NAMED(_sums)(query, rows + r, ROWS_AT_ONCE, dim, ahead, folded + r);
     fold_four(folded, out);
+}
+
+static void NAMED(_four)(const void *query, const void *const rows[4], size_t dim, float out[4]) {
+    NAMED(_rows)(query, rows, dim, 0, out);
 }
 
 static void NAMED(_block)(const void *query, const void *rows, size_t stride, size_t count, size_t dim,
                           float *out) {
     const char *at = rows;
+    size_t ahead = 4 * stride * (1 + AHEAD_BYTES / (4 * stride + 1)); /* the same place, some fours of rows on */
     for (; count >= 4; count -= 4, at += 4 * stride, out += 4) {
         const void *const next[4] = {at, at + stride, at + 2 * stride, at + 3 * stride};
-        NAMED(_four)(query, next, dim, out);
+        NAMED(_rows)(query, next, dim, ahead, out);
     }
     for (; count > 0; count--, at += stride) *out++ = KERNEL(query, at, dim);
 }

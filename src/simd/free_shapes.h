@@ -7,6 +7,7 @@
  *   ELEMENT, RESULT      the type of an element (uint8_t: a byte) and of a distance
  *   VEC, LANES           the register type and the elements in it
  *   ONE_CHAINS, FOUR_CHAINS   independent sums of each row in `one` and in `four`, 1 or 2, to hide the steps' latency
+ *   AHEAD_BYTES          how far ahead of its rows `block` fetches memory
  *   zero()               a register of zeros
  *   load(p)              LANES elements from p on
  *   load_tail(p, i, dim) what is left of the vector at p from element i on, less than LANES, in any place of the
@@ -39,10 +40,14 @@
 #define WITH_SIDE(sum) (sum)
 #endif
 
-/* row_count and chains are constants wherever this is called. */
+#define FETCH_AHEAD(row, i)                                                                                        \
+    if (ahead != 0) __builtin_prefetch((const char *)((const ELEMENT *)(row) + (i)) + ahead)
+
+/* row_count and chains are constants wherever this is called. Where `ahead` is not 0, what lies that many bytes
+ * further on is fetched. */
 static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *query, const void *const *rows,
                                                                const size_t row_count, const size_t chains,
-                                                               size_t dim, VEC *sums) {
+                                                               size_t dim, size_t ahead, VEC *sums) {
     VEC own[4][PARTS];
     START_SIDE();
     size_t i = 0;
@@ -62,6 +67,8 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *qu
             ADD_SIDE(next_q);
 #pragma GCC unroll 4
             for (size_t r = 0; r < row_count; r++) {
+                FETCH_AHEAD(rows[r], i);
+                FETCH_AHEAD(rows[r], i + LANES);
                 ACCUMULATE(own[r], q, load((const ELEMENT *)rows[r] + i));
                 ACCUMULATE(other[r], next_q, load((const ELEMENT *)rows[r] + i + LANES));
             }
@@ -75,7 +82,10 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *qu
         VEC q = load(query + i);
         ADD_SIDE(q);
 #pragma GCC unroll 4
-        for (size_t r = 0; r < row_count; r++) ACCUMULATE(own[r], q, load((const ELEMENT *)rows[r] + i));
+        for (size_t r = 0; r < row_count; r++) {
+            FETCH_AHEAD(rows[r], i);
+            ACCUMULATE(own[r], q, load((const ELEMENT *)rows[r] + i));
+        }
     }
     if (i < dim) {
         VEC q = load_tail(query, i, dim);
@@ -90,23 +100,29 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *qu
 __attribute__((unused)) static RESULT KERNEL(const void *query, const void *row, size_t dim) {
     const void *const rows[1] = {row};
     VEC sums[1];
-    NAMED(_sums)(query, rows, 1, ONE_CHAINS, dim, sums);
+    NAMED(_sums)(query, rows, 1, ONE_CHAINS, dim, 0, sums);
     return fold_one(sums[0]);
+}
+
+static inline __attribute__((always_inline)) void NAMED(_rows)(const ELEMENT *query, const void *const rows[4],
+                                                               size_t dim, size_t ahead, RESULT out[4]) {
+    VEC sums[4];
+    NAMED(_sums)(query, rows, 4, FOUR_CHAINS, dim, ahead, sums);
+    fold_four(sums, out);
 }
 
 __attribute__((unused)) static void NAMED(_four)(const void *query, const void *const rows[4], size_t dim,
                                                  RESULT out[4]) {
-    VEC sums[4];
-    NAMED(_sums)(query, rows, 4, FOUR_CHAINS, dim, sums);
-    fold_four(sums, out);
+    NAMED(_rows)(query, rows, dim, 0, out);
 }
 
 __attribute__((unused)) static void NAMED(_block)(const void *query, const void *rows, size_t stride, size_t count,
                                                   size_t dim, RESULT *out) {
     const char *at = rows;
+    size_t ahead = 4 * stride * (1 + AHEAD_BYTES / (4 * stride + 1)); /* the same place, some fours of rows on */
     for (; count >= 4; count -= 4, at += 4 * stride, out += 4) {
         const void *const next[4] = {at, at + stride, at + 2 * stride, at + 3 * stride};
-        NAMED(_four)(query, next, dim, out);
+        NAMED(_rows)(query, next, dim, ahead, out);
     }
     for (; count > 0; count--, at += stride) *out++ = KERNEL(query, at, dim);
 }
@@ -115,6 +131,7 @@ __attribute__((unused)) static void NAMED(_block)(const void *query, const void 
 #undef STEP
 #undef SIDE
 #undef START_SIDE
+#undef FETCH_AHEAD
 #undef ADD_SIDE
 #undef WITH_SIDE
 #undef PARTS

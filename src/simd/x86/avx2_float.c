@@ -7,7 +7,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 8, SUMS = 4 };
+enum { LANES = 8, SUMS = 4, AHEAD_BYTES = 4096 };
 typedef float f32;
 typedef uint16_t f16, bf16;
 typedef int8_t i8;

@@ -8,7 +8,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 1 };
+enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 1, AHEAD_BYTES = 4096 };
 #define ELEMENT uint8_t
 #define RESULT  int32_t
 #define VEC     __m256i

@@ -8,7 +8,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 16, ONE_CHAINS = 2, FOUR_CHAINS = 1 };
+enum { LANES = 16, ONE_CHAINS = 2, FOUR_CHAINS = 1, AHEAD_BYTES = 4096 };
 #define ELEMENT int8_t
 #define RESULT  int32_t
 #define VEC     __m256i

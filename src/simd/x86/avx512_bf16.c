@@ -8,7 +8,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 2 };
+enum { LANES = 32, ONE_CHAINS = 2, FOUR_CHAINS = 2, AHEAD_BYTES = 4096 };
 #define ELEMENT uint16_t
 #define RESULT  float
 #define VEC     __m512i

@@ -6,7 +6,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 16, SUMS = 2 };
+enum { LANES = 16, SUMS = 2, AHEAD_BYTES = 4096 };
 #define VEC          __m512
 #define ROWS_AT_ONCE 4
 #define ZERO()       _mm512_setzero_ps()

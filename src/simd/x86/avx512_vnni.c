@@ -9,7 +9,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 64, ONE_CHAINS = 2, QUERY_LANES = 12, ROW_LANES = 32, GROUP = 4 };
+enum { LANES = 64, ONE_CHAINS = 2, QUERY_LANES = 12, ROW_LANES = 32, GROUP = 4, AHEAD_BYTES = 4096 };
 #define FOUR_CHAINS 1 /* with three sums a row there are chains enough */
 #define ELEMENT     uint8_t
 #define RESULT      int32_t

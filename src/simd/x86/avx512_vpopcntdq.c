@@ -6,7 +6,7 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 64, ONE_CHAINS = 2, FOUR_CHAINS = 2 };
+enum { LANES = 64, ONE_CHAINS = 2, FOUR_CHAINS = 2, AHEAD_BYTES = 4096 };
 #define ELEMENT uint8_t
 #define RESULT  int32_t
 #define VEC     __m512i
