@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -187,6 +188,50 @@ Test(flat_file, bytes_do_not_depend_on_the_thread_count) {
         kith_index_free(index);
     }
     fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
+}
+
+/* Builds, saves and searches on the kernels of one instruction set; ends the process. */
+static void run_on(const char *isa, const char *index_path, const char *result_path) {
+    enum { K = 9, QUERIES = 40, ROWS = 700, WIDE = 45 };
+    static struct {
+        int64_t ids[5 * 3][QUERIES * K];
+        float distances[5 * 3][QUERIES * K];
+    } results;
+    bool good = setenv("KITH_ISA", isa, 1) == 0;
+    for (size_t t = 0; t < 5; t++)
+        for (size_t m = 0; m < 3; m++) {
+            fixture_vectors vectors = fixture_vectors_make(fixture_types[t], ROWS, WIDE, 75);
+            kith_view view = fixture_view(&vectors, 0, ROWS), queries = fixture_view(&vectors, 30, QUERIES);
+            kith_index *index = NULL;
+            good = good &&
+                   kith_index_create(fixture_spec(fixture_types[t]), WIDE, fixture_metrics[m], &index) == KITH_OK &&
+                   kith_index_add(index, &view, NULL, NULL) == KITH_OK &&
+                   kith_index_search(index, &queries, K, NULL, results.ids[t * 3 + m], results.distances[t * 3 + m],
+                                     NULL) == KITH_OK &&
+                   (t != 1 || m != 2 || kith_index_save(index, index_path) == KITH_OK);
+            kith_index_free(index);
+            fixture_vectors_free(&vectors);
+        }
+    faults_write_file(result_path, &results, sizeof results);
+    _exit(good ? 0 : 1);
+}
+
+Test(flat_file, bytes_and_results_do_not_depend_on_the_instruction_set) {
+    static const char *const isas[] = {"ref", "avx2", "avx512", "neon", "avx512-vnni"};
+    const char *folder = faults_folder();
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        const char *index_path = faults_path(folder, i == 0 ? "a.kith" : "b.kith");
+        const char *result_path = faults_path(folder, i == 0 ? "a" : "b");
+        pid_t child = fork();
+        cr_assert_geq(child, 0);
+        if (child == 0) run_on(isas[i], index_path, result_path);
+        int how = -1;
+        cr_assert_eq(waitpid(child, &how, 0), child);
+        cr_assert(WIFEXITED(how) && WEXITSTATUS(how) == 0, "%s ended with %d", isas[i], how);
+        cr_assert(same_files(faults_path(folder, "a.kith"), index_path), "%s writes another file", isas[i]);
+        cr_assert(same_files(faults_path(folder, "a"), result_path), "%s finds something else", isas[i]);
+    }
     faults_folder_remove(folder);
 }
 
