@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * index_fixture.h: for tests of indexes: vectors of any element type, a plain model of what an index should hold, and
- * the comparison of its searches with brute force over that model in double precision.
+ * index_fixture.h: for tests of indexes: vectors of any element type, a plain model of what an index should hold,
+ * and the comparison of its searches with brute force over that model in double precision.
  */
 #ifndef KITH_TESTS_INDEX_FIXTURE_H
 #define KITH_TESTS_INDEX_FIXTURE_H

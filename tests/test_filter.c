@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "faults.h"
 #include "index/filter.h"
 #include "index_fixture.h"
 
@@ -174,6 +175,13 @@ Test(filter, searches_return_allowed_ids_and_all_that_are_near) {
             fixture_model_remove(&model, id);
         }
         check_filters(index, &model, &queries);
+        const char *folder = faults_folder(), *path = faults_path(folder, "x.kith");
+        kith_index *mapped; /* which has no map of its ids */
+        cr_assert_eq(kith_index_save(index, path), KITH_OK);
+        cr_assert_eq(kith_index_map(path, &mapped), KITH_OK);
+        check_filters(mapped, &model, &queries);
+        kith_index_free(mapped);
+        faults_folder_remove(folder);
         kith_index_free(index);
         fixture_model_free(&model);
         fixture_vectors_free(&vectors);

@@ -4,7 +4,9 @@
  *
  * Threads: functions that take a `const kith_index *` may run at the same time from any number of threads, each
  * with a search context of its own (or none). Functions that take a `kith_index *` need the index to themselves.
- * A failed call leaves the index as it was; memory set aside for growth may stay. Outputs are set to NULL or 0 on entry.
+ * Errors: a failed call leaves the index as it was (memory set aside for growth may stay); outputs that are one
+ * pointer or one number are NULL or 0 then. A NULL where none is allowed is KITH_ERR_ARGUMENT, but the calls that
+ * only ask what an index is (kith_index_dim to kith_index_spec) need one.
  */
 #ifndef KITH_INDEX_H
 #define KITH_INDEX_H
@@ -27,7 +29,8 @@ KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric
                                        kith_index **out) KITH_CHECK_RESULT;
 /* Takes NULL. */
 KITH_API void kith_index_free(kith_index *index);
-/* A deep copy, independent of the original (and of the file, if that one was mapped). */
+/* A deep copy, independent of the original. That of a mapped index lies in memory and can be changed; what loading
+ * checks is checked first (KITH_ERR_FORMAT). */
 KITH_API kith_status kith_index_clone(const kith_index *index, kith_index **out) KITH_CHECK_RESULT;
 
 /* ---- What it is ---------------------------------------------------------------------------------------- */
@@ -51,16 +54,16 @@ KITH_API kith_status kith_index_memory(const kith_index *index, kith_memory_part
 
 /* ---- Filling ------------------------------------------------------------------------------------------- */
 
-/* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a structure
- * that needs no training (Flat), which then does nothing. KITH_ERR_EMPTY for a sample without rows. */
+/* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a
+ * structure that needs no training (Flat), which then does nothing. KITH_ERR_EMPTY for a sample without rows. */
 KITH_API kith_status kith_index_train(kith_index *index, const kith_view *sample,
                                       const kith_job *job) KITH_CHECK_RESULT;
 
 /* Adds vectors of any accepted element type; they are converted to the stored one: f32 to f16 or bf16 rounds to
  * nearest even (KITH_ERR_RANGE when the result would be infinite); to i8 and u8 only values that the type holds
  * exactly are taken (KITH_ERR_RANGE else). What is checked is the vector as it will be stored.
- * `ids`: count distinct ids in 0..KITH_ID_MAX, or NULL to number on from the largest id that the index has held since
- * it was made or reset (from 0).
+ * `ids`: count distinct ids in 0..KITH_ID_MAX, or NULL to number on from the largest id that the index has held
+ * since it was made or reset (from 0; KITH_ERR_OVERFLOW past KITH_ID_MAX).
  * Errors: KITH_ERR_EMPTY for a view without rows; KITH_ERR_EXISTS for an id that is there already or twice in the
  * call; KITH_ERR_NOT_FINITE, KITH_ERR_ZERO_VECTOR, KITH_ERR_RANGE name the first such row; KITH_ERR_READ_ONLY when
  * mapped; KITH_ERR_CANCELLED. All or nothing. */
@@ -70,21 +73,22 @@ KITH_API kith_status kith_index_add(kith_index *index, const kith_view *vectors,
  * NULL) says how many went. No ids at all is no error. All or nothing. */
 KITH_API kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count,
                                        size_t *removed) KITH_CHECK_RESULT;
-/* Replaces the vectors of `vectors->count` distinct ids that are there (KITH_ERR_NOT_FOUND else; KITH_ERR_ARGUMENT
- * for an id that stands twice). Vectors are converted and checked as in kith_index_add. All or nothing. */
+/* Replaces the vectors of `vectors->count` distinct ids that are there (KITH_ERR_NOT_FOUND else;
+ * KITH_ERR_ARGUMENT for an id that stands twice). Converted and checked as in kith_index_add. All or nothing. */
 KITH_API kith_status kith_index_update(kith_index *index, const kith_view *vectors,
                                        const int64_t *ids) KITH_CHECK_RESULT;
 /* Drops all vectors, keeps what was trained; ids are numbered from 0 again. */
 KITH_API kith_status kith_index_reset(kith_index *index) KITH_CHECK_RESULT;
-/* Writes the stored vectors of `count` ids, in any order, repeats allowed, as f32, count x dim. KITH_ERR_NOT_FOUND
- * names a missing id; nothing is written then. A mapped index whose ids do not rise from row to row (after removals)
- * has to scan all its ids for this. */
+/* Writes the stored vectors of `count` ids, in any order, repeats allowed, as f32, count x dim; under cosine, too,
+ * as they were given, not normalised. KITH_ERR_NOT_FOUND names a missing id; nothing is written then. A mapped
+ * index whose ids do not rise from row to row (after removals) has to scan all its ids for this. */
 KITH_API kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, size_t count,
                                             float *out) KITH_CHECK_RESULT;
 
 /* ---- Filters: which ids a search may return ------------------------------------------------------------ */
 
-/* Immutable; may serve any number of searches at once; has to outlive them. */
+/* Immutable; may serve any number of searches at once, of any index; has to outlive them. One that allows few ids
+ * makes a search cheaper, except a callback, whose answers nobody knows beforehand. */
 typedef struct kith_filter kith_filter;
 /* Ids i with bit (i % 64) of words[i / 64] set; ids at or past bit_count are not allowed. The words are copied. */
 KITH_API kith_status kith_filter_bitset(const uint64_t *words, size_t bit_count,
@@ -119,8 +123,8 @@ typedef struct kith_search_params {
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);
-/* Sets a parameter by its name to a whole number in decimal digits, as the command line's --set does. Every index has
- * "threads" and "max_distances"; kith_index_param lists them.
+/* Sets a parameter by its name to a whole number in decimal digits, as the command line's --set does. Every index
+ * has "threads" and "max_distances"; kith_index_param lists them.
  * KITH_ERR_NOT_FOUND lists the names that this index has; KITH_ERR_ARGUMENT gives the range. */
 KITH_API kith_status kith_search_params_set(kith_search_params *params, const kith_index *index, const char *name,
                                             const char *value) KITH_CHECK_RESULT;
@@ -135,11 +139,11 @@ KITH_API size_t kith_index_param_count(const kith_index *index);
 /* Parameter i, or NULL from kith_index_param_count on. */
 KITH_API const kith_search_param *kith_index_param(const kith_index *index, size_t i);
 
-/* The k nearest of each query, nearest first, ties by lower id. A query's result depends on the index, the query and
- * k alone: not on the other queries of the call, on threads, or on whether the index is mapped.
- *   queries    any accepted element type, of the index's dimension; they are never converted to the stored type: pairs
- *              u8 x u8 and i8 x i8 are computed exactly in integers, all others in f32 (exact too while every sum
- *              stays below 2^24, so that u8 values given as f32 then find the same)
+/* The k nearest of each query, nearest first, ties by lower id. A query's result depends on the index, the query
+ * and k alone: not on the other queries of the call, on threads, or on whether the index is mapped.
+ *   queries    any accepted element type, of the index's dimension. They are not converted to the stored type:
+ *              u8 x u8 and i8 x i8 are computed exactly in integers, all other pairs in f32 (exact too as long as
+ *              every sum stays below 2^24: u8 values given as f32 then find the same)
  *   k          1..kith_index_count(index)
  *   ids        queries->count x k; KITH_NO_ID pads
  *   distances  queries->count x k, or NULL; in the metric's own terms; padded with +infinity (l2) or -infinity
@@ -154,8 +158,8 @@ KITH_API kith_status kith_index_search(const kith_index *index, const kith_view 
                                        size_t *counts) KITH_CHECK_RESULT;
 
 /* All vectors within `radius` of each query: value <= radius for l2, value >= radius for ip and cosine; nearest
- * first, ties by lower id. The radius may be infinite, not NaN (KITH_ERR_ARGUMENT). Free *out with
- * kith_range_result_free. */
+ * first, ties by lower id. The radius may be infinite, not NaN (KITH_ERR_ARGUMENT). Other errors as in
+ * kith_index_search. Free *out with kith_range_result_free. */
 typedef struct kith_range_result {
     size_t query_count;
     size_t *limits;   /* query_count + 1: query i has results limits[i] .. limits[i + 1] - 1 */
@@ -169,14 +173,19 @@ KITH_API void kith_range_result_free(kith_range_result *result);
 
 /* ---- Files --------------------------------------------------------------------------------------------- */
 
-/* Writes the index to `path`, all or nothing: into a temporary file beside it, synced, then renamed. */
+/* Writes the index to `path`, all or nothing: into a temporary file beside it, synced, then renamed. An
+ * index made by the same calls gives the same bytes, at any thread count, on every machine. KITH_ERR_IO. */
 KITH_API kith_status kith_index_save(const kith_index *index, const char *path) KITH_CHECK_RESULT;
-/* Reads an index into memory; every checksum is verified. */
+/* Reads an index into memory. Every checksum is verified, and that the content is that of an index: vectors finite
+ * and in range, ids distinct. KITH_ERR_IO, KITH_ERR_FORMAT, KITH_ERR_CHECKSUM or KITH_ERR_VERSION name file,
+ * section and value. */
 KITH_API kith_status kith_index_load(const char *path, kith_index **out) KITH_CHECK_RESULT;
 /* Uses the file in place, read-only, in milliseconds whatever its size: header, section table and sizes are
- * checked; the checksums of large sections are not (kith_file_verify does that). */
+ * checked; the checksums of large sections and the content of vectors and ids are not (kith_file_verify does that).
+ * A file that lies there gives wrong results, never a crash. Changes are KITH_ERR_READ_ONLY. The file may be
+ * replaced or unlinked meanwhile, but not cut. */
 KITH_API kith_status kith_index_map(const char *path, kith_index **out) KITH_CHECK_RESULT;
-/* Reads the whole file and verifies every checksum and every cross-check that loading does. */
+/* Reads the whole file and checks all that loading checks, without a copy of the vectors in memory. */
 KITH_API kith_status kith_file_verify(const char *path) KITH_CHECK_RESULT;
 
 /* A section of an index file: docs/format.md says what each holds. */
@@ -187,8 +196,8 @@ typedef struct kith_file_section {
     int is_skippable; /* 1: a reader that does not know the tag passes over it */
     uint64_t offset, bytes;
 } kith_file_section;
-/* The table of an index file, in the order of the file. Writes up to `capacity` sections and the number that exist to
- * *count; sections may be NULL. Only the header and the table are read and checked. */
+/* The table of an index file, in the order of the file. Writes up to `capacity` sections and the number that exist
+ * to *count; sections may be NULL. Only the header and the table are read and checked. */
 KITH_API kith_status kith_file_sections(const char *path, kith_file_section *sections, size_t capacity,
                                         size_t *count) KITH_CHECK_RESULT;
 

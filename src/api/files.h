@@ -7,7 +7,8 @@
 
 #include "api/structures.h"
 
-/* The index in place, as kith_index_map gives it. Takes the file over: it is closed with the index, or at once when this fails. */
+/* The index in place, as kith_index_map gives it. Takes the file over: it is closed with the index, or at once
+ * when this fails. */
 kith_status kith_index_open_container(kith_container *file, kith_index **out);
 
 #endif

@@ -34,7 +34,8 @@ void kith_chunks_view(kith_chunks *chunks, size_t item_bytes, const void *items,
 void kith_chunks_free(kith_chunks *chunks);
 /* Makes room for items 0..count-1. What is there stays there; on failure nothing changes that can be seen. */
 kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count);
-/* Gives back the chunks that hold none of the items 0..count-1, but for `spare` of them. What is left can grow again. */
+/* Gives back the chunks that hold none of the items 0..count-1, but for `spare` of them. What is left can grow
+ * again. */
 void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare);
 uint64_t kith_chunks_bytes(const kith_chunks *chunks);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * flat_change.c: add, remove, update, reset. Each first sets aside all memory that it needs; from there on it cannot
- * fail, or gives the memory back.
+ * flat_change.c: add, remove, update, reset. Each first sets aside all memory that it needs; from there on it
+ * cannot fail, or gives the memory back.
  */
 #include <string.h>
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * flat_file.c: the sections of a Flat index, all of version 1. Numbers are little-endian; rows are packed and stand in
- * the index's order of rows, the same in every section.
+ * flat_file.c: the sections of a Flat index, all of version 1. Numbers are little-endian; rows are packed and
+ * stand in the index's order of rows, the same in every section.
  *
  *   FLATMETA  16 bytes: first_id u64; has_ids u32, 0 or 1; ids_rise u32, 0 or 1
  *   FLATVECS  count x dim elements of the stored type
  *   FLATNORM  under cosine only: count x f32, 1 / |row| as kith_exact_inverse_norm computes it
  *   FLATROWI  with has_ids only: count x i64, the rows' ids, distinct, from 0 up to below next_id
  *
- * Without has_ids row r has the id first_id + r, and ids_rise is 1. ids_rise says that each row's id is larger than the
- * one before.
+ * Without has_ids row r has the id first_id + r, and ids_rise is 1. ids_rise says that each row's id is larger
+ * than the one before.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * flat_search.c: Flat's searches: all rows in place, or, under a filter that leaves few, copies of those rows alone.
- * Exact search gives a pair the same bits either way.
+ * flat_search.c: Flat's searches: all rows in place, or, under a filter that leaves few, copies of those rows
+ * alone. Exact search gives a pair the same bits either way.
  */
 #include <string.h>
 

@@ -18,9 +18,9 @@ static inline const void *kith_view_row(const kith_view *view, size_t row) {
 kith_status kith_row_convert(const char *what, size_t number, const void *row, kith_dtype from, kith_dtype to,
                              size_t dim, void *out);
 
-/* Checks that every row of a view (kith_check_view, stride set) can be stored as `dtype`, and what would be stored, as
- * kith_check_vectors does. Allocates a row per thread when the type changes: KITH_ERR_BUDGET when that passes
- * memory_bytes_max (0: no limit). The first bad row is named. */
+/* Checks that every row of a view (kith_check_view, stride set) can be stored as `dtype`, and what would be
+ * stored, as kith_check_vectors does. Allocates a row per thread when the type changes: KITH_ERR_BUDGET when that
+ * passes memory_bytes_max (0: no limit). The first bad row is named. */
 kith_status kith_check_storable(const char *what, const kith_view *view, kith_dtype dtype, kith_metric metric,
                                 size_t threads, uint64_t memory_bytes_max);
 

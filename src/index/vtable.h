@@ -3,8 +3,8 @@
  * vtable.h: what a structure (flat, ivf, hnsw, a wrapper) has to do to be an index.
  *
  * The public calls in index.c, search.c and save.c check everything once: views, types, dimensions, finite
- * values, norms, id ranges, k, sizes. A structure sees good input only and holds no argument checks of its own; left
- * to it is what it alone knows: which ids it holds, and its memory. Every change is all or nothing.
+ * values, norms, id ranges, k, sizes. A structure sees good input only and holds no argument checks of its own;
+ * left to it is what it alone knows: which ids it holds, and its memory. Every change is all or nothing.
  */
 #ifndef KITH_INDEX_VTABLE_H
 #define KITH_INDEX_VTABLE_H
@@ -117,8 +117,8 @@ struct kith_index_vtable {
 
     /* Appends the structure's own sections. */
     kith_status (*save)(const kith_index *index, uint32_t instance, kith_container_writer *writer);
-    /* Checks of a mapped index what only reading every byte can tell: values, norms, ids. Messages name the section.
-     * Whatever a mapped index is to become part of memory passes it first: load and clone. */
+    /* Checks of a mapped index what only reading every byte can tell: values, norms, ids. Messages name the
+     * section. Whatever a mapped index is to become part of memory passes it first: load and clone. */
     kith_status (*verify)(const kith_index *index);
 };
 
