@@ -8,4 +8,14 @@
 
 #include "tool.h"
 
+extern const kith_tool_command kith_tool_cmd_bench_index;
+extern const kith_tool_command kith_tool_cmd_build;
+extern const kith_tool_command kith_tool_cmd_convert;
+extern const kith_tool_command kith_tool_cmd_eval;
+extern const kith_tool_command kith_tool_cmd_gt;
+extern const kith_tool_command kith_tool_cmd_info;
+extern const kith_tool_command kith_tool_cmd_search;
+extern const kith_tool_command kith_tool_cmd_sweep;
+extern const kith_tool_command kith_tool_cmd_verify;
+
 #endif

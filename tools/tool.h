@@ -143,6 +143,8 @@ bool kith_tool_rows_parse(const char *text, size_t *first, size_t *last);
 void kith_tool_signals_install(void);
 /* The exit code of the signal that came, 0 when none did. */
 int kith_tool_interrupted(void);
+/* Prints "interrupted" and returns the signal's exit code when one came. */
+int kith_tool_stop_if_interrupted(void);
 /* Draw progress bars? Only when stderr is a terminal, too. */
 void kith_tool_progress_enable(bool wanted);
 /* A kith_progress_fn: draws the bar, and cancels after a signal. `user` is not used. */
@@ -158,15 +160,32 @@ uint64_t kith_tool_memory_peak(void);
 
 /* ---- Files ---------------------------------------------------------------------------------------------- */
 
-/* Opens a vector file; options may be NULL. */
+/* Does the path name an HDF5 file, or a data set of one? */
+bool kith_tool_is_hdf5(const char *path);
+/* "x.hdf5:test" (or "x.ibin:distances") -> the file, to be freed, and the data set, NULL when none is named. */
+int kith_tool_path_split(const char *path, char **file, const char **dataset);
+/* Opens a vector file; options may be NULL. The path may name a data set. */
 int kith_tool_vectors_open(const char *path, const kith_vectors_options *options, kith_vectors **out);
 /* All rows as a view in a type that indexes take: the file's own where it is one, else f32 in memory of its own,
  * *owned, to be freed. */
 int kith_tool_vectors_view(kith_vectors *vectors, const char *path, kith_view *view, void **owned);
 /* Ids of a file, freed by the caller: .txt holds one a line; any vector file of integers will do as well. */
 int kith_tool_ids_read(const char *path, int64_t **ids, size_t *count);
+/* The type that a file of this name holds: the name's own (.fvecs: f32), else `source`. */
+int kith_tool_dtype_of_name(const char *path, kith_dtype source, kith_dtype *out);
 /* Writes count x dim packed values in one go; the format goes by the extension. */
 int kith_tool_vectors_write(const char *path, kith_dtype source, const void *data, size_t count, size_t dim);
+/* Writes a range search's hits: one column of ids and one of distances, the queries one after the other, and one
+ * count per query. Paths that are NULL are left out. */
+int kith_tool_range_write(const kith_range_result *range, const char *ids, const char *distances,
+                          const char *counts);
+/* Reads them back; `distances` are zero. Free *out with kith_tool_range_free. */
+int kith_tool_range_read(const char *ids, const char *counts, kith_range_result *out);
+void kith_tool_range_free(kith_range_result *range);
+/* Both files' dimensions have to be the same. */
+int kith_tool_dim_check(const kith_vectors *base, const char *base_path, size_t query_dim, const char *query_path);
+/* Writes text all or nothing: into a temporary file beside `path`, synced, then renamed. */
+int kith_tool_text_write(const char *path, const char *text, size_t bytes);
 /* 1 when the file begins as an index file of kith does. Errors (no such file) are KITH_EXIT_IO in *code. */
 int kith_tool_is_index(const char *path, int *code);
 

@@ -77,9 +77,12 @@ int kith_tool_no_memory(size_t count, size_t each) {
 }
 
 int kith_tool_flush(void) {
+    static bool is_reported;
     kith_tool_progress_clear();
     errno = 0;
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return kith_tool_error(KITH_EXIT_IO, "standard output: %s", errno != 0 ? strerror(errno) : "write failed");
-    return KITH_EXIT_OK;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return KITH_EXIT_OK;
+    const char *reason = errno != 0 ? strerror(errno) : "write failed";
+    if (!is_reported) (void)kith_tool_error(KITH_EXIT_IO, "standard output: %s", reason);
+    is_reported = true;
+    return KITH_EXIT_IO;
 }

@@ -38,6 +38,11 @@ void kith_tool_signals_install(void) {
 
 int kith_tool_interrupted(void) { return signal_number != 0 ? 128 + (int)signal_number : 0; }
 
+int kith_tool_stop_if_interrupted(void) {
+    int code = kith_tool_interrupted();
+    return code != 0 ? kith_tool_error(code, "interrupted") : KITH_EXIT_OK;
+}
+
 void kith_tool_progress_enable(bool wanted) {
     const char *terminal = getenv("TERM");
     bar.enabled = wanted && isatty(STDERR_FILENO) == 1 && (terminal == NULL || strcmp(terminal, "dumb") != 0);

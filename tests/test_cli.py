@@ -1,0 +1,658 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the command kith as a user does: every subcommand's normal use, every documented error with its exit code
+and its one line, outputs that cannot be written, and cancelling by signal.
+
+Usage: test_cli.py KITH [unittest arguments]
+"""
+import array
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import pty
+import random
+import resource
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+KITH = ""
+DIM = 16
+BASE_COUNT = 500
+QUERY_COUNT = 20
+USAGE, DATA, IO, MEMORY, CHECK = 2, 3, 4, 5, 1
+
+
+def write_vecs(path, rows, code):
+    """fvecs, bvecs, ivecs: code is that of struct."""
+    with open(path, "wb") as file:
+        for row in rows:
+            file.write(struct.pack("<i%d%s" % (len(row), code), len(row), *row))
+
+
+def read_vecs(path, code):
+    with open(path, "rb") as file:
+        data = file.read()
+    rows, at = [], 0
+    while at < len(data):
+        (dim,) = struct.unpack_from("<i", data, at)
+        rows.append(list(struct.unpack_from("<%d%s" % (dim, code), data, at + 4)))
+        at += 4 + struct.calcsize("<%d%s" % (dim, code))
+    return rows
+
+
+def write_npy(path, count, dim, descr, data):
+    shape = "(%d, %d)" % (count, dim)
+    header = "{'descr': '%s', 'fortran_order': False, 'shape': %s, }" % (descr, shape)
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    with open(path, "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
+def l2(a, b):
+    return math.fsum((x - y) * (x - y) for x, y in zip(a, b))
+
+
+def read_text(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def small_integers(count, dim, seed):
+    """Vectors of whole numbers: every distance is exact in any type, and ties occur."""
+    numbers = random.Random(seed)
+    return [[float(numbers.randrange(0, 8)) for _ in range(dim)] for _ in range(count)]
+
+
+class CliTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="kith-cli-")
+        cls.base = small_integers(BASE_COUNT, DIM, 1)
+        cls.query = small_integers(QUERY_COUNT, DIM, 2)
+        write_vecs(cls.at("base.fvecs"), cls.base, "f")
+        write_vecs(cls.at("query.fvecs"), cls.query, "f")
+        write_vecs(cls.at("base.bvecs"), [[int(x) for x in row] for row in cls.base], "B")
+        cls.truth = [
+            [i for _, i in sorted((l2(query, row), i) for i, row in enumerate(cls.base))] for query in cls.query
+        ]
+        cls.kith_ok("build", "--base", cls.at("base.fvecs"), "--out", cls.at("base.kith"))
+        cls.kith_ok(
+            "gt", "--base", cls.at("base.fvecs"), "--query", cls.at("query.fvecs"), "--k", "100",
+            "--out", cls.at("gt.ivecs"), "--distances", cls.at("gt.fvecs"),
+        )
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    @classmethod
+    def at(cls, name):
+        return os.path.join(cls.folder, name)
+
+    @classmethod
+    def kith(cls, *arguments, **options):
+        return subprocess.run([KITH, *arguments], capture_output=True, text=True, timeout=240, check=False, **options)
+
+    @classmethod
+    def kith_ok(cls, *arguments, **options):
+        done = cls.kith(*arguments, **options)
+        assert done.returncode == 0, "%s: exit %d: %s" % (arguments, done.returncode, done.stderr)
+        assert done.stderr == "", "%s: on stderr: %r" % (arguments, done.stderr)
+        return done.stdout
+
+    @classmethod
+    def kith_json(cls, *arguments):
+        return json.loads(cls.kith_ok(*arguments, "--json"))
+
+    def refused(self, code, parts, *arguments, **options):
+        """Ends with `code` and one line on stderr that holds all the parts; stdout stays empty."""
+        done = self.kith(*arguments, **options)
+        self.assertEqual(done.returncode, code, (arguments, done.stderr))
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.assertTrue(done.stderr.startswith("kith"), done.stderr)
+        for part in parts:
+            self.assertIn(part, done.stderr)
+        return done
+
+    def names(self):
+        return sorted(os.listdir(self.folder))
+
+
+class Dispatch(CliTest):
+    def test_version_and_help(self):
+        self.assertRegex(self.kith_ok("--version"), r"^kith \d+\.\d+\.\d+\n$")
+        overview = self.kith_ok("--help")
+        self.assertEqual(overview, self.kith_ok("help"))
+        for line in self.kith_ok("--complete").splitlines():
+            name = line.split("\t")[0]
+            self.assertIn("  %s " % name, overview)
+            page = self.kith_ok(*name.split(), "--help")
+            self.assertTrue(page.startswith("usage: kith %s " % name), page)
+            self.assertEqual(page, self.kith_ok("help", *name.split()))
+
+    def test_usage_errors(self):
+        self.assertEqual(self.kith().returncode, USAGE)
+        self.refused(USAGE, ["unknown command 'serch'", "did you mean search?"], "serch")
+        self.refused(USAGE, ["'bench' needs a second word", "bench index"], "bench")
+        self.refused(USAGE, ["unknown option --nothing"], "--nothing")
+        self.refused(USAGE, ["unknown option --ot", "did you mean --out?"], "build", "--ot", "x")
+        self.refused(USAGE, ["--base FILE is missing"], "build", "--out", "x")
+        self.refused(USAGE, ["--out needs a value"], "build", "--base", "x", "--out")
+        self.refused(USAGE, ["--out is given twice"], "build", "--out", "x", "--out", "y")
+        self.refused(USAGE, ["--json takes no value"], "build", "--json=yes")
+        self.refused(USAGE, ["unexpected argument 'z'"], "build", "--base", "x", "--out", "y", "z")
+        self.refused(USAGE, ["--out: empty value"], "build", "--base", "x", "--out", "")
+        self.refused(USAGE, ["missing argument: IN OUT"], "convert", "x")
+        self.refused(USAGE, ["exclude each other"], "sweep", "--json", "--csv", "--index", "x", "--query", "y",
+                     "--gt", "z")
+
+    def test_numbers_are_strict(self):
+        common = ("gt", "--base", "x", "--query", "y", "--out", "z")
+        for text in ["0", "-1", "+1", "1.5", "ten", " 1", "1 ", "1e3", "0x10", "18446744073709551616"]:
+            self.refused(USAGE, ["--k %s" % text, "at least 1"], *common, "--k", text)
+        for text in ["1025", "-1", "two"]:
+            self.refused(USAGE, ["--threads %s" % text, "0..1024"], *common, "--threads", text)
+        for text in ["2X", "G", "-1G", "1.5G", "1 G", "20000000T"]:
+            self.refused(USAGE, ["--memory %s" % text, "512M"], *common, "--memory", text)
+        for text in ["nan", "inf", "1e999", "1,5", "x"]:
+            self.refused(USAGE, ["--radius %s" % text], *common, "--radius", text)
+        self.refused(USAGE, ["--metric l3", "l2|ip|cosine"], *common, "--metric", "l3")
+
+    def test_full_output(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for arguments in [["--version"], ["--help"], ["info", self.at("base.fvecs")],
+                              ["info", "--json", self.at("base.fvecs")]]:
+                done = subprocess.run([KITH, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+                self.assertEqual(done.returncode, IO, arguments)
+                self.assertIn("standard output", done.stderr)
+                self.assertEqual(done.stderr.count("\n"), 1)
+
+
+class Build(CliTest):
+    def test_report_and_files(self):
+        out = self.at("report.kith")
+        report = self.kith_json("build", "--base", self.at("base.fvecs"), "--out", out, "--threads", "2")
+        self.assertEqual((report["spec"], report["count"], report["dim"]), ("Flat", BASE_COUNT, DIM))
+        self.assertEqual(report["file_bytes"], os.path.getsize(out))
+        self.assertGreaterEqual(report["memory_bytes"], BASE_COUNT * DIM * 4)
+        self.assertIn("build time", self.kith_ok("build", "--base", self.at("base.fvecs"), "--out", out))
+
+    def test_stored_type(self):
+        for arguments, spec in [
+            (["--base", self.at("base.bvecs")], "Flat,u8"),
+            (["--base", self.at("base.bvecs"), "--store", "f16"], "Flat,f16"),
+            (["--base", self.at("base.fvecs"), "--store", "bf16"], "Flat,bf16"),
+            (["--base", self.at("base.bvecs"), "--spec", "Flat,i8"], "Flat,i8"),
+        ]:
+            report = self.kith_json("build", *arguments, "--out", self.at("typed.kith"))
+            self.assertEqual(report["spec"], spec)
+        self.refused(USAGE, ["--store f16", "names what is stored"], "build", "--base", self.at("base.fvecs"),
+                     "--spec", "Flat,u8", "--store", "f16", "--out", self.at("no.kith"))
+
+    def test_type_that_no_index_stores(self):
+        numbers = array.array("d", [x for row in self.base for x in row])
+        write_npy(self.at("base64.npy"), BASE_COUNT, DIM, "<f8", numbers.tobytes())
+        report = self.kith_json("build", "--base", self.at("base64.npy"), "--out", self.at("f64.kith"))
+        self.assertEqual(report["spec"], "Flat")
+        found = self.kith_json("search", "--index", self.at("f64.kith"), "--query", self.at("query.fvecs"), "--k", "3")
+        self.assertEqual([row["id"] for row in found["results"]], [i for row in self.truth for i in row[:3]])
+
+    def test_ids(self):
+        with open(self.at("ids.txt"), "w", encoding="utf-8") as file:
+            file.writelines("%d\n" % (1000 + 2 * i) for i in range(BASE_COUNT))
+        self.kith_ok("build", "--base", self.at("base.fvecs"), "--ids", self.at("ids.txt"), "--out",
+                     self.at("ids.kith"))
+        found = self.kith_json("search", "--index", self.at("ids.kith"), "--query", self.at("query.fvecs"), "--k", "1")
+        self.assertEqual([row["id"] for row in found["results"]], [1000 + 2 * row[0] for row in self.truth])
+        write_vecs(self.at("few.ivecs"), [[1], [2]], "i")
+        self.refused(DATA, ["few.ivecs", "2 ids", "500 vectors"], "build", "--base", self.at("base.fvecs"), "--ids",
+                     self.at("few.ivecs"), "--out", self.at("no.kith"))
+        with open(self.at("bad.txt"), "w", encoding="utf-8") as file:
+            file.write("1\n2\nthree\n")
+        self.refused(DATA, ["bad.txt", "line 3", "three"], "build", "--base", self.at("base.fvecs"), "--ids",
+                     self.at("bad.txt"), "--out", self.at("no.kith"))
+        write_vecs(self.at("twice.ivecs"), [[7]] * BASE_COUNT, "i")
+        self.refused(DATA, ["7"], "build", "--base", self.at("base.fvecs"), "--ids", self.at("twice.ivecs"), "--out",
+                     self.at("no.kith"))
+        self.refused(DATA, ["ids are integers"], "build", "--base", self.at("base.fvecs"), "--ids",
+                     self.at("base.fvecs"), "--out", self.at("no.kith"))
+        self.assertNotIn("no.kith", self.names())
+
+    def test_bad_input(self):
+        out = ["--out", self.at("no.kith")]
+        self.refused(IO, ["absent.fvecs", "No such file"], "build", "--base", self.at("absent.fvecs"), *out)
+        self.refused(USAGE, ["Flatt"], "build", "--spec", "Flatt", "--base", self.at("base.fvecs"), *out)
+        rows = [list(row) for row in self.base]
+        rows[17][3] = math.nan
+        write_vecs(self.at("nan.fvecs"), rows, "f")
+        self.refused(DATA, ["nan.fvecs", "17"], "build", "--base", self.at("nan.fvecs"), *out)
+        rows[17] = [0.0] * DIM
+        write_vecs(self.at("zero.fvecs"), rows, "f")
+        self.refused(DATA, ["zero.fvecs", "17"], "build", "--metric", "cosine", "--base", self.at("zero.fvecs"), *out)
+        with open(self.at("base.fvecs"), "rb") as file:
+            whole = file.read()
+        with open(self.at("cut.fvecs"), "wb") as file:
+            file.write(whole[:-5])
+        self.refused(DATA, ["cut.fvecs"], "build", "--base", self.at("cut.fvecs"), *out)
+        with open(self.at("empty.fvecs"), "wb"):
+            pass
+        self.refused(DATA, ["empty.fvecs"], "build", "--base", self.at("empty.fvecs"), *out)
+        self.assertNotIn("no.kith", self.names())
+
+
+class Search(CliTest):
+    def search(self, *arguments):
+        return ("search", "--index", self.at("base.kith"), "--query", self.at("query.fvecs"), *arguments)
+
+    def test_equals_brute_force(self):
+        for extra in [[], ["--map"], ["--threads", "1"], ["--threads", "3"]]:
+            report = self.kith_json(*self.search("--k", "10", "--out", self.at("r.ivecs"), "--distances",
+                                                 self.at("r.fvecs"), *extra))
+            self.assertEqual(read_vecs(self.at("r.ivecs"), "i"), [row[:10] for row in self.truth])
+            for query, ids, values in zip(self.query, self.truth, read_vecs(self.at("r.fvecs"), "f")):
+                self.assertEqual(values, [l2(query, self.base[i]) for i in ids[:10]])
+            self.assertEqual((report["query_count"], report["k"], report["result_count"]), (QUERY_COUNT, 10, 200))
+
+    def test_printed(self):
+        table = self.kith_ok(*self.search("-k", "2"))
+        self.assertEqual(len(table.splitlines()), 1 + 2 * QUERY_COUNT)
+        rows = list(csv.DictReader(io.StringIO(self.kith_ok(*self.search("--k=2", "--csv")))))
+        self.assertEqual([int(row["id"]) for row in rows], [i for row in self.truth for i in row[:2]])
+        found = self.kith_json(*self.search("--k", "2"))["results"]
+        self.assertEqual([row["id"] for row in found], [i for row in self.truth for i in row[:2]])
+        self.assertEqual(found[0]["distance"], l2(self.query[0], self.base[found[0]["id"]]))
+
+    def test_formats_agree(self):
+        for name in ["r.ibin", "r.npy", "r2.ivecs"]:
+            self.kith_ok(*self.search("--k", "5", "--out", self.at(name)))
+            report = self.kith_json("eval", "--result", self.at(name), "--gt", self.at("gt.ivecs"), "--ranks", "1,5")
+            self.assertEqual([at["intersection"] for at in report["measures"]], [1.0, 1.0])
+
+    def test_filter_and_counts(self):
+        allowed = sorted(random.Random(3).sample(range(BASE_COUNT), 7))
+        write_vecs(self.at("allowed.ivecs"), [[i] for i in allowed], "i")
+        self.kith_ok(*self.search("--k", "10", "--filter", self.at("allowed.ivecs"), "--out", self.at("f.ivecs"),
+                                  "--counts", self.at("c.ivecs")))
+        self.assertEqual(read_vecs(self.at("c.ivecs"), "i"), [[7]] * QUERY_COUNT)
+        expected = [[i for i in row if i in allowed] + [-1] * 3 for row in self.truth]
+        self.assertEqual(read_vecs(self.at("f.ivecs"), "i"), expected)
+
+    def test_range(self):
+        radius = sorted(l2(self.query[0], row) for row in self.base)[25]
+        self.kith_ok(*self.search("--radius", "%g" % radius, "--out", self.at("rr.ivecs"), "--counts",
+                                  self.at("rc.ivecs"), "--distances", self.at("rd.fvecs")))
+        inside = [[i for i in ids if l2(query, self.base[i]) <= radius] for query, ids in zip(self.query, self.truth)]
+        self.assertEqual(read_vecs(self.at("rc.ivecs"), "i"), [[len(row)] for row in inside])
+        self.assertEqual(read_vecs(self.at("rr.ivecs"), "i"), [[i] for row in inside for i in row])
+        self.kith_ok("gt", "--base", self.at("base.fvecs"), "--query", self.at("query.fvecs"), "--radius",
+                     "%g" % radius, "--out", self.at("tr.ivecs"), "--counts", self.at("tc.ivecs"))
+        report = self.kith_json("eval", "--result", self.at("rr.ivecs"), "--result-counts", self.at("rc.ivecs"),
+                                "--gt", self.at("tr.ivecs"), "--gt-counts", self.at("tc.ivecs"), "--per-query",
+                                self.at("range.csv"))
+        self.assertEqual((report["precision_overall"], report["recall_overall"]), (1.0, 1.0))
+        lines = read_text(self.at("range.csv")).splitlines()
+        self.assertEqual(lines[1], "0,%d,%d,%d" % ((len(inside[0]),) * 3))
+        write_vecs(self.at("wrong.ivecs"), [[1]] * QUERY_COUNT, "i")
+        self.refused(DATA, ["wrong.ivecs", "add up to 20"], "eval", "--result", self.at("rr.ivecs"),
+                     "--result-counts", self.at("wrong.ivecs"), "--gt", self.at("tr.ivecs"), "--gt-counts",
+                     self.at("tc.ivecs"))
+
+    def test_set(self):
+        self.kith_ok(*self.search("--set", "max_distances=50,threads=1", "--k", "3"))
+        self.refused(USAGE, ["nprobes"], *self.search("--set", "nprobes=3"))
+        self.refused(USAGE, ["name=value"], *self.search("--set", "fast"))
+        self.refused(USAGE, ["threads"], *self.search("--set", "threads=-1"))
+
+    def test_errors(self):
+        self.refused(USAGE, ["--k 501", "500 vectors"], *self.search("--k", "501"))
+        write_vecs(self.at("wide.fvecs"), [[1.0] * 17], "f")
+        self.refused(DATA, ["wide.fvecs", "17", "16"], "search", "--index", self.at("base.kith"), "--query",
+                     self.at("wide.fvecs"))
+        self.refused(DATA, ["base.fvecs"], "search", "--index", self.at("base.fvecs"), "--query",
+                     self.at("query.fvecs"))
+        self.refused(IO, ["absent.kith"], "search", "--index", self.at("absent.kith"), "--query", "x")
+        self.refused(IO, ["absent.txt"], *self.search("--filter", self.at("absent.txt")))
+        write_vecs(self.at("inf.fvecs"), [self.query[0], [math.inf] * DIM], "f")
+        self.refused(DATA, ["inf.fvecs", "1"], "search", "--index", self.at("base.kith"), "--query",
+                     self.at("inf.fvecs"))
+
+
+class GroundTruth(CliTest):
+    def test_equals_brute_force(self):
+        self.assertEqual(read_vecs(self.at("gt.ivecs"), "i"), [row[:100] for row in self.truth])
+        values = read_vecs(self.at("gt.fvecs"), "f")
+        self.assertEqual(values[3], [l2(self.query[3], self.base[i]) for i in self.truth[3][:100]])
+
+    def test_memory_and_stream_change_nothing(self):
+        with open(self.at("gt.ivecs"), "rb") as file:
+            whole = file.read()
+        for extra in [["--stream"], ["--memory", "8M"], ["--memory", "8M", "--stream", "--threads", "1"]]:
+            report = self.kith_json("gt", "--base", self.at("base.fvecs"), "--query", self.at("query.fvecs"), "--k",
+                                    "100", "--out", self.at("gt2.ivecs"), *extra)
+            with open(self.at("gt2.ivecs"), "rb") as file:
+                self.assertEqual(file.read(), whole)
+            self.assertGreater(report["process_bytes_peak"], 0)
+            if "--memory" in extra:
+                self.assertLessEqual(report["scratch_bytes_peak"], 8 << 20)
+
+    def test_errors(self):
+        common = ["gt", "--base", self.at("base.fvecs"), "--out", self.at("no.ivecs"), "--query"]
+        query = self.at("query.fvecs")
+        self.refused(USAGE, ["--k 501", "500 vectors"], *common, query, "--k", "501")
+        self.refused(MEMORY, ["memory"], *common, query, "--memory", "1K")
+        self.refused(USAGE, ["--counts goes with --radius"], *common, query, "--counts", "x.ivecs")
+        write_vecs(self.at("narrow.fvecs"), [[1.0] * 15], "f")
+        self.refused(DATA, ["narrow.fvecs", "15", "16"], *common, self.at("narrow.fvecs"))
+        self.assertNotIn("no.ivecs", self.names())
+
+
+class Evaluate(CliTest):
+    def test_measures(self):
+        worse = [[-1] + row[:9] for row in self.truth]
+        write_vecs(self.at("worse.ivecs"), worse, "i")
+        report = self.kith_json("eval", "--result", self.at("worse.ivecs"), "--gt", self.at("gt.ivecs"),
+                                "--per-query", self.at("terms.csv"))
+        self.assertEqual([at["rank"] for at in report["measures"]], [1, 10])
+        self.assertEqual([at["intersection"] for at in report["measures"]], [0.0, 0.9])
+        self.assertEqual([at["recall_1"] for at in report["measures"]], [0.0, 1.0])
+        self.assertEqual(report["short_query_count"], QUERY_COUNT)
+        rows = list(csv.DictReader(io.StringIO(read_text(self.at("terms.csv")))))
+        self.assertEqual([(row["nearest_rank"], row["intersection_10"]) for row in rows], [("2", "9")] * QUERY_COUNT)
+
+    def test_at_least(self):
+        write_vecs(self.at("worse.ivecs"), [[-1] + row[:9] for row in self.truth], "i")
+        common = ["eval", "--result", self.at("worse.ivecs"), "--gt", self.at("gt.ivecs")]
+        self.kith_ok(*common, "--at-least", "0.9")
+        done = self.kith(*common, "--at-least", "0.95")
+        self.assertEqual(done.returncode, CHECK)
+        self.assertIn("intersection at 10 is 0.900000, below 0.95", done.stderr)
+        self.kith_ok(*common, "--at-least", "1", "--measure", "recall_1")
+
+    def test_distances(self):
+        common = ["eval", "--result", self.at("gt.ivecs"), "--gt", self.at("gt.ivecs"), "--metric", "l2"]
+        plain = self.kith_json(*common)["measures"]
+        self.assertIsNone(plain[0]["recall_distance"])
+        given = self.kith_json(*common, "--gt-distances", self.at("gt.fvecs"), "--result-distances",
+                               self.at("gt.fvecs"))["measures"]
+        computed = self.kith_json(*common, "--base", self.at("base.fvecs"), "--query", self.at("query.fvecs"))
+        self.assertEqual(given, computed["measures"])
+        self.assertEqual([at["recall_distance"] for at in given], [1.0] * len(given))
+
+    def test_errors(self):
+        write_vecs(self.at("short.ivecs"), [row[:10] for row in self.truth[:-1]], "i")
+        gt = ["--gt", self.at("gt.ivecs")]
+        self.refused(DATA, ["19", "20"], "eval", "--result", self.at("short.ivecs"), *gt)
+        self.refused(DATA, ["query.fvecs"], "eval", "--result", self.at("query.fvecs"), *gt)
+        self.refused(USAGE, ["--ranks 10,1"], "eval", "--result", self.at("gt.ivecs"), *gt, "--ranks", "10,1")
+        self.refused(USAGE, ["1000"], "eval", "--result", self.at("gt.ivecs"), *gt, "--ranks", "1000")
+        self.refused(USAGE, ["--base and --query"], "eval", "--result", "x", *gt, "--base", "y")
+        self.refused(USAGE, ["go together"], "eval", "--result", "x", *gt, "--gt-counts", "y")
+
+
+class Sweep(CliTest):
+    def test_points(self):
+        common = ["sweep", "--index", self.at("base.kith"), "--query", self.at("query.fvecs"), "--gt",
+                  self.at("gt.ivecs"), "--set", "max_distances=100,250,0", "--repeats", "1", "--threads", "2"]
+        report = self.kith_json(*common)
+        points = report["points"]
+        self.assertEqual([point["set"]["max_distances"] for point in points], ["100", "250", "0"])
+        for limit, point in zip([100, 250, BASE_COUNT], points):
+            kept = [sum(1 for i in row[:10] if i < limit) for row in self.truth]
+            self.assertAlmostEqual(point["recall"], sum(kept) / (10 * QUERY_COUNT), places=12)
+            self.assertGreater(point["qps_1"], 0)
+            self.assertGreater(point["latency_p99_seconds"], 0)
+        self.assertEqual(points[2]["recall"], 1.0)
+        rows = list(csv.DictReader(io.StringIO(self.kith_ok(*common, "--csv"))))
+        self.assertEqual([float(row["recall_at_10"]) for row in rows], [point["recall"] for point in points])
+        self.assertIn("recall@10", self.kith_ok(*common))
+
+    def test_bench_index(self):
+        common = ["bench", "index", "--base", self.at("base.fvecs"), "--query", self.at("query.fvecs"), "--k", "100",
+                  "--repeats", "1"]
+        report = self.kith_json(*common, "--spec", "Flat", "--spec", "Flat,f16")
+        self.assertEqual([point["spec"] for point in report["points"]], ["Flat", "Flat,f16"])
+        for point in report["points"]:
+            self.assertEqual([point["recall_at_%d" % k] for k in (1, 10, 100)], [1.0, 1.0, 1.0])
+            self.assertGreater(point["build_seconds"], 0)
+        table = self.kith_ok(*common, "--gt", self.at("gt.ivecs"))
+        for title in ["index", "recall@1 ", "recall@10 ", "recall@100", "QPS", "p50", "p99", "memory", "build time"]:
+            self.assertIn(title, table)
+
+    def test_errors(self):
+        common = ["sweep", "--index", self.at("base.kith"), "--query", self.at("query.fvecs"), "--gt",
+                  self.at("gt.ivecs")]
+        self.refused(USAGE, ["nprobe"], *common, "--set", "nprobe=1")
+        self.refused(USAGE, [], *common, "--set", "max_distances")
+        self.refused(USAGE, ["101"], *common, "--k", "101")
+
+
+class Convert(CliTest):
+    def test_there_and_back(self):
+        for name in ["x.fbin", "x.npy", "x.idx"]:
+            self.kith_ok("convert", self.at("base.fvecs"), self.at(name))
+            self.kith_ok("convert", self.at(name), self.at("back.fvecs"))
+            self.assertEqual(read_vecs(self.at("back.fvecs"), "f"), self.base, name)
+        for name in ["x.u8bin", "x.bvecs"]:
+            self.kith_ok("convert", self.at("base.fvecs"), self.at(name))
+            self.kith_ok("convert", self.at(name), self.at("back.bvecs"))
+            self.assertEqual(read_vecs(self.at("back.bvecs"), "B"), read_vecs(self.at("base.bvecs"), "B"))
+
+    def test_raw_rows_and_types(self):
+        data = bytes(range(240))
+        with open(self.at("x.raw"), "wb") as file:
+            file.write(data)
+        report = self.kith_json("convert", "--from", "raw", "--from-dtype", "u8", "--dim", "24", "--rows", "2:5",
+                                self.at("x.raw"), self.at("raw.fvecs"))
+        self.assertEqual((report["count"], report["dim"], report["dtype"]), (3, 24, "f32"))
+        self.assertEqual(read_vecs(self.at("raw.fvecs"), "f"), [[float(x) for x in range(24 * i, 24 * i + 24)]
+                                                                 for i in range(2, 5)])
+        self.kith_ok("convert", "--to", "raw", "--dtype", "u8", self.at("raw.fvecs"), self.at("y.raw"))
+        with open(self.at("y.raw"), "rb") as file:
+            self.assertEqual(file.read(), data[48:120])
+        with gzip.open(self.at("t-idx3-ubyte.gz"), "wb") as file:
+            file.write(struct.pack(">IIII", 0x803, 2, 3, 4) + bytes(range(24)))
+        self.kith_ok("convert", self.at("t-idx3-ubyte.gz"), self.at("t.bvecs"))
+        self.assertEqual(read_vecs(self.at("t.bvecs"), "B"), [list(range(12)), list(range(12, 24))])
+
+    def test_errors(self):
+        base = self.at("base.fvecs")
+        self.refused(USAGE, ["--from-dtype and --dim"], "convert", "--from", "raw", base, self.at("no.fvecs"))
+        self.refused(USAGE, ["--rows 5:2"], "convert", "--rows", "5:2", base, self.at("no.fvecs"))
+        self.refused(USAGE, ["--dtype u8", "fvecs"], "convert", "--to", "fvecs", "--dtype", "u8", base, self.at("no"))
+        write_vecs(self.at("half.fvecs"), [[0.5] * DIM], "f")
+        self.refused(DATA, ["0.5"], "convert", self.at("half.fvecs"), self.at("no.bvecs"))
+        done = self.kith("convert", base, self.at("no.unknown"))
+        self.assertIn(done.returncode, (USAGE, DATA))
+        self.assertIn("no.unknown", done.stderr)
+        self.assertFalse([name for name in self.names() if name.startswith("no")])
+
+
+class Info(CliTest):
+    def test_vectors(self):
+        rows = [list(row) for row in self.base] + [list(self.base[0]), [0.0] * DIM]
+        rows[5][2], rows[6][1] = math.nan, -math.inf
+        write_vecs(self.at("odd.fvecs"), rows, "f")
+        (report,) = self.kith_json("info", self.at("odd.fvecs"))
+        self.assertEqual((report["count"], report["dim"], report["dtype"]), (BASE_COUNT + 2, DIM, "f32"))
+        self.assertEqual((report["nan_count"], report["inf_count"], report["zero_row_count"]), (1, 1, 1))
+        self.assertEqual(report["duplicate_count"], 1)
+        self.assertEqual((report["min"], report["max"], report["norm_min"]), (0.0, 7.0, 0.0))
+        self.assertIn("duplicates", self.kith_ok("info", self.at("odd.fvecs")))
+        (fast,) = self.kith_json("info", "--fast", self.at("odd.fvecs"))
+        self.assertNotIn("min", fast)
+
+    def test_every_format(self):
+        """The files of tests/golden, one for each format and each thing that is refused."""
+        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "vectors")
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            done = self.kith("info", "--json", path)
+            if name.startswith("refused") or (done.returncode != 0 and name.endswith((".hdf5", ".gz"))):
+                self.assertEqual(done.returncode, DATA, done.stderr)
+                self.assertTrue(done.stderr.startswith("kith info: %s: " % path), done.stderr)
+            else:
+                self.assertEqual((done.returncode, done.stderr), (0, ""), name)
+                self.assertGreater(json.loads(done.stdout)[0]["dim"], 0)
+        path = os.path.join(folder, "a.hdf5")
+        if self.kith("info", path).returncode == 0:
+            self.assertEqual(self.kith_json("info", path + ":test")[0]["kind"], "vectors")
+            self.refused(USAGE, ["a.hdf5", "nothing"], "info", path + ":nothing")
+
+    def test_index(self):
+        first, second = self.kith_json("info", self.at("base.kith"), self.at("base.fvecs"))
+        self.assertEqual((first["kind"], first["spec"], first["count"]), ("index", "Flat", BASE_COUNT))
+        self.assertEqual(sum(row["bytes"] for row in first["memory_parts"]), first["memory_bytes"])
+        self.assertEqual([row["bytes"] for row in first["sections"] if row["tag"] == "FLATVECS"],
+                         [BASE_COUNT * DIM * 4])
+        self.assertIn("max_distances", [row["name"] for row in first["parameters"]])
+        table = self.kith_ok("info", self.at("base.kith"))
+        for part in ["FLATVECS", "memory by part", "max_distances"]:
+            self.assertIn(part, table)
+        self.assertEqual(second["kind"], "vectors")
+
+    def test_errors(self):
+        self.refused(IO, ["absent"], "info", self.at("absent"))
+        done = self.kith("info", self.at("absent"), self.at("base.fvecs"))
+        self.assertEqual(done.returncode, IO)
+        self.assertIn("base.fvecs", done.stdout)
+
+
+class Verify(CliTest):
+    def test_sound_and_damaged(self):
+        self.assertEqual([row["is_sound"] for row in self.kith_json("verify", self.at("base.kith"))], [True])
+        with open(self.at("base.kith"), "rb") as file:
+            whole = bytearray(file.read())
+        for at in [20, 50, len(whole) // 2, len(whole) - 1]:
+            damaged = bytearray(whole)
+            damaged[at] ^= 1
+            with open(self.at("damaged.kith"), "wb") as file:
+                file.write(damaged)
+            done = self.kith("verify", self.at("damaged.kith"))
+            self.assertEqual(done.returncode, CHECK, done.stderr)
+            self.assertIn("damaged.kith", done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+        self.refused_file(bytes(whole[:-1]))
+        self.refused_file(b"")
+        self.refused_file(b"text\n")
+        done = self.kith("verify", self.at("absent.kith"))
+        self.assertEqual(done.returncode, IO)
+
+    def refused_file(self, content):
+        with open(self.at("other.kith"), "wb") as file:
+            file.write(content)
+        self.assertEqual(self.kith("verify", self.at("other.kith")).returncode, CHECK)
+
+
+class Outputs(CliTest):
+    """Outputs that cannot be written: exit 4, one line, nothing left behind."""
+
+    def commands(self, name):
+        base, query = self.at("base.fvecs"), self.at("query.fvecs")
+        return [
+            ["build", "--base", base, "--out", name + ".kith"],
+            ["gt", "--base", base, "--query", query, "--k", "400", "--out", name + ".ivecs"],
+            ["search", "--index", self.at("base.kith"), "--query", query, "--k", "400", "--out", name + ".ivecs"],
+            ["convert", base, name + ".fvecs"],
+        ]
+
+    def test_no_such_folder(self):
+        for command in self.commands(self.at("absent/out")):
+            self.refused(IO, ["absent/out"], *command)
+        for command in self.commands("/dev/full/out"):
+            self.refused(IO, ["/dev/full/out"], *command)
+
+    @unittest.skipIf(os.geteuid() == 0, "root writes anywhere")
+    def test_read_only_folder(self):
+        folder = self.at("sealed")
+        os.mkdir(folder, 0o555)
+        for command in self.commands(os.path.join(folder, "out")):
+            self.refused(IO, [folder], *command)
+
+    def test_no_room(self):
+        """A limit on the size of files stands for a full disk."""
+
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+        before = self.names()
+        for command in self.commands(self.at("full")):
+            self.refused(IO, ["full"], *command, preexec_fn=limit)
+        self.refused(IO, ["full.csv"], "eval", "--result", self.at("gt.ivecs"), "--gt", self.at("gt.ivecs"),
+                     "--per-query", self.at("absent/full.csv"))
+        self.assertEqual(self.names(), before)
+
+    def test_old_file_stays(self):
+        with open(self.at("old.ivecs"), "wb") as file:
+            file.write(b"old")
+        write_vecs(self.at("wide.fvecs"), [[1.0] * 17], "f")
+        self.refused(DATA, [], "search", "--index", self.at("base.kith"), "--query", self.at("wide.fvecs"), "--out",
+                     self.at("old.ivecs"))
+        with open(self.at("old.ivecs"), "rb") as file:
+            self.assertEqual(file.read(), b"old")
+
+
+class Progress(CliTest):
+    """Bars are drawn where stderr is a terminal, and nowhere else."""
+
+    def on_terminal(self, *arguments):
+        ours, theirs = pty.openpty()
+        environment = dict(os.environ, TERM="xterm")
+        done = subprocess.run([KITH, *arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment, check=True)
+        drawn = b""
+        while select.select([ours], [], [], 0.3)[0]:  # what was written arrives in pieces
+            drawn += os.read(ours, 1 << 16)
+        os.close(ours)
+        os.close(theirs)
+        return drawn.decode(), done.stdout.decode()
+
+    def test_bars(self):
+        command = ["convert", self.at("base.fvecs"), self.at("bar.fbin")]
+        drawn, out = self.on_terminal(*command)
+        self.assertIn("convert", drawn)
+        self.assertIn("100%", drawn)
+        self.assertTrue(drawn.endswith("\r\x1b[K"), drawn)
+        self.assertEqual(self.on_terminal(*command, "--quiet"), ("", out))
+
+
+class Cancel(CliTest):
+    """A signal ends a long command soon, with its own exit code and without half-written files."""
+
+    def cancel(self, number, *arguments):
+        before = self.names()
+        with subprocess.Popen([KITH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(1.0)
+            self.assertIsNone(process.poll(), "ended before the signal: the work is too small for this machine")
+            start = time.monotonic()
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        self.assertLess(time.monotonic() - start, 30)
+        self.assertEqual(process.returncode, 128 + number)
+        self.assertEqual(errors, "kith %s: interrupted\n" % arguments[0])
+        self.assertEqual(self.names(), before)
+
+    def test_signals(self):
+        count, dim = 400000, 64
+        write_npy(self.at("large.npy"), count, dim, "|u1", random.Random(5).randbytes(count * dim))
+        large = self.at("large.npy")
+        common = ["gt", "--base", large, "--query", large, "--k", "5", "--out", self.at("never.ivecs")]
+        self.cancel(signal.SIGINT, *common)
+        self.cancel(signal.SIGTERM, *common)
+        self.kith_ok("build", "--base", large, "--out", self.at("large.kith"))
+        self.cancel(signal.SIGINT, "search", "--index", self.at("large.kith"), "--query", large, "--k", "5", "--out",
+                    self.at("never.ivecs"))
+
+
+if __name__ == "__main__":
+    KITH = os.path.abspath(sys.argv.pop(1))
+    unittest.main()

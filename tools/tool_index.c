@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tool_index.c: building, opening and searching an index, as more than one command does it.
+ */
+#include "tool_index.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPEC_BYTES_MAX = 256, BLOCK_BYTES = 64 << 20 };
+
+/* The type that an index stores a file's vectors in when nobody asked for one: the file's, where an index has it. */
+static kith_dtype store_auto(kith_dtype dtype) {
+    bool is_stored =
+        dtype == KITH_F16 || dtype == KITH_BF16 || dtype == KITH_I8 || dtype == KITH_U8 || dtype == KITH_F32;
+    return is_stored ? dtype : KITH_F32;
+}
+
+/* A spec of one word leaves the type open: --store, or the base file, decides it. */
+static int spec_complete(const kith_tool_build *build, kith_dtype base, char *out) {
+    bool is_open = strchr(build->spec, ',') == NULL, is_auto = strcmp(build->store, "auto") == 0;
+    if (!is_open && !is_auto)
+        return kith_tool_error(KITH_EXIT_USAGE, "--store %s: the spec '%s' names what is stored", build->store,
+                               build->spec);
+    const char *store = is_auto ? kith_dtype_name(store_auto(base)) : build->store;
+    bool is_named = is_open && strcmp(store, "f32") != 0;
+    int bytes = snprintf(out, SPEC_BYTES_MAX, "%s%s%s", build->spec, is_named ? "," : "", is_named ? store : "");
+    if (bytes < 0 || bytes >= SPEC_BYTES_MAX)
+        return kith_tool_error(KITH_EXIT_USAGE, "--spec: longer than %d characters", SPEC_BYTES_MAX - 1);
+    return KITH_EXIT_OK;
+}
+
+/* Vectors of a type that no index takes are converted to f32, block by block. */
+static int add_converted(kith_index *index, kith_vectors *base, const char *path, const int64_t *ids,
+                         const kith_job *job) {
+    size_t count = kith_vectors_count(base), dim = kith_vectors_dim(base);
+    size_t row_bytes = kith_dtype_row_bytes(KITH_F32, dim), block = BLOCK_BYTES / row_bytes;
+    int code = KITH_EXIT_OK;
+    float *rows = calloc(block, row_bytes); /* KITH_DIM_MAX floats fit many times */
+    if (rows == NULL) return kith_tool_no_memory(block, row_bytes);
+    for (size_t first = 0; first < count; first += block) {
+        size_t n = count - first < block ? count - first : block;
+        KITH_TOOL_GO(kith_tool_check(kith_vectors_read(base, first, n, KITH_F32, rows), path));
+        const kith_view view = {rows, KITH_F32, n, dim, 0};
+        KITH_TOOL_GO(kith_tool_check(kith_index_add(index, &view, ids != NULL ? ids + first : NULL, job), path));
+    }
+done:
+    free(rows);
+    return code;
+}
+
+static int fill(kith_index *index, const kith_tool_build *build, kith_vectors *base, const int64_t *ids,
+                kith_tool_build_times *times) {
+    kith_job job = kith_tool_job(build->threads);
+    job.seed = build->seed;
+    const char *path = build->base_path;
+    kith_dtype dtype = kith_vectors_dtype(base);
+    int code;
+    kith_view view;
+    double start = kith_tool_seconds();
+    if (!kith_index_is_trained(index)) {
+        void *owned = NULL;
+        code = kith_tool_vectors_view(base, path, &view, &owned);
+        if (code == KITH_EXIT_OK) code = kith_tool_check(kith_index_train(index, &view, &job), path);
+        free(owned);
+        if (code != KITH_EXIT_OK) return code;
+    }
+    times->train_seconds = kith_tool_seconds() - start;
+    start = kith_tool_seconds();
+    if (store_auto(dtype) == dtype) {
+        code = kith_tool_check(kith_vectors_rows(base, 0, kith_vectors_count(base), &view), path);
+        if (code == KITH_EXIT_OK) code = kith_tool_check(kith_index_add(index, &view, ids, &job), path);
+    } else {
+        code = add_converted(index, base, path, ids, &job);
+    }
+    times->add_seconds = kith_tool_seconds() - start;
+    return code;
+}
+
+int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
+                          kith_tool_build_times *times) {
+    char spec[SPEC_BYTES_MAX];
+    int64_t *ids = NULL;
+    size_t id_count = 0;
+    kith_metric metric;
+    kith_index *index = NULL;
+    int code;
+    *out = NULL;
+    KITH_TOOL_GO(kith_tool_check(kith_metric_parse(build->metric, &metric), NULL));
+    KITH_TOOL_GO(spec_complete(build, kith_vectors_dtype(base), spec));
+    KITH_TOOL_GO(kith_tool_check(kith_index_create(spec, kith_vectors_dim(base), metric, &index), NULL));
+    if (build->ids_path != NULL) {
+        KITH_TOOL_GO(kith_tool_ids_read(build->ids_path, &ids, &id_count));
+        if (id_count != kith_vectors_count(base)) {
+            code = kith_tool_error(KITH_EXIT_DATA, "%s: %zu ids for the %zu vectors of %s", build->ids_path,
+                                   id_count, kith_vectors_count(base), build->base_path);
+            goto done;
+        }
+    }
+    KITH_TOOL_GO(fill(index, build, base, ids, times));
+    *out = index;
+    index = NULL;
+done:
+    kith_index_free(index);
+    free(ids);
+    return code;
+}
+
+int kith_tool_index_open(const char *path, bool map, kith_index **out) {
+    return kith_tool_check(map ? kith_index_map(path, out) : kith_index_load(path, out), path);
+}
+
+enum { PARTS_MAX = 64 };
+
+int kith_tool_index_memory(const kith_index *index, uint64_t *bytes) {
+    kith_memory_part parts[PARTS_MAX];
+    size_t count = 0;
+    *bytes = 0;
+    int code = kith_tool_check(kith_index_memory(index, parts, PARTS_MAX, &count), NULL);
+    for (size_t i = 0; i < count && i < PARTS_MAX && code == KITH_EXIT_OK; i++) *bytes += parts[i].bytes;
+    return code;
+}
+
+int kith_tool_memory_parts(const kith_index *index, json_t **out) {
+    kith_memory_part parts[PARTS_MAX];
+    size_t count = 0;
+    *out = NULL;
+    int code = kith_tool_check(kith_index_memory(index, parts, PARTS_MAX, &count), NULL);
+    if (code != KITH_EXIT_OK) return code;
+    *out = kith_tool_array();
+    for (size_t i = 0; i < count && i < PARTS_MAX; i++) {
+        json_t *row = kith_tool_object();
+        kith_tool_put_text(row, "part", parts[i].name);
+        kith_tool_put_count(row, "bytes", parts[i].bytes);
+        kith_tool_append(*out, row);
+    }
+    return KITH_EXIT_OK;
+}
+
+/* One "name=value"; `text` is scratch that may be cut. */
+static int param_set(kith_search_params *params, const kith_index *index, char *text) {
+    char *equals = strchr(text, '=');
+    if (equals == NULL || equals == text)
+        return kith_tool_error(KITH_EXIT_USAGE, "--set %s: name=value is needed", text);
+    *equals = '\0';
+    return kith_tool_check(kith_search_params_set(params, index, text, equals + 1), "--set");
+}
+
+int kith_tool_params_set(kith_search_params *params, const kith_index *index, const kith_tool_list *list) {
+    for (size_t i = 0; i < list->count; i++) {
+        char text[512];
+        if (strlen(list->items[i]) >= sizeof text)
+            return kith_tool_error(KITH_EXIT_USAGE, "--set: longer than %zu characters", sizeof text - 1);
+        (void)snprintf(text, sizeof text, "%s", list->items[i]);
+        for (char *at = text, *next; at != NULL; at = next) {
+            next = strchr(at, ',');
+            if (next != NULL) *next++ = '\0';
+            int code = param_set(params, index, at);
+            if (code != KITH_EXIT_OK) return code;
+        }
+    }
+    return KITH_EXIT_OK;
+}
+
+int kith_tool_filter_open(const char *path, kith_filter **out) {
+    int64_t *ids = NULL;
+    size_t count = 0;
+    *out = NULL;
+    if (path == NULL) return KITH_EXIT_OK;
+    int code = kith_tool_ids_read(path, &ids, &count);
+    if (code == KITH_EXIT_OK) code = kith_tool_check(kith_filter_ids(ids, count, out), path);
+    free(ids);
+    return code;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tool_index.h: building, opening and searching an index, as more than one command does it.
+ */
+#ifndef KITH_TOOLS_TOOL_INDEX_H
+#define KITH_TOOLS_TOOL_INDEX_H
+
+#include "tool_report.h"
+
+typedef struct kith_tool_build {
+    const char *spec, *metric, *store; /* store: "auto" or a type */
+    const char *base_path;
+    const char *ids_path; /* may be NULL */
+    size_t threads, seed;
+} kith_tool_build;
+
+typedef struct kith_tool_build_times {
+    double train_seconds, add_seconds;
+} kith_tool_build_times;
+
+/* An index of all vectors of a file. Free *out with kith_index_free. */
+int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
+                          kith_tool_build_times *times);
+/* Loads an index, or maps it. */
+int kith_tool_index_open(const char *path, bool map, kith_index **out);
+/* Sum of all parts of kith_index_memory. */
+int kith_tool_index_memory(const kith_index *index, uint64_t *bytes);
+/* [{"part": name, "bytes": bytes}, ...] */
+int kith_tool_memory_parts(const kith_index *index, json_t **out);
+/* Sets the parameters of "name=value,name=value" items. */
+int kith_tool_params_set(kith_search_params *params, const kith_index *index, const kith_tool_list *list);
+/* NULL path: no filter, *out becomes NULL. */
+int kith_tool_filter_open(const char *path, kith_filter **out);
+
+#endif
