@@ -49,6 +49,10 @@ static kith_status parse_meta(const kith_container *file, const kith_section *se
     if (next_id > (uint64_t)KITH_ID_MAX + 1 || count > next_id)
         return kith_section_error(file, section, "%llu vectors with ids below %llu", (unsigned long long)count,
                                   (unsigned long long)next_id);
+    size_t rows;
+    if (__builtin_add_overflow(count, 0u, &rows))
+        return kith_section_error(file, section, "%llu vectors do not fit the address space",
+                                  (unsigned long long)count);
     const char *spec = (const char *)bytes + 32;
     size_t length = strnlen(spec, KITH_SPEC_BYTES_MAX);
     for (size_t i = 0; i < KITH_SPEC_BYTES_MAX; i++)
@@ -56,7 +60,7 @@ static kith_status parse_meta(const kith_container *file, const kith_section *se
             return kith_section_error(file, section, "byte %zu of the spec is %d", i, spec[i]);
     *meta = (kith_index_meta){
         .dim = dim,
-        .count = (size_t)count,
+        .count = rows,
         .metric = (kith_metric)metric,
         .dtype = (kith_dtype)dtype,
         .is_trained = trained != 0,
