@@ -490,6 +490,25 @@ Test(flat_file, lying_fields_are_named) {
     free(file.bytes);
 }
 
+Test(flat_file, sections_of_another_length_are_refused) {
+    image file = image_of(KITH_F32, KITH_COSINE, MIXED);
+    for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++)
+        for (int change = -1; change <= 1; change += 2) {
+            kith_index *index;
+            unsigned char *length = entry(&file, s) + 32, *at = file.bytes + get(entry(&file, s) + 24);
+            uint64_t before = get(length);
+            unsigned char last = at[before - 1];
+            put(length, before + (uint64_t)change);
+            if (change < 0) at[before - 1] = 0; /* padding has to be zero */
+            repair(&file);
+            cr_assert_eq(open_image(&file, true, &index), KITH_ERR_FORMAT, "section %zu %+d", s, change);
+            cr_assert_not_null(strstr(kith_error_message(), "bytes"), "'%s'", kith_error_message());
+            put(length, before);
+            at[before - 1] = last;
+        }
+    free(file.bytes);
+}
+
 /* ---- The system ----------------------------------------------------------------------------------------- */
 
 Test(flat_file, every_failing_allocation_and_call_leaves_the_old_file) {
