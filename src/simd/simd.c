@@ -39,10 +39,10 @@ static const level levels[] = {
      NULL,
      "avx2",
      KITH_CPU_AVX512,
-     {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch}},
+     {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch, kith_fill_avx512_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VNNI
-    {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, {kith_fill_avx512_vnni}},
+    {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, {kith_fill_avx512_vnni, kith_fill_avx512_vnni_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VPOPCNTDQ
     {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNTDQ, {kith_fill_avx512_vpopcntdq}},
