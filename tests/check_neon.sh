@@ -32,7 +32,8 @@ mkdir -p "$build/include"
 ln -sf "$header" "$build/include/"
 [ -e "$build/cross/build.ninja" ] || meson setup "$build/cross" "$source" --cross-file "$source/cross/aarch64-linux-gnu.txt" \
     -Dwerror=true "-Dc_args=-I$build/include"
-ninja -C "$build/cross"
+# The program pulls in the static library, and with it every file of libkith; by hand, everything is built.
+if [ ${#limit[@]} -gt 0 ]; then ninja -C "$build/cross" tests/check_kernels; else ninja -C "$build/cross"; fi
 
 # What passed before passes again: an emulated run takes a minute, and the program is the same as long as the kernels
 # and what they stand on are.
