@@ -860,6 +860,44 @@ Test(vectors, statistics_of_a_small_file) {
     faults_folder_remove(folder);
 }
 
+/* Long rows are measured in pieces: something strange in any place, each dimension around a piece. */
+Test(vectors, statistics_of_long_rows) {
+    enum { COUNT = 40 };
+    static const size_t dims[] = {63, 64, 65, 127, 128, 129, 200};
+    for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) {
+        size_t dim = dims[d];
+        _Alignas(64) float values[COUNT * 200];
+        double low = INFINITY, high = -INFINITY, norm_max = 0;
+        for (size_t i = 0; i < COUNT; i++) {
+            double sum = 0;
+            size_t strange = i * 7 % dim;
+            for (size_t j = 0; j < dim; j++) {
+                float value = i == 3 ? -0.0f : (float)(int)((i * dim + j) * 7919 % 2001) - 1000;
+                if (i % 8 == 5 && j == strange) value = i == 5 ? NAN : i == 13 ? -INFINITY : INFINITY;
+                values[i * dim + j] = value;
+                if (!isfinite(value)) continue;
+                if (value < low) low = value;
+                if (value > high) high = value;
+                sum += (double)value * (double)value;
+            }
+            if (i % 8 != 5 && sqrt(sum) > norm_max) norm_max = sqrt(sum);
+        }
+        kith_vectors_options options;
+        kith_vectors_options_init(&options);
+        options.format = KITH_FORMAT_RAW;
+        options.dtype = KITH_F32;
+        options.dim = dim;
+        kith_vectors *vectors;
+        cr_assert_eq(kith_vectors_open_memory("a.raw", values, COUNT * dim * 4, &options, &vectors), KITH_OK);
+        kith_vectors_stats stats = stats_of(vectors, 1);
+        cr_assert(stats.min == low && stats.max == high, "dim %zu: %g %g", dim, stats.min, stats.max);
+        cr_assert_eq(stats.norm_max, norm_max); /* sums of whole numbers are exact in any order */
+        cr_assert_eq(stats.norm_min, 0);
+        cr_assert(stats.nan_count == 1 && stats.inf_count == 4 && stats.zero_row_count == 1);
+        kith_vectors_close(vectors);
+    }
+}
+
 /* More than one span, duplicates within and across spans; the same bits however it is read. */
 Test(vectors, statistics_do_not_depend_on_threads) {
     enum { COUNT = 50000, BIG_DIM = 101 };

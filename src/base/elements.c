@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * All pairs go through double, which holds every type exactly but i64. So that nothing is rounded twice, steps before
+ * Pairs go through double, which holds every type exactly but i64. So that nothing is rounded twice, steps before
  * the last round to odd: the result is cut off and its last bit is set when anything was lost. Rounding that to
  * nearest afterwards is right when the step kept two more bits than the target has (Boldo and Melquiond, "When double
  * rounding is odd", IMACS 2005).
  */
 #include "base/elements.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -114,11 +115,15 @@ STORE_INTEGERS(uint32_t, 0.0, 0x1p32)
 STORE_INTEGERS(int64_t, -0x1p63, 0x1p63)
 
 static size_t store_f32(const double *in, size_t count, float *out) {
+    int bad = 0;
     for (size_t i = 0; i < count; i++) {
         out[i] = (float)in[i];
-        if (isinf(out[i]) && !isinf(in[i])) return i;
+        bad |= fabsf(out[i]) > FLT_MAX && fabs(in[i]) <= DBL_MAX;
     }
-    return count;
+    size_t good = count;
+    if (bad)
+        for (good = 0; !(fabsf(out[good]) > FLT_MAX && fabs(in[good]) <= DBL_MAX);) good++;
+    return good;
 }
 
 static size_t store_f16(const double *in, size_t count, uint16_t *out) {
@@ -153,6 +158,19 @@ static size_t store(const double *in, size_t count, kith_dtype to, void *out) {
     return 0;
 }
 
+/* What files are asked for most, without the way through double: one exact or once rounded step. */
+static bool convert_to_f32(kith_dtype from, const void *in, size_t count, float *out) {
+    switch (from) {
+        case KITH_F16: EACH(kith_f32_from_f16(((const uint16_t *)in)[i])); return true;
+        case KITH_BF16: EACH(kith_f32_from_bf16(((const uint16_t *)in)[i])); return true;
+        case KITH_I8: EACH((float)((const int8_t *)in)[i]); return true;
+        case KITH_U8: EACH((float)((const uint8_t *)in)[i]); return true;
+        case KITH_I32: EACH((float)((const int32_t *)in)[i]); return true;
+        case KITH_U32: EACH((float)((const uint32_t *)in)[i]); return true;
+        default: return false;
+    }
+}
+
 size_t kith_convert(kith_dtype from, const void *in, size_t count, kith_dtype to, void *out) {
     if (count == 0) return 0;
     if (from == to) {
@@ -163,6 +181,7 @@ size_t kith_convert(kith_dtype from, const void *in, size_t count, kith_dtype to
         for (size_t i = 0; i < count; i++) ((double *)out)[i] = (double)((const int64_t *)in)[i];
         return count;
     }
+    if (to == KITH_F32 && convert_to_f32(from, in, count, out)) return count;
     size_t in_bytes = kith_dtype_row_bytes(from, 1), out_bytes = kith_dtype_row_bytes(to, 1);
     for (size_t done = 0; done < count;) {
         double block[BLOCK];

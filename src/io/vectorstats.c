@@ -25,7 +25,8 @@ enum {
     SPAN_BYTES = 16 << 20,
     SPAN_ROWS_MAX = 1 << 18,
     GROUP_ROWS = 64,
-    PIECE = 256, /* elements that are converted at a time */
+    PIECE = 64, /* elements that are converted at a time: a multiple of LANES */
+    LANES = 8,
 };
 
 typedef struct group {
@@ -50,34 +51,68 @@ typedef struct pass {
 
 static const group nothing = {.min = INFINITY, .max = -INFINITY, .norm_min = INFINITY, .norm_max = -INFINITY};
 
-static void measure_row(const kith_view *span, const char *row, group *out) {
-    double values[PIECE], sum = 0, low = out->min, high = out->max;
-    bool finite = true, zero = true;
+/* What the elements of one row add up to. */
+typedef struct row_sums {
+    double min, max, square_sum;
+    bool finite, zero;
+} row_sums;
+
+/* Any elements, one by one. */
+static void measure_slowly(const double *values, size_t count, row_sums *row, group *out) {
+    for (size_t i = 0; i < count; i++) {
+        double value = values[i];
+        if (value != 0) row->zero = false;
+        if (isfinite(value)) {
+            if (value < row->min) row->min = value;
+            if (value > row->max) row->max = value;
+            row->square_sum += value * value;
+        } else {
+            row->finite = false;
+            if (isnan(value))
+                out->nan_count++;
+            else
+                out->inf_count++;
+        }
+    }
+}
+
+/* A full piece, in lanes that a compiler turns into SIMD; false, and nothing done, when an element is not finite. */
+static bool measure_fast(const double values[PIECE], row_sums *row) {
+    double low[LANES], high[LANES], sum[LANES] = {0}, strange[LANES] = {0};
+    for (size_t j = 0; j < LANES; j++) low[j] = high[j] = values[j];
+    for (size_t i = 0; i < PIECE; i += LANES)
+        for (size_t j = 0; j < LANES; j++) {
+            double value = values[i + j];
+            low[j] = value < low[j] ? value : low[j];
+            high[j] = value > high[j] ? value : high[j];
+            sum[j] += value * value;
+            strange[j] += value * 0.0; /* NaN once the value is not finite */
+        }
+    for (size_t j = 0; j < LANES; j++)
+        if (strange[j] != 0) return false;
+    for (size_t j = 0; j < LANES; j++) {
+        if (low[j] < row->min) row->min = low[j];
+        if (high[j] > row->max) row->max = high[j];
+        row->square_sum += sum[j];
+        if (low[j] != 0 || high[j] != 0) row->zero = false;
+    }
+    return true;
+}
+
+static void measure_row(const kith_view *span, const char *bytes, group *out) {
+    double values[PIECE];
+    row_sums row = {.min = out->min, .max = out->max, .finite = true, .zero = true};
     size_t element_bytes = kith_dtype_row_bytes(span->dtype, 1);
     for (size_t done = 0; done < span->dim; done += PIECE) {
         size_t count = kith_min_size(PIECE, span->dim - done);
-        kith_convert_to_f64(span->dtype, row + done * element_bytes, count, values);
-        for (size_t i = 0; i < count; i++) {
-            double value = values[i];
-            if (value != 0) zero = false;
-            if (isfinite(value)) {
-                if (value < low) low = value;
-                if (value > high) high = value;
-                sum += value * value;
-            } else {
-                finite = false;
-                if (isnan(value))
-                    out->nan_count++;
-                else
-                    out->inf_count++;
-            }
-        }
+        kith_convert_to_f64(span->dtype, bytes + done * element_bytes, count, values);
+        if (count < PIECE || !measure_fast(values, &row)) measure_slowly(values, count, &row, out);
     }
-    out->min = low;
-    out->max = high;
-    out->zero_row_count += zero;
-    if (!finite) return;
-    double norm = sqrt(sum);
+    out->min = row.min;
+    out->max = row.max;
+    out->zero_row_count += row.zero;
+    if (!row.finite) return;
+    double norm = sqrt(row.square_sum);
     if (norm < out->norm_min) out->norm_min = norm;
     if (norm > out->norm_max) out->norm_max = norm;
     out->norm_sum += norm;
