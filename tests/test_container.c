@@ -183,7 +183,7 @@ static void mend(unsigned char *content, size_t bytes) {
     memcpy(&table, content + 24, 8);
     memcpy(&count, content + 32, 8);
     if (table < bytes && count <= (bytes - table) / 48) {
-        uint64_t sum = XXH3_64bits(content + table, count * 48);
+        uint64_t sum = XXH3_64bits(content + table, (size_t)count * 48);
         memcpy(content + 40, &sum, 8);
     }
     uint64_t sum = XXH3_64bits(content, 56);
