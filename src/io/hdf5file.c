@@ -12,6 +12,7 @@
 
 #include <hdf5.h>
 #include <pthread.h>
+#include <string.h>
 
 struct kith_hdf5 {
     hid_t file, dataset, type;
@@ -21,6 +22,25 @@ struct kith_hdf5 {
 
 /* The library keeps global state and is not made for threads, unless built so. */
 static pthread_mutex_t hdf5_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* The program may use HDF5 too, and want to have its errors printed: only ours are not. */
+typedef struct turn {
+    H5E_auto2_t print;
+    void *data;
+} turn;
+
+static turn begin_turn(void) {
+    turn own = {NULL, NULL};
+    (void)pthread_mutex_lock(&hdf5_lock);
+    (void)H5Eget_auto2(H5E_DEFAULT, &own.print, &own.data);
+    (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    return own;
+}
+
+static void end_turn(turn own) {
+    (void)H5Eset_auto2(H5E_DEFAULT, own.print, own.data);
+    (void)pthread_mutex_unlock(&hdf5_lock);
+}
 
 enum { RATIO_MAX = 1100 }; /* bytes out of one stored byte, by deflate at its best */
 
@@ -97,7 +117,8 @@ static kith_status open_dataset(kith_hdf5 *file, const char *path, const char *n
     file->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file->file < 0) return kith_error(KITH_ERR_FORMAT, "%s: not an HDF5 file, or a damaged one", path);
     H5L_info_t link;
-    if (H5Lget_info(file->file, name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
+    bool in_root = strchr(name, '/') == NULL; /* no way there leads through a link */
+    if (!in_root || H5Lget_info(file->file, name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
         return kith_error(KITH_ERR_NOT_FOUND, "%s: no data set '%s'", path, name);
     file->dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
     if (file->dataset < 0) return kith_error(KITH_ERR_NOT_FOUND, "%s: '%s' is not a data set", path, name);
@@ -114,10 +135,9 @@ kith_status kith_hdf5_open(const char *path, const char *dataset, uint64_t file_
     kith_hdf5 *file;
     KITH_TRY(kith_alloc_zeroed(1, sizeof *file, &file));
     file->file = file->dataset = -1;
-    (void)pthread_mutex_lock(&hdf5_lock);
-    (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* it would print its errors */
+    turn own = begin_turn();
     kith_status status = open_dataset(file, path, dataset != NULL ? dataset : "train", file_bytes, layout);
-    (void)pthread_mutex_unlock(&hdf5_lock);
+    end_turn(own);
     if (status == KITH_OK)
         *out = file;
     else
@@ -128,7 +148,7 @@ kith_status kith_hdf5_open(const char *path, const char *dataset, uint64_t file_
 kith_status kith_hdf5_read(kith_hdf5 *file, size_t first, size_t count, void *out) {
     if (count == 0) return KITH_OK;
     hsize_t start[2] = {first, 0}, extent[2] = {count, file->dim};
-    (void)pthread_mutex_lock(&hdf5_lock);
+    turn own = begin_turn();
     hid_t space = H5Dget_space(file->dataset);
     hid_t block = H5Screate_simple(file->axis_count, extent, NULL);
     bool good = space >= 0 && block >= 0 &&
@@ -136,7 +156,7 @@ kith_status kith_hdf5_read(kith_hdf5 *file, size_t first, size_t count, void *ou
                 H5Dread(file->dataset, file->type, block, space, H5P_DEFAULT, out) >= 0;
     if (block >= 0) (void)H5Sclose(block);
     if (space >= 0) (void)H5Sclose(space);
-    (void)pthread_mutex_unlock(&hdf5_lock);
+    end_turn(own);
     return good ? KITH_OK
                 : kith_error(KITH_ERR_IO, "hdf5: rows %zu to %zu of the data set cannot be read", first,
                              first + count - 1);
@@ -144,10 +164,10 @@ kith_status kith_hdf5_read(kith_hdf5 *file, size_t first, size_t count, void *ou
 
 void kith_hdf5_close(kith_hdf5 *file) {
     if (file == NULL) return;
-    (void)pthread_mutex_lock(&hdf5_lock);
+    turn own = begin_turn();
     if (file->dataset >= 0) (void)H5Dclose(file->dataset);
     if (file->file >= 0) (void)H5Fclose(file->file);
-    (void)pthread_mutex_unlock(&hdf5_lock);
+    end_turn(own);
     kith_free(file);
 }
 
