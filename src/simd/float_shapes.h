@@ -11,7 +11,7 @@
  *   fold_registers(sums) the halving tree down to one register
  *   fold_one(v), fold_four(v, out)   the rest of it: of one row, and of four rows at once
  *   load_T(p)            LANES elements of type T (f32, f16, bf16, i8, u8) from p on, as floats
- *   tail_T(p, i, dim)    the same for the last elements of the vector at p, i..dim-1, fewer than LANES, then zeros
+ *   tail_T(p, i, dim)    the same for the last elements of the vector at p, i..dim-1, at most LANES, then zeros
  *   step_OP(sum, q, r)   the fused multiply-add of the operation (l2sq, ip)
  * and for each inclusion, undefined again at the end:
  *   SPLIT                optional, where both types are T: load_split_T(p, g) gives group g of the 32 elements from p
@@ -38,6 +38,12 @@
 static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *query, const void *const *rows,
                                                                const size_t row_count, size_t dim, size_t ahead,
                                                                VEC *folded) {
+    if (row_count == 1 && dim < LANES) { /* the straight way: here calls and branches cost more than the work */
+        VEC none = ZERO();
+        if (dim > 0) none = none + STEP(none, TAIL(QUERY)(query, 0, dim), TAIL(ROW)((const ROW *)rows[0], 0, dim));
+        folded[0] = none;
+        return;
+    }
     VEC sums[ROWS_AT_ONCE][SUMS];
 #pragma GCC unroll 4
     for (size_t r = 0; r < row_count; r++)

@@ -7,10 +7,11 @@
  *   ELEMENT, RESULT      the type of an element (uint8_t: a byte) and of a distance
  *   VEC, LANES           the register type and the elements in it
  *   ONE_CHAINS, FOUR_CHAINS   independent sums of each row in `one` and in `four`, 1 or 2, to hide the steps' latency
+ *   CHAINS_FROM          optional: the dimension from which on two chains are used, 2 * LANES or more
  *   AHEAD_BYTES          how far ahead of its rows `block` fetches memory
  *   zero()               a register of zeros
  *   load(p)              LANES elements from p on
- *   load_tail(p, i, dim) what is left of the vector at p from element i on, less than LANES, in any place of the
+ *   load_tail(p, i, dim) what is left of the vector at p from element i on, at most LANES, in any place of the
  *                        register but the same one for all operands; zeros elsewhere
  *   add(a, b)            the sum of two registers of sums
  *   fold_one(v), fold_four(v, out)   the total of one and of four registers of sums
@@ -25,6 +26,9 @@
 #define JOIN(a, b)   JOIN_(a, b)
 #define NAMED(shape) JOIN(KERNEL, shape)
 
+#ifndef CHAINS_FROM
+#define CHAINS_FROM (2 * LANES)
+#endif
 #ifndef PARTS
 #define PARTS                   1
 #define ACCUMULATE(parts, q, r) ((parts)[0] = STEP((parts)[0], q, r))
@@ -55,7 +59,18 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *qu
     for (size_t r = 0; r < row_count; r++)
 #pragma GCC unroll 4
         for (size_t p = 0; p < PARTS; p++) own[r][p] = zero();
-    if (chains == 2 && dim >= 8 * LANES) { /* shorter vectors gain nothing from a second sum */
+    if (row_count == 1 && dim < LANES) { /* the straight way: here calls and branches cost more than the work */
+        if (dim == 0) {
+            sums[0] = zero();
+            return;
+        }
+        VEC q = load_tail(query, 0, dim);
+        ADD_SIDE(q);
+        ACCUMULATE(own[0], q, load_tail((const ELEMENT *)rows[0], 0, dim));
+        sums[0] = WITH_SIDE(FINISH(own[0]));
+        return;
+    }
+    if (chains == 2 && dim >= CHAINS_FROM) {
         VEC other[4][PARTS];
 #pragma GCC unroll 4
         for (size_t r = 0; r < row_count; r++)
@@ -85,6 +100,10 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const ELEMENT *qu
         for (size_t r = 0; r < row_count; r++) {
             FETCH_AHEAD(rows[r], i);
             ACCUMULATE(own[r], q, load((const ELEMENT *)rows[r] + i));
+        }
+        if (chains == 2 && CHAINS_FROM == 2 * LANES) { /* less than another one is left */
+            i += LANES;
+            break;
         }
     }
     if (i < dim) {

@@ -47,7 +47,7 @@ INLINE __m256 load_u8(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
-/* ---- tails: elements i..dim-1 of p, fewer than eight, and zeros ---- */
+/* ---- tails: elements i..dim-1 of p, at most eight, and zeros ---- */
 
 INLINE __m256 tail_f32(const float *p, size_t i, size_t dim) {
     __m256i left = _mm256_set1_epi32((int)(dim - i));

@@ -9,8 +9,11 @@
 
 #include "simd/isa.h"
 
-enum { LANES = 64, ONE_CHAINS = 2, QUERY_LANES = 12, ROW_LANES = 32, GROUP = 4, AHEAD_BYTES = 4096 };
-#define FOUR_CHAINS 1 /* with three sums a row there are chains enough */
+enum { LANES = 64, QUERY_LANES = 12, ROW_LANES = 32, GROUP = 4, AHEAD_BYTES = 4096 };
+/* The sums of squared L2 consist of two or three parts: chains enough but for one long row. */
+#define ONE_CHAINS  2
+#define FOUR_CHAINS 1
+#define CHAINS_FROM 512
 #define ELEMENT     uint8_t
 #define RESULT      int32_t
 #define VEC         __m512i
@@ -120,6 +123,7 @@ INLINE __m512i side_ip_i8(__m512i sum, __m512i q) {
 #include "simd/free_shapes.h"
 
 #undef FOUR_CHAINS
+#undef CHAINS_FROM
 #define FOUR_CHAINS 2
 #define KERNEL      ip_u8_u8
 #define STEP        step_ip_u8
