@@ -91,17 +91,25 @@ def at_recall(points, wanted):
     return None
 
 
+def rate_in_round(points, threads, turn, wanted):
+    """QPS at a recall in one round, of the best of these points."""
+    return at_recall([(point["recall"], point["qps"][str(threads)][turn]) for point in points], wanted)
+
+
 def table_run(content):
-    rows = []
+    rows, rounds = [], len(content["points"][0]["qps"][str(content["threads"][0])])
+    own = [point for point in content["points"] if point["engine"].startswith("kith")]
     for threads in content["threads"]:
         for engine in dict.fromkeys(point["engine"] for point in content["points"]):
             points = [point for point in content["points"] if point["engine"] == engine]
             pairs = [(point["recall"], point["qps_median"][str(threads)]) for point in points]
             spread = max((max(rates) - min(rates)) / statistics.median(rates) for rates in (point["qps"][str(threads)] for point in points))
+            pairs_of_rounds = [(rate_in_round(own, threads, turn, 0.95), rate_in_round(points, threads, turn, 0.95)) for turn in range(rounds)]
+            ratio = median_of([mine / theirs for mine, theirs in pairs_of_rounds if mine and theirs])
             rows.append([engine, points[0]["version"], str(threads)] + [number(at_recall(pairs, wanted), 0) for wanted in RECALLS] +
-                        [f"{max(recall for recall, _ in pairs):.4f}", number(100 * spread, 0) + "%",
+                        [number(ratio, 2), f"{max(recall for recall, _ in pairs):.4f}", number(100 * spread, 0) + "%",
                          number(points[0]["build_seconds"]), number(points[0]["memory_bytes"] / 2**20, 0)])
-    head = ["engine", "version", "threads"] + [f"QPS at {wanted}" for wanted in RECALLS] + ["most recall", "spread", "build s", "MiB"]
+    head = ["engine", "version", "threads"] + [f"QPS at {wanted}" for wanted in RECALLS] + ["best kith / this, at 0.95", "most recall", "spread", "build s", "MiB"]
     first = content["points"][0]
     about = f"{content['data']}, {first['rows']} x {first['dim']}, {content['metric']}, recall@{content['k']}; {machine_line(content['machine'])}"
     return about + "\n\n" + markdown(head, rows)
