@@ -327,6 +327,44 @@ class Search(CliTest):
                      self.at("inf.fvecs"))
 
 
+class Kmeans(CliTest):
+    def test_each_vector_is_assigned_to_its_nearest(self):
+        report = self.kith_json("kmeans", "--base", self.at("base.bvecs"), "--k", "9", "--out", self.at("c.fvecs"),
+                                "--assign", self.at("a.ivecs"), "--seeding", "k-means++", "--runs", "2")
+        centroids, assigned = read_vecs(self.at("c.fvecs"), "f"), read_vecs(self.at("a.ivecs"), "i")
+        self.assertEqual((len(centroids), len(assigned)), (9, BASE_COUNT))
+        objective = 0.0
+        for row, (own,) in zip(self.base, assigned):
+            distances = [l2(row, centroid) for centroid in centroids]
+            self.assertLessEqual(distances[own], min(distances) * 1.0001)
+            objective += min(distances)
+        self.assertLessEqual(abs(report["objective"] - objective), 1e-4 * objective)
+
+    def test_continues_from_given_centroids_at_any_thread_count(self):
+        self.kith_ok("kmeans", "--base", self.at("base.fvecs"), "--k", "5", "--iterations", "2", "--out",
+                     self.at("first.npy"))
+        for threads in "1", "2":
+            self.kith_ok("kmeans", "--base", self.at("base.fvecs"), "--k", "5", "--initial", self.at("first.npy"),
+                         "--threads", threads, "--out", self.at("next%s.npy" % threads))
+        with open(self.at("next1.npy"), "rb") as one, open(self.at("next2.npy"), "rb") as two:
+            self.assertEqual(one.read(), two.read())
+
+    def test_errors(self):
+        common = ["kmeans", "--base", self.at("base.fvecs"), "--out", self.at("no.npy")]
+        self.refused(USAGE, ["--k"], *common)
+        self.refused(USAGE, ["501", "500"], *common, "--k", "501")
+        self.refused(USAGE, ["seeding"], *common, "--k", "5", "--seeding", "best")
+        self.refused(USAGE, ["balance"], *common, "--k", "5", "--balance", "0.5")
+        self.refused(DATA, ["first", "4"], *common, "--k", "4", "--initial", self.at_first(3))
+        self.refused(IO, ["absent.fvecs"], "kmeans", "--base", self.at("absent.fvecs"), "--k", "5")
+        self.refused(MEMORY, ["budget"], *common, "--k", "5", "--memory", "1K")
+        self.assertFalse(os.path.exists(self.at("no.npy")))
+
+    def at_first(self, count):
+        write_vecs(self.at("first.fvecs"), self.base[:count], "f")
+        return self.at("first.fvecs")
+
+
 class GroundTruth(CliTest):
     def test_equals_brute_force(self):
         self.assertEqual(read_vecs(self.at("gt.ivecs"), "i"), [row[:100] for row in self.truth])

@@ -6,6 +6,7 @@
   compare.py prepare DIR                  ground truth for a folder that has base.* and query.* alone
   compare.py verify DIR...                kith's exact search against the folder's own gt.*
   compare.py exact DIR... --out F.json    batch and single-query exact search: kith, OpenBLAS's sgemm, FAISS
+  compare.py kmeans DIR... --out F.json   k-means: kith and faiss.Kmeans from the same initial rows
   compare.py run DIR --out F.json         operating points: recall and QPS of kith and of the peers
   compare.py table F.json...              the tables as Markdown
   compare.py plot F.json... --out F.svg   the figure (matplotlib)
@@ -24,6 +25,7 @@ import tempfile
 import time
 
 import compare_data
+import compare_kmeans
 import compare_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -227,6 +229,20 @@ def exact_round(args, programs, folder, meta, faiss, path):
     return {"isa": measured["isa"], "openblas": measured["openblas"], "kith": measured["results"], "faiss": peers}
 
 
+def kmeans(args, programs):
+    results = []
+    for folder in args.folders:
+        with tempfile.TemporaryDirectory() as scratch:
+            for count in args.centroids:
+                paths = compare_kmeans.prepare(folder, count, args.rows, scratch)
+                for threads in args.threads:
+                    rounds = [{"kith": compare_kmeans.run_kith(programs, paths, count, args.iterations, threads),
+                               "faiss": compare_kmeans.run_faiss(paths, args.iterations, threads)} for _ in range(args.rounds)]
+                    results.append({"data": compare_data.read_meta(folder)["name"], "k": count, "threads": threads,
+                                    "iterations": args.iterations, "rounds": rounds})
+                    write(args, {"kind": "kmeans", "machine": describe_machine(), "results": results})
+
+
 def run(args, programs):
     names = (list(KITH_SPECS) + ["faiss-flat"]) if args.peers == "" else args.peers.split(",")
     with tempfile.TemporaryDirectory() as scratch:
@@ -275,7 +291,7 @@ def write(args, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["prepare", "verify", "exact", "run", "table", "plot"])
+    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "table", "plot"])
     parser.add_argument("folders", nargs="+", metavar="DIR or FILE")
     parser.add_argument("--build", default="build", help="the build folder of kith")
     parser.add_argument("--out", default="", help="where the result goes")
@@ -286,6 +302,9 @@ def main():
     parser.add_argument("--singles", type=int, default=20, help="exact: queries handed over one by one in a round")
     parser.add_argument("--types", default="f32,f16,u8", help="exact: stored types")
     parser.add_argument("--peers", default="", help="run: engines, of " + ", ".join(KITH_SPECS) + " and compare_peers.py; exact: none")
+    parser.add_argument("--centroids", type=lambda text: [int(word) for word in text.split(",")], default=[1024, 4096], help="kmeans: k")
+    parser.add_argument("--iterations", type=int, default=10, help="kmeans: rounds")
+    parser.add_argument("--rows", type=int, default=262144, help="kmeans: train on a sample of so many rows")
     args = parser.parse_args()
     args.threads = sorted(set(args.threads))
     if args.command in ("table", "plot"):
@@ -296,7 +315,7 @@ def main():
         if args.command == "plot":
             return compare_report.plot(contents, args.out or "compare.svg")
         return print("\n\n".join(compare_report.table(content) for content in contents))
-    return {"prepare": prepare, "verify": verify, "exact": exact, "run": run}[args.command](args, Programs(args.build))
+    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run}[args.command](args, Programs(args.build))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def number(value, digits=1):
 
 
 def table(content):
-    return table_exact(content) if content["kind"] == "exact" else table_run(content)
+    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run}[content["kind"]](content)
 
 
 # ---- Exact search ----------------------------------------------------------------------------------------------------
@@ -66,6 +66,24 @@ def table_exact(content):
             "one query GB/s", "stream GB/s", "query / stream"]
     first = content["results"][0]
     about = f"{machine_line(content['machine'], first['rounds'][0]['isa'])}; {first['faiss']}; OpenBLAS kernels: {first['rounds'][0]['openblas']}; k = {first['k']}, medians of {len(first['rounds'])} rounds"
+    return about + "\n\n" + markdown(head, rows)
+
+
+# ---- k-means ---------------------------------------------------------------------------------------------------------
+
+
+def table_kmeans(content):
+    rows = []
+    for result in content["results"]:
+        kith, faiss = ([one[name] for one in result["rounds"]] for name in ("kith", "faiss"))
+        ratios = [b["seconds"] / a["seconds"] for a, b in zip(kith, faiss)]
+        rows.append([result["data"], f"{kith[0]['rows']} x {kith[0]['dim']}", str(result["k"]), str(result["threads"]),
+                     number(median_of(one["seconds"] for one in kith), 2), number(median_of(one["seconds"] for one in faiss), 2),
+                     number(statistics.median(ratios), 2), f"{min(ratios):.2f}..{max(ratios):.2f}",
+                     f"{100 * (kith[0]['objective'] / faiss[0]['objective'] - 1):+.3f}%"])
+    head = ["data", "rows x dim", "k", "threads", "kith s", "faiss s", "faiss / kith", "of the rounds", "objective, kith by faiss"]
+    first = content["results"][0]
+    about = f"{machine_line(content['machine'])}; faiss {first['rounds'][0]['faiss']['version']}; {first['iterations']} iterations, medians of {len(first['rounds'])} rounds"
     return about + "\n\n" + markdown(head, rows)
 
 
