@@ -33,4 +33,4 @@ run gt --base $base --query $query --metric l2 --k 100 --out "$out/gt.ivecs"
 run build --spec Flat,u8 --metric l2 --base $base --out "$out/flat.kith"
 run search --index "$out/flat.kith" --query $query --k 100 --out "$out/result.ivecs"
 run eval --result "$out/result.ivecs" --gt "$out/gt.ivecs"
-run bench index --spec Flat --spec Flat,u8 --metric l2 --base $base --query $query --gt "$out/gt.ivecs" --k 100
+run bench index --spec Flat,f32 --spec Flat,u8 --metric l2 --base $base --query $query --gt "$out/gt.ivecs" --k 100

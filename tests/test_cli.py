@@ -462,6 +462,9 @@ class Sweep(CliTest):
         for point in report["points"]:
             self.assertEqual([point["recall_at_%d" % k] for k in (1, 10, 100)], [1.0, 1.0, 1.0])
             self.assertGreater(point["build_seconds"], 0)
+        fastest = max(report["points"], key=lambda point: point["qps_1"])
+        self.assertEqual([point["is_pareto_1"] for point in report["points"]],
+                         [point["qps_1"] == fastest["qps_1"] for point in report["points"]])
         table = self.kith_ok(*common, "--gt", self.at("gt.ivecs"))
         for title in ["index", "recall@1 ", "recall@10 ", "recall@100", "QPS", "p50", "p99", "memory", "build time"]:
             self.assertIn(title, table)

@@ -16,7 +16,7 @@ typedef struct build_settings {
 static const build_settings defaults = {.spec = "Flat", .metric = "l2", .store = "auto", .seed = 1};
 
 static const kith_tool_option options[] = {
-    {"spec", "SPEC", "what to build: Flat, or with a type: Flat,f16 (default Flat)", offsetof(build_settings, spec),
+    {"spec", "SPEC", "what to build: Flat, or with a type: Flat,f32 (default Flat)", offsetof(build_settings, spec),
      KITH_TOOL_TEXT, false, 0, 0},
     {"metric", "l2|ip|cosine", "how near two vectors are (default l2)", offsetof(build_settings, metric),
      KITH_TOOL_CHOICE, false, 0, 0},

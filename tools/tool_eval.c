@@ -100,6 +100,27 @@ void kith_tool_sweep_append(json_t *rows, const kith_sweep *sweep, double build_
     for (size_t i = 0; i < sweep->point_count; i++) append_point(rows, sweep, sweep->points[i], build_seconds);
 }
 
+/* Does row `a` make row `b` pointless: at least as good in both, better in one? */
+static bool row_beats(const json_t *a, const json_t *b, const char *rate) {
+    double a_recall = json_number_value(json_object_get(a, "recall"));
+    double b_recall = json_number_value(json_object_get(b, "recall"));
+    double a_rate = json_number_value(json_object_get(a, rate)),
+           b_rate = json_number_value(json_object_get(b, rate));
+    return a_recall >= b_recall && a_rate >= b_rate && (a_recall > b_recall || a_rate > b_rate);
+}
+
+void kith_tool_sweep_fronts(json_t *rows) {
+    static const char *const keys[][2] = {{"qps_1", "is_pareto_1"}, {"qps_n", "is_pareto_n"}};
+    size_t count = json_array_size(rows);
+    for (size_t key = 0; key < 2; key++)
+        for (size_t b = 0; b < count; b++) {
+            bool is_beaten = false;
+            for (size_t a = 0; a < count && !is_beaten; a++)
+                is_beaten = row_beats(json_array_get(rows, a), json_array_get(rows, b), keys[key][0]);
+            kith_tool_put_bool(json_array_get(rows, b), keys[key][1], !is_beaten);
+        }
+}
+
 int kith_tool_sweep_print(const kith_tool_common *common, const json_t *document, const json_t *rows,
                           const size_t *ranks, size_t rank_count) {
     static const kith_tool_column before[] = {

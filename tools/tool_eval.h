@@ -22,6 +22,8 @@ json_t *kith_tool_measures_rows(const kith_measures *measures);
 
 /* Appends a row for every point of a sweep; build_seconds NaN when not known. */
 void kith_tool_sweep_append(json_t *rows, const kith_sweep *sweep, double build_seconds);
+/* Marks the Pareto fronts of the rows of several sweeps together. */
+void kith_tool_sweep_fronts(json_t *rows);
 /* Prints rows of one or more sweeps that all have the ranks of `sweep`. */
 int kith_tool_sweep_print(const kith_tool_common *common, const json_t *document, const json_t *rows,
                           const size_t *ranks, size_t rank_count);
