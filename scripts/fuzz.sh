@@ -27,6 +27,6 @@ for name in "$@"; do
     [ ! -d "tests/fuzz/corpus/$name" ] || cp "tests/fuzz/corpus/$name"/* "$corpus"
     echo "fuzz_$name: $seconds s from $(find "$corpus" -type f | wc -l) files"
     build-fuzz/tests/fuzz/"fuzz_$name" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -max_len=65536 \
-        -print_final_stats=1 -artifact_prefix="build-fuzz/found/$name-" "$corpus" || status=1
+        -verbosity=0 -print_final_stats=1 -artifact_prefix="build-fuzz/found/$name-" "$corpus" || status=1
 done
 exit $status

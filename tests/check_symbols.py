@@ -16,9 +16,6 @@ DECLARATION = re.compile(r"\bKITH_API\b[^;{}()]*?\b(\w+)\s*\(")
 # What sanitizers and coverage add to objects by themselves.
 TOOL_SYMBOL = re.compile(r"^(__odr_asan|__asan|__tsan|__ubsan|__sanitizer|__gcov|__llvm|__prof|DW\.ref)")
 
-# Declared for this version, and on their way.
-NOT_YET = re.compile(r"^kith_")
-
 
 def output_of(*command):
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -49,8 +46,7 @@ def main():
     declared = declared_functions(include_folder)
     exported = global_symbols(shared, "-D")
     complaints = ["exported, but not declared: " + name for name in sorted(exported - declared)]
-    complaints += ["declared, but not exported: " + name for name in sorted(declared - exported)
-                   if not NOT_YET.match(name)]
+    complaints += ["declared, but not exported: " + name for name in sorted(declared - exported)]
     complaints += ["static library: global without the prefix kith_: " + name
                    for name in sorted(global_symbols(static, "-g")) if not name.startswith("kith_")]
     if "[%s]" % soname not in output_of("readelf", "-d", shared):
