@@ -112,8 +112,9 @@ static uint32_t bits_of_float(float value) {
     return bits;
 }
 
-typedef enum kind { KIND_PLAIN, KIND_WIDE, KIND_TINY, KIND_SPECIAL, KIND_HUGE, KIND_COUNT } kind;
-static const char *const kind_names[] = {"plain", "wide", "tiny", "special", "huge"};
+/* Vanishing: products that round to zero, all of one sign, so that the sign of a zero sum shows how a tail is padded. */
+typedef enum kind { KIND_PLAIN, KIND_WIDE, KIND_TINY, KIND_SPECIAL, KIND_HUGE, KIND_VANISHING, KIND_COUNT } kind;
+static const char *const kind_names[] = {"plain", "wide", "tiny", "special", "huge", "vanishing"};
 
 static float power_of_two(int exponent) { return float_of_bits((uint32_t)(127 + exponent) << 23); }
 
@@ -151,8 +152,9 @@ static void fill(void *vector, kith_dtype dtype, size_t count, kind k) {
         fill_bytes(vector, dtype, count, k);
         return;
     }
+    float vanishing = random_bits() % 2 != 0 ? 1e-30f : -1e-30f;
     for (size_t i = 0; i < count; i++) {
-        float value = random_float(k);
+        float value = k == KIND_VANISHING ? vanishing : random_float(k);
         if (dtype == KITH_F32) ((float *)vector)[i] = value;
         if (dtype == KITH_F16) ref->f16_from_f32(&value, 1, (uint16_t *)vector + i);
         if (dtype == KITH_F16 && k == KIND_TINY) /* zeros and denormals */

@@ -40,7 +40,7 @@ static inline __attribute__((always_inline)) void NAMED(_sums)(const QUERY *quer
                                                                VEC *folded) {
     if (row_count == 1 && dim < LANES) { /* the straight way: here calls and branches cost more than the work */
         VEC none = ZERO();
-        if (dim > 0) none = none + STEP(none, TAIL(QUERY)(query, 0, dim), TAIL(ROW)((const ROW *)rows[0], 0, dim));
+        if (dim > 0) none = STEP(none, TAIL(QUERY)(query, 0, dim), TAIL(ROW)((const ROW *)rows[0], 0, dim));
         folded[0] = none;
         return;
     }
