@@ -410,13 +410,13 @@ static void write_json_row(FILE *file, const settings *set, const bench_subject 
 }
 
 int main(int count, char **words) {
-    settings set = read_settings(count, words);
     const char *isa;
     bool is_first = true;
     FILE *json = NULL;
     must(kith_isa_check());
     must(kith_isa_full_name(NULL, &isa));
-    wake_openblas(words, isa);
+    wake_openblas(words, isa); /* before the words are cut up */
+    settings set = read_settings(count, words);
     if (set.json != NULL && (json = fopen(set.json, "w")) == NULL) fail("cannot write the JSON file");
     if (json != NULL) fprintf(json, "{\"isa\": \"%s\", \"openblas\": \"%s\", \"results\": [", isa, sgemm_name());
     printf("isa %s, OpenBLAS kernels %s, metric %s, k %zu, medians of %zu\n", isa, sgemm_name(),
