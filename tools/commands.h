@@ -9,6 +9,7 @@
 #include "tool.h"
 
 extern const kith_tool_command kith_tool_cmd_bench_index;
+extern const kith_tool_command kith_tool_cmd_bench_kernels;
 extern const kith_tool_command kith_tool_cmd_build;
 extern const kith_tool_command kith_tool_cmd_convert;
 extern const kith_tool_command kith_tool_cmd_eval;
