@@ -16,6 +16,7 @@ import json
 import math
 import platform
 import re
+import statistics
 import struct
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def run_case(module, peers, op, dtype, dim, args):
         args.repeat, args.min_time, ns, 0, 0, values)
     if module.kernels_peers_run(ctypes.byref(request)) != 0:
         sys.exit(f"{op}/{dtype}/{dim}: kith has no such kernel, or memory ran out")
-    row = {"op": op, "type": dtype, "dim": dim}
+    row = {}
     for i, shape in enumerate(SHAPES):
         row[f"kith_{shape}_ns"] = ns[i]
         row[f"native_{shape}_ns"] = None if math.isnan(ns[3 + i]) else ns[3 + i]
@@ -105,9 +106,17 @@ def run_case(module, peers, op, dtype, dim, args):
         row[f"{name}_ns"] = None if math.isnan(ns[6 + i]) else ns[6 + i]
         if row[f"{name}_ns"] is not None and not agrees(values[i], request.kith_value, dtype, dim):
             sys.exit(f"{op}/{dtype}/{dim}: {name} computed {values[i]:#x}, kith {request.kith_value}")
+    return row
+
+
+def combine(op, dtype, dim, runs, names):
+    """The medians of a case's rounds, and what follows from them."""
+    row = {"op": op, "type": dtype, "dim": dim}
+    for key, first in runs[0].items():
+        row[key] = None if first is None else statistics.median(run[key] for run in runs)
     best_peer = min((row[f"{n}_ns"] for n in names if row[f"{n}_ns"] is not None), default=None)
-    row["ratio"] = best_peer / row["kith_one_ns"] if best_peer else None
     native = row["native_one_ns"]
+    row["ratio"] = best_peer / row["kith_one_ns"] if best_peer else None
     row["native_ratio"] = best_peer / native if best_peer and native else None
     row["four_gain"] = row["kith_one_ns"] / row["kith_four_ns"]
     row["block_gain"] = row["kith_one_ns"] / row["kith_block_ns"]
@@ -156,29 +165,33 @@ def main():
     parser.add_argument("--dims", default=",".join(map(str, DIMS)), help="dimensions, bits for b1")
     parser.add_argument("--set-bytes", type=int, default=16384, help="bytes of rows (default 16384: first-level cache)")
     parser.add_argument("--repeat", type=int, default=9, help="batches, of which the median counts (default 9)")
+    parser.add_argument("--rounds", type=int, default=3, help="passes over everything; medians again (default 3)")
     parser.add_argument("--min-time", type=float, default=0.001, help="seconds of a batch (default 0.001)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     args = parser.parse_args()
-    if not 1 <= args.repeat <= 101:
-        parser.error("--repeat: 1..101")
+    if not 1 <= args.repeat <= 101 or args.rounds < 1:
+        parser.error("--repeat: 1..101; --rounds: at least 1")
     peers = open_peers()
     module = build(args.build)
-    cases = [(op, t) for op in ("l2sq", "ip") for t in ("f32", "f16", "bf16", "i8", "u8")] + [("hamming", "b1")]
+    pairs = [(op, t) for op in ("l2sq", "ip") for t in ("f32", "f16", "bf16", "i8", "u8")] + [("hamming", "b1")]
+    dims = [int(dim) for dim in args.dims.split(",")]
+    cases = [(op, t, d) for op, t in pairs for d in (sorted({(d + 7) // 8 * 8 for d in dims}) if t == "b1" else dims)]
+    cases = [case for case in cases if re.search(args.filter, "/".join(map(str, case)))]
     names = list(peers)
     print("op      type    dim      one     four    block   native" + "".join(f"{n:>9}" for n in names) +
           "   ratio  native   four  block")
+    runs = {case: [] for case in cases}
     rows = []
-    for op, dtype in cases:
-        for dim in map(int, args.dims.split(",")):
-            if dtype == "b1":
-                dim = (dim + 7) // 8 * 8
-            if re.search(args.filter, f"{op}/{dtype}/{dim}"):
-                rows.append(run_case(module, peers, op, dtype, dim, args))
+    for number in range(args.rounds):
+        for case in cases:
+            runs[case].append(run_case(module, peers, *case, args))
+            if number == args.rounds - 1:
+                rows.append(combine(*case, runs[case], names))
                 print_row(rows[-1], names)
     print_summary(rows)
     if args.json:
         args.json.write_text(json.dumps({
-            "cpu": cpu_name(), "isa": args.isa, "set_bytes": args.set_bytes, "repeat": args.repeat,
+            "cpu": cpu_name(), "isa": args.isa, "set_bytes": args.set_bytes, "repeat": args.repeat, "rounds": args.rounds,
             "min_time": args.min_time, "peers": {n: peers[n][0] for n in names}, "results": rows}, indent=1) + "\n")
 
 
