@@ -10,18 +10,10 @@
 #include "tool.h"
 
 static const kith_tool_command *const commands[] = {
-    &kith_tool_cmd_build,
-    &kith_tool_cmd_search,
-    &kith_tool_cmd_gt,
-    &kith_tool_cmd_eval,
-    &kith_tool_cmd_sweep,
-    &kith_tool_cmd_convert,
-    &kith_tool_cmd_info,
-    &kith_tool_cmd_verify,
-    &kith_tool_cmd_kmeans,
-    &kith_tool_cmd_bench_index,
-    &kith_tool_cmd_bench_kernels,
-    NULL,
+    &kith_tool_cmd_build,       &kith_tool_cmd_search,        &kith_tool_cmd_gt,
+    &kith_tool_cmd_eval,        &kith_tool_cmd_sweep,         &kith_tool_cmd_convert,
+    &kith_tool_cmd_info,        &kith_tool_cmd_verify,        &kith_tool_cmd_kmeans,
+    &kith_tool_cmd_bench_index, &kith_tool_cmd_bench_kernels, NULL,
 };
 
 enum { COMMANDS_MAX = 64 };
