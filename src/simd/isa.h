@@ -27,16 +27,19 @@ enum {
 unsigned kith_cpu_features(void);
 
 void kith_fill_ref(kith_simd_table *table);
+void kith_fill_ref_matrix(kith_simd_table *table);
 void kith_fill_ref_peaks(kith_simd_table *table);
 void kith_fill_avx2_float(kith_simd_table *table);
 void kith_fill_avx2_int(kith_simd_table *table);
 void kith_fill_avx2_ip_i8(kith_simd_table *table);
 void kith_fill_avx2_batch(kith_simd_table *table);
+void kith_fill_avx2_matrix(kith_simd_table *table);
 void kith_fill_avx2_peaks(kith_simd_table *table);
 void kith_fill_avx512_float(kith_simd_table *table);
 void kith_fill_avx512_int(kith_simd_table *table);
 void kith_fill_avx512_batch(kith_simd_table *table);
 void kith_fill_avx512_peaks(kith_simd_table *table);
+void kith_fill_avx512_matrix(kith_simd_table *table);
 void kith_fill_avx512_vnni(kith_simd_table *table);
 void kith_fill_avx512_vnni_peaks(kith_simd_table *table);
 void kith_fill_avx512_vpopcntdq(kith_simd_table *table);

@@ -21,25 +21,27 @@ typedef struct level {
     const char *base;
     const char *below; /* base levels: the base level underneath */
     unsigned feature;
-    void (*fill[5])(kith_simd_table *table); /* one after the other, up to a NULL */
+    void (*fill[7])(kith_simd_table *table); /* one after the other, up to a NULL */
 } level;
 
 /* Base levels from the lowest to the best, each followed by its sub-levels. */
 static const level levels[] = {
-    {"ref", NULL, NULL, 0, {kith_fill_ref, kith_fill_ref_peaks}},
+    {"ref", NULL, NULL, 0, {kith_fill_ref, kith_fill_ref_matrix, kith_fill_ref_peaks}},
 #ifdef KITH_SIMD_AVX2
     {"avx2",
      NULL,
      "ref",
      KITH_CPU_AVX2,
-     {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_ip_i8, kith_fill_avx2_batch, kith_fill_avx2_peaks}},
+     {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_ip_i8, kith_fill_avx2_batch, kith_fill_avx2_matrix,
+      kith_fill_avx2_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512
     {"avx512",
      NULL,
      "avx2",
      KITH_CPU_AVX512,
-     {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch, kith_fill_avx512_peaks}},
+     {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch, kith_fill_avx512_matrix,
+      kith_fill_avx512_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VNNI
     {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, {kith_fill_avx512_vnni, kith_fill_avx512_vnni_peaks}},

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * avx2_matrix.c: the kernels of matrix.h with AVX2 and FMA.
+ */
+#include <immintrin.h>
+
+#include "simd/isa.h"
+
+#define VECTOR_BYTES       32
+#define FUSED_MULTIPLY_ADD _mm256_fmadd_ps
+#include "simd/matrix_template.h"
+
+void kith_fill_avx2_matrix(kith_simd_table *table) { table->matrix = matrix_kernels; }

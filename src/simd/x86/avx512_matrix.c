@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * avx512_matrix.c: the kernels of matrix.h with AVX-512.
+ */
+#include <immintrin.h>
+
+#include "simd/isa.h"
+
+#define VECTOR_BYTES       64
+#define FUSED_MULTIPLY_ADD _mm512_fmadd_ps
+#include "simd/matrix_template.h"
+
+void kith_fill_avx512_matrix(kith_simd_table *table) { table->matrix = matrix_kernels; }
