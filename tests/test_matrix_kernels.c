@@ -104,6 +104,24 @@ Test(matrix_kernels, one_vector_equals_the_tile) {
     }
 }
 
+Test(matrix_kernels, largest_is_the_first_of_equals) {
+    enum { MOST = 140 };
+    float values[MOST];
+    EACH_TABLE(table) {
+        cr_assert_eq(table->matrix.largest(NULL, 0), 0);
+        for (size_t count = 1; count <= MOST; count++)
+            for (uint64_t round = 0; round < 12; round++) {
+                size_t want = 0;
+                for (size_t i = 0; i < count; i++)
+                    values[i] =
+                        round == 0 ? -INFINITY : (float)kith_random_below(round, count, i, 1 + 3 * round) - 9;
+                for (size_t i = 1; i < count; i++)
+                    if (values[i] > values[want]) want = i;
+                cr_assert_eq(table->matrix.largest(values, count), want, "%s, %zu values", table->name, count);
+            }
+    }
+}
+
 Test(matrix_kernels, accumulate_and_update_dot) {
     enum { COUNT = 160 };
     double *row = random_doubles(1, COUNT), *x = random_doubles(2, COUNT), *y = random_doubles(3, COUNT),

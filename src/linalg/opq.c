@@ -13,11 +13,12 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "kith/kmeans.h"
+#include "base/random.h"
 #include "linalg/transform_inside.h"
 #include "simd/simd.h"
 
 enum { BITS_MIN = 4, BITS_MAX = 12, ROUNDS_MAX = 1000, ROWS_PER_CODEWORD = 256 };
+enum { BLOCK_ROWS = 2048, LANES_MAX = 64, STREAM_SEEDS = 0x6f707173, STREAM_EMPTY = 0x6f707165 };
 /* The rounds end when one lowers the error by less than this part of it. */
 static const double gain_min = 1e-4;
 /* A variance below this part of the largest counts as this much when variances are dealt out. */
@@ -31,6 +32,8 @@ typedef struct opq {
     const kith_transform *t;
     const kith_job *job;
     size_t count, dim, part_dim, codewords; /* rows; dim_out; dim / parts; 2^bits */
+    size_t padded;                          /* codewords, rounded up to the tile's rows */
+    size_t lloyd_rounds;                    /* done so far */
     double *basis;                          /* dim rows of the stride of dim_in: the components, as dealt out */
     double *rotation;                       /* dim x dim, row-major with a stride: a row vector times it */
     double *best_rotation;
@@ -43,6 +46,10 @@ typedef struct opq {
     double *errors;   /* parts */
     double *sums;     /* parts x codewords x part_dim */
     uint32_t *sizes;  /* parts x codewords */
+    float *panels;    /* parts: the codebook, packed for the tile kernel */
+    float *bias;      /* parts x padded: -|codeword|^2 / 2 */
+    float *scratch;   /* for each thread: packed rows, then scores */
+    size_t scratch_floats;
 } opq;
 
 static kith_status allocate(opq *o, size_t basis_stride) {
@@ -58,7 +65,13 @@ static kith_status allocate(opq *o, size_t basis_stride) {
     KITH_TRY(kith_alloc(parts, o->count * sizeof *o->codes, &o->codes));
     KITH_TRY(kith_alloc(parts, sizeof *o->errors, &o->errors));
     KITH_TRY(kith_alloc(parts, book * sizeof *o->sums, &o->sums));
-    return kith_alloc(parts, o->codewords * sizeof *o->sizes, &o->sizes);
+    KITH_TRY(kith_alloc(parts, o->codewords * sizeof *o->sizes, &o->sizes));
+    const kith_tile_f32 *tile = &kith_simd()->tile_f32;
+    o->padded = kith_round_up(o->codewords, tile->row_lanes);
+    o->scratch_floats = kith_round_up(tile->query_lanes * (o->part_dim + o->padded), KITH_ALIGNMENT);
+    KITH_TRY(kith_alloc(parts, o->padded * o->part_dim * sizeof *o->panels, &o->panels));
+    KITH_TRY(kith_alloc(parts, o->padded * sizeof *o->bias, &o->bias));
+    return kith_alloc(o->job->threads, o->scratch_floats * sizeof *o->scratch, &o->scratch);
 }
 
 static void release(opq *o) {
@@ -74,6 +87,9 @@ static void release(opq *o) {
     kith_free(o->errors);
     kith_free(o->sums);
     kith_free(o->sizes);
+    kith_free(o->panels);
+    kith_free(o->bias);
+    kith_free(o->scratch);
 }
 
 static size_t bytes_needed(const kith_transform *t, size_t count) {
@@ -152,46 +168,67 @@ done:
 
 /* ---- Parts --------------------------------------------------------------------------------------------------- */
 
-typedef struct part_loop {
-    opq *o;
-    size_t threads; /* inside a part */
-} part_loop;
+static float *book_of(const opq *o, size_t part) { return o->codebooks + part * o->codewords * o->part_dim; }
 
-static kith_view part_view(const opq *o, size_t part) {
-    return (kith_view){.data = o->rotated + part * o->part_dim,
-                       .dtype = KITH_F32,
-                       .count = o->count,
-                       .dim = o->part_dim,
-                       .stride = o->dim * sizeof *o->rotated};
+/* Codewords to start with: rows, drawn without repetition, the same for each part. */
+static kith_status seed_codewords(opq *o) {
+    uint32_t *order;
+    KITH_TRY(kith_alloc(o->count, sizeof *order, &order));
+    kith_random_permutation(o->job->seed, STREAM_SEEDS, o->count, order);
+    for (size_t part = 0; part < o->t->parts; part++)
+        for (size_t c = 0; c < o->codewords; c++)
+            memcpy(book_of(o, part) + c * o->part_dim, o->rotated + order[c] * o->dim + part * o->part_dim,
+                   o->part_dim * sizeof(float));
+    kith_free(order);
+    return KITH_OK;
 }
 
-/* No progress and no budget: both are the whole training's. */
-static kith_job part_job(const part_loop *loop, size_t part) {
-    kith_job job;
-    kith_job_init(&job);
-    job.threads = loop->threads;
-    job.seed = loop->o->job->seed + part;
-    return job;
-}
-
-static kith_status seed_part(void *context, size_t part, size_t worker) {
-    const part_loop *loop = context;
-    const opq *o = loop->o;
+/* A codebook as the tile kernel wants it; <row, c> - |c|^2 / 2 is largest for the nearest codeword. */
+static kith_status pack_part(void *context, size_t part, size_t worker) {
+    const opq *o = context;
+    const kith_simd_table *simd = kith_simd();
+    size_t lanes = simd->tile_f32.row_lanes, width = o->part_dim;
     (void)worker;
-    kith_kmeans_options options;
-    kith_kmeans_options_init(&options);
-    options.iterations = o->t->opq.kmeans_iterations;
-    options.points_per_centroid_max = ROWS_PER_CODEWORD;
-    kith_job job = part_job(loop, part);
-    kith_view view = part_view(o, part);
-    return kith_kmeans_train(&view, o->codewords, &options, &job, o->codebooks + part * o->codewords * o->part_dim,
-                             NULL);
+    for (size_t first = 0; first < o->padded; first += lanes) {
+        const uint32_t *vectors[LANES_MAX];
+        size_t count = kith_min_size(lanes, o->codewords - kith_min_size(first, o->codewords));
+        for (size_t i = 0; i < lanes; i++) {
+            const float *codeword = book_of(o, part) + (first + i) * width;
+            if (i < count) vectors[i] = (const uint32_t *)(const void *)codeword;
+            o->bias[part * o->padded + first + i] =
+                i < count ? -0.5f * simd->norm2_f32(codeword, width) : -INFINITY;
+        }
+        float *panel = o->panels + (part * o->padded + first) * width;
+        simd->pack(vectors, count, lanes, width, (uint32_t *)(void *)panel);
+    }
+    return KITH_OK;
 }
 
-/* Codewords become the means of their rows; one without rows stays where it is. */
+static kith_status assign_block(void *context, size_t item, size_t worker) {
+    const opq *o = context;
+    const kith_simd_table *simd = kith_simd();
+    size_t lanes = simd->tile_f32.query_lanes, width = o->part_dim, part = item % o->t->parts;
+    size_t first = item / o->t->parts * BLOCK_ROWS, last = kith_min_size(first + BLOCK_ROWS, o->count);
+    float *packed = o->scratch + worker * o->scratch_floats, *scores = packed + lanes * width;
+    for (size_t group = first; group < last; group += lanes) {
+        const uint32_t *vectors[LANES_MAX];
+        size_t present = kith_min_size(lanes, last - group);
+        for (size_t i = 0; i < present; i++)
+            vectors[i] = (const uint32_t *)(const void *)(o->rotated + (group + i) * o->dim + part * width);
+        simd->pack(vectors, present, lanes, width, (uint32_t *)(void *)packed);
+        simd->tile_f32.run(packed, o->panels + part * o->padded * width, width,
+                           o->padded / simd->tile_f32.row_lanes, o->bias + part * o->padded, scores, o->padded);
+        for (size_t i = 0; i < present; i++)
+            o->codes[part * o->count + group + i] =
+                (uint32_t)simd->matrix.largest(scores + i * o->padded, o->codewords);
+    }
+    return KITH_OK;
+}
+
+/* Codewords become the means of their rows; one without rows becomes some row. */
 static void move_codewords(const opq *o, size_t part) {
     size_t width = o->part_dim;
-    float *book = o->codebooks + part * o->codewords * width;
+    float *book = book_of(o, part);
     double *sums = o->sums + part * o->codewords * width;
     uint32_t *sizes = o->sizes + part * o->codewords;
     const uint32_t *codes = o->codes + part * o->count;
@@ -203,22 +240,22 @@ static void move_codewords(const opq *o, size_t part) {
         for (size_t j = 0; j < width; j++) sum[j] += (double)row[j];
         sizes[codes[i]]++;
     }
-    for (size_t c = 0; c < o->codewords; c++)
-        for (size_t j = 0; j < width && sizes[c] > 0; j++)
-            book[c * width + j] = (float)(sums[c * width + j] / sizes[c]);
+    for (size_t c = 0; c < o->codewords; c++) {
+        uint64_t number = (o->lloyd_rounds * o->t->parts + part) * o->codewords + c;
+        const float *row = o->rotated + part * width;
+        if (sizes[c] == 0) row += kith_random_below(o->job->seed, STREAM_EMPTY, number, o->count) * o->dim;
+        for (size_t j = 0; j < width; j++)
+            book[c * width + j] = sizes[c] == 0 ? row[j] : (float)(sums[c * width + j] / sizes[c]);
+    }
 }
 
-/* Assigns, moves, decodes, and measures the error. */
-static kith_status improve_part(void *context, size_t part, size_t worker) {
-    const part_loop *loop = context;
-    const opq *o = loop->o;
+/* Moves, decodes, and measures the error. */
+static kith_status move_part(void *context, size_t part, size_t worker) {
+    const opq *o = context;
     size_t width = o->part_dim;
-    const float *book = o->codebooks + part * o->codewords * width;
-    uint32_t *codes = o->codes + part * o->count;
+    const float *book = book_of(o, part);
+    const uint32_t *codes = o->codes + part * o->count;
     (void)worker;
-    kith_job job = part_job(loop, part);
-    kith_view view = part_view(o, part);
-    KITH_TRY(kith_kmeans_assign(&view, book, o->codewords, 0, &job, codes, NULL));
     move_codewords(o, part);
     double error = 0;
     for (size_t i = 0; i < o->count; i++) {
@@ -234,12 +271,17 @@ static kith_status improve_part(void *context, size_t part, size_t worker) {
     return KITH_OK;
 }
 
-/* Parts side by side when there are enough of them, else threads inside each. */
-static kith_status for_parts(opq *o, kith_parallel_fn fn) {
-    size_t threads = o->job->threads;
-    bool is_wide = o->t->parts >= threads;
-    part_loop loop = {o, is_wide ? 1 : threads};
-    return kith_parallel_for(is_wide ? threads : 1, o->t->parts, fn, &loop);
+/* One round of Lloyd's algorithm in every part; the error is that of the moved codewords. */
+static kith_status improve(opq *o, double *error) {
+    size_t threads = o->job->threads, parts = o->t->parts;
+    size_t blocks = (o->count + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    KITH_TRY(kith_parallel_for(threads, parts, pack_part, o));
+    KITH_TRY(kith_parallel_for(threads, parts * blocks, assign_block, o));
+    KITH_TRY(kith_parallel_for(threads, parts, move_part, o));
+    o->lloyd_rounds++;
+    *error = 0;
+    for (size_t p = 0; p < parts; p++) *error += o->errors[p];
+    return KITH_OK;
 }
 
 /* ---- Rounds -------------------------------------------------------------------------------------------------- */
@@ -278,11 +320,11 @@ static kith_status alternate(opq *o, kith_meter *meter) {
     double best = INFINITY;
     memcpy(o->best_rotation, o->rotation, bytes);
     if (o->t->opq.rounds == 0) return KITH_OK;
-    KITH_TRY(for_parts(o, seed_part));
+    double error;
+    KITH_TRY(seed_codewords(o));
+    for (size_t i = 1; i < o->t->opq.kmeans_iterations; i++) KITH_TRY(improve(o, &error));
     for (size_t round = 0; round <= o->t->opq.rounds; round++) {
-        KITH_TRY(for_parts(o, improve_part));
-        double error = 0;
-        for (size_t p = 0; p < o->t->parts; p++) error += o->errors[p];
+        KITH_TRY(improve(o, &error));
         bool is_over = round == o->t->opq.rounds || !(error < best * (1 - gain_min));
         if (error < best) memcpy(o->best_rotation, o->rotation, bytes);
         best = fmin(best, error);

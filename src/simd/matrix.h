@@ -30,6 +30,9 @@ typedef struct kith_matrix_kernels {
     void (*panels_one)(const float *vector, const float *rows, size_t words, size_t lanes, size_t row_panels,
                        float *out);
 
+    /* The position of the largest of `count` values, the first of equals; 0 for none. No value is NaN. */
+    size_t (*largest)(const float *values, size_t count);
+
     /* sums[i] += values[i]. */
     void (*accumulate)(double *sums, const float *values, size_t count);
     /* row[j] -= a * x[j] + b * y[j]; returns the sum of row[j] * v[j] afterwards: element j goes to partial sum

@@ -154,6 +154,39 @@ static void panels_one(const float *vector, const float *rows, size_t words, siz
     }
 }
 
+/* Two runs side by side, so that one comparison need not wait for the one before. */
+enum { LARGEST_STEP = 2 * F32_LANES };
+
+#define CHOOSE(where, yes, no) (((where) & (i32_vector)(yes)) | (~(where) & (i32_vector)(no)))
+
+static size_t largest(const float *values, size_t count) {
+    f32_vector best[2];
+    i32_vector at[2], now = {LANE_NUMBERS};
+    size_t first = count / LARGEST_STEP * LARGEST_STEP, found = 0;
+    float most = count > 0 ? values[0] : 0;
+    if (first > 0) {
+        for (size_t p = 0; p < 2; p++) best[p] = LOAD_F32(values + p * F32_LANES), at[p] = now;
+        for (size_t i = LARGEST_STEP; i < first; i += LARGEST_STEP) {
+            now += LARGEST_STEP;
+            for (size_t p = 0; p < 2; p++) {
+                f32_vector value = LOAD_F32(values + i + p * F32_LANES);
+                i32_vector better = value > best[p];
+                best[p] = (f32_vector)CHOOSE(better, value, best[p]);
+                at[p] = CHOOSE(better, now, at[p]);
+            }
+        }
+        for (size_t p = 0; p < 2; p++)
+            for (size_t l = 0; l < F32_LANES; l++) {
+                size_t position = (size_t)at[p][l] + p * F32_LANES;
+                if (best[p][l] > most || (best[p][l] == most && position < found))
+                    most = best[p][l], found = position;
+            }
+    }
+    for (size_t i = first; i < count; i++)
+        if (values[i] > most) most = values[i], found = i;
+    return found;
+}
+
 /* ---- Matrices of f64 ----------------------------------------------------------------------------------------- */
 
 static void accumulate(double *sums, const float *values, size_t count) {
@@ -224,5 +257,6 @@ static void strip_multiply(const double *a, size_t stride, size_t rows, size_t d
     for (size_t r = 0; r < rows; r++) strip_multiply_row(a + r * stride, depth, strip, out + r * KITH_STRIP);
 }
 
-static const kith_matrix_kernels matrix_kernels = {
-    hadamard, flip, butterfly, panels_one, accumulate, update_dot, strip_reflect, strip_rotate, strip_multiply};
+static const kith_matrix_kernels matrix_kernels = {hadamard,     flip,          butterfly,  panels_one,
+                                                   largest,      accumulate,    update_dot, strip_reflect,
+                                                   strip_rotate, strip_multiply};
