@@ -643,12 +643,14 @@ static void save(const kith_transform *t, const char *path, uint32_t first_part)
 
 static kith_status load(const char *path, uint32_t part, kith_transform **out) {
     kith_container *container;
+    *out = NULL;
     kith_status status = kith_container_open(path, &container);
     if (status != KITH_OK) return status;
     status = kith_container_verify(container);
     if (status == KITH_OK) status = kith_transform_load(container, &part, out);
     if (status == KITH_OK) status = kith_container_finish(container);
     kith_container_close(container);
+    if (status != KITH_OK) kith_transform_free(*out);
     return status;
 }
 
