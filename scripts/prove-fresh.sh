@@ -30,7 +30,7 @@ root=${1:-$(mktemp -d /var/tmp/kith-fresh-XXXXXX)}
 mkdir -p "$root"
 # shellcheck disable=SC2317 # the trap calls it
 clean_up() {
-    for folder in dev/shm proc; do
+    for folder in dev/pts dev/shm proc; do
         if mountpoint -q "$root/$folder"; then umount "$root/$folder" || umount -l "$root/$folder"; fi
     done
     if [ "${KEEP-}" = 1 ]; then echo "prove-fresh: kept $root"; else rm -rf --one-file-system "$root"; fi
@@ -50,8 +50,11 @@ rm -f "$root.log"
 cp /etc/resolv.conf /etc/hosts "$root/etc/" 2>/dev/null || true
 apt-config dump Acquire::http Acquire::https 2>/dev/null | grep -v '""' >"$root/etc/apt/apt.conf.d/90host" || true
 mount -t proc proc "$root/proc"
-mkdir -p "$root/dev/shm"
+# Shared memory for the tests' framework, terminals for the tests of progress bars.
+mkdir -p "$root/dev/shm" "$root/dev/pts"
 mount -t tmpfs tmpfs "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+ln -sf pts/ptmx "$root/dev/ptmx"
 
 for tool in cc gcc clang meson ninja git python3 pkg-config; do
     if inside sh -c "command -v $tool" >/dev/null; then fail "$tool is there already: this is no bare machine"; fi
