@@ -61,8 +61,8 @@ class DataSet:
             if None in paths:
                 raise SystemExit(f"{folder}: needs base.*, query.* and gt.*; `compare.py prepare` makes gt.*")
             base, query, truth = read(paths[0]), read(paths[1], queries), read(paths[2], queries)
-        self.base = np.ascontiguousarray(base, np.float32)
-        self.query = np.ascontiguousarray(query, np.float32)
+        self.base = np.array(base, np.float32, order="C")
+        self.query = np.array(query, np.float32, order="C")
         self.truth = np.array(truth)[:, :k]
         if self.metric == "cosine":
             for rows in (self.base, self.query):
