@@ -7,10 +7,9 @@
 #include "base/error.h"
 
 /* Rows of one kernel call: the block fits the second-level cache, so that further queries find it there. */
-static size_t block_rows(const kith_exact *exact, size_t stride) {
+static size_t block_rows(size_t stride) {
     static const size_t block_bytes = (size_t)128 << 10;
     size_t rows = block_bytes / (stride != 0 ? stride : 1);
-    (void)exact;
     return rows < 8 ? 8 : kith_min_size(rows, KITH_EXACT_BLOCK_ROWS);
 }
 
@@ -20,7 +19,7 @@ static void scale_to_cosine(float *values, const float *inverse_norms, float que
 
 /* Fills worker->values with the block's distances and worker->positions with those under the bound. */
 static size_t distances_under(const kith_exact *exact, kith_exact_worker *worker, size_t query, int32_t key_max,
-                              const void *rows, size_t stride, size_t count) {
+                              const void *rows, size_t stride, size_t count, const float *inverse_norms) {
     const void *query_row = exact->query_rows + query * exact->query_stride;
     const kith_simd_table *simd = exact->simd;
     bool l2 = exact->op == KITH_OP_L2SQ;
@@ -33,7 +32,7 @@ static size_t distances_under(const kith_exact *exact, kith_exact_worker *worker
     float *values = worker->values, bound = kith_exact_value_max(key_max);
     exact->float_pair->block(query_row, rows, stride, count, exact->dim, values);
     if (exact->request.metric == KITH_COSINE)
-        scale_to_cosine(values, worker->inverse_norms, exact->query_inverse_norm[query], count);
+        scale_to_cosine(values, inverse_norms, exact->query_inverse_norm[query], count);
     return l2 ? simd->filter_below_f32(values, count, bound, worker->positions)
               : simd->filter_f32(values, count, -bound, worker->positions);
 }
@@ -61,20 +60,34 @@ static kith_status offer_block(const kith_exact *exact, const kith_rows *rows, k
     return KITH_OK;
 }
 
+/* The norms of up to *run rows: where they are stored, *run cut to what lies in one piece there; else computed. */
+static const float *take_inverse_norms(const kith_rows *rows, kith_exact_worker *worker, size_t row,
+                                       const unsigned char *at, size_t stride, size_t *run) {
+    if (rows->inverse_norms != NULL) {
+        size_t stored;
+        const float *norms = kith_chunks_run(rows->inverse_norms, row, &stored);
+        *run = kith_min_size(*run, stored);
+        return norms;
+    }
+    for (size_t i = 0; i < *run; i++)
+        worker->inverse_norms[i] = kith_exact_inverse_norm(at + i * stride, rows->dtype, rows->dim);
+    return worker->inverse_norms;
+}
+
 kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
                               size_t query_first, size_t query_last, size_t row_first, size_t row_last,
                               const kith_exact_sinks *sinks) {
     size_t stride = rows->chunks != NULL ? rows->chunks->item_bytes : rows->stride;
-    size_t block = block_rows(exact, stride), run;
+    size_t block = block_rows(stride), run;
     for (size_t row = row_first; row < row_last; row += run) {
         const unsigned char *at = kith_exact_run(rows, row, &run);
         run = kith_min_size(kith_min_size(run, row_last - row), block);
+        const float *inverse_norms = NULL;
         if (exact->request.metric == KITH_COSINE)
-            for (size_t i = 0; i < run; i++)
-                worker->inverse_norms[i] = kith_exact_row_inverse_norm(rows, row + i, at + i * stride);
+            inverse_norms = take_inverse_norms(rows, worker, row, at, stride, &run);
         for (size_t query = query_first; query < query_last; query++) {
             int32_t key_max = kith_exact_key_max(sinks, query);
-            size_t survivors = distances_under(exact, worker, query, key_max, at, stride, run);
+            size_t survivors = distances_under(exact, worker, query, key_max, at, stride, run, inverse_norms);
             KITH_TRY(offer_block(exact, rows, worker, query, row, survivors, sinks));
         }
         if (exact->request.meter != NULL)
