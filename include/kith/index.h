@@ -120,6 +120,11 @@ typedef struct kith_search_params {
                                      first so many rows are looked at) */
     kith_progress_fn progress;    /* default NULL */
     void *progress_user;
+    size_t nprobe; /* inverted lists: how many of the nearest lists are searched; more than there are: all of them.
+                        Default 0: the index's own default, which kith_index_param tells */
+    size_t
+        k_factor; /* refinement: k x k_factor candidates are compared again, exactly. Default 0: the index's own */
+    size_t ef;    /* graphs: how many candidates the walk keeps; at least k. Default 0: the index's own */
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);

@@ -27,6 +27,7 @@ enum {
 unsigned kith_cpu_features(void);
 
 void kith_fill_ref(kith_simd_table *table);
+void kith_fill_ref_fields(kith_simd_table *table);
 void kith_fill_ref_matrix(kith_simd_table *table);
 void kith_fill_ref_peaks(kith_simd_table *table);
 void kith_fill_avx2_float(kith_simd_table *table);
@@ -48,6 +49,9 @@ void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);
 void kith_fill_neon_dotprod(kith_simd_table *table);
 void kith_fill_neon_fp16(kith_simd_table *table);
+
+/* One element of f16, exactly, for the reference kernels. */
+float kith_ref_f32_of_f16(uint16_t f16);
 
 /* Fills in the pair kernels of a file that names them by the rule OP_QUERY_ROW, OP_QUERY_ROW_four, .._block. */
 #define KITH_SHAPES(kernel)                                                                                        \

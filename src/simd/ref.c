@@ -26,7 +26,7 @@ static float f32_of_bits(uint32_t bits) {
 
 static float f32_of_bf16(uint16_t bf16) { return f32_of_bits((uint32_t)bf16 << 16); }
 
-static float f32_of_f16(uint16_t f16) {
+float kith_ref_f32_of_f16(uint16_t f16) {
     uint32_t sign = (uint32_t)(f16 & 0x8000) << 16, exponent = (f16 >> 10) & 31, mantissa = f16 & 0x3ff;
     if (exponent == 31) /* infinity, or a NaN, which becomes a quiet one */
         return f32_of_bits(sign | 0x7f800000 | mantissa << 13 | (mantissa != 0 ? 0x400000u : 0));
@@ -50,7 +50,7 @@ static uint16_t f16_of_f32(float value) {
 }
 
 static float from_f32(const void *vector, size_t i) { return ((const float *)vector)[i]; }
-static float from_f16(const void *vector, size_t i) { return f32_of_f16(((const uint16_t *)vector)[i]); }
+static float from_f16(const void *vector, size_t i) { return kith_ref_f32_of_f16(((const uint16_t *)vector)[i]); }
 static float from_bf16(const void *vector, size_t i) { return f32_of_bf16(((const uint16_t *)vector)[i]); }
 static float from_i8(const void *vector, size_t i) { return ((const int8_t *)vector)[i]; }
 static float from_u8(const void *vector, size_t i) { return ((const uint8_t *)vector)[i]; }
@@ -134,7 +134,7 @@ static int32_t norm2_u8(const uint8_t *vector, size_t dim) { return ip_u8_u8(vec
     static void NAME(const IN *in, size_t count, OUT *out) {                                                       \
         for (size_t i = 0; i < count; i++) out[i] = VALUE(in[i]);                                                  \
     }
-CONVERT(f32_from_f16, uint16_t, float, f32_of_f16)
+CONVERT(f32_from_f16, uint16_t, float, kith_ref_f32_of_f16)
 CONVERT(f32_from_bf16, uint16_t, float, f32_of_bf16)
 CONVERT(f32_from_i8, int8_t, float, )
 CONVERT(f32_from_u8, uint8_t, float, )

@@ -21,12 +21,12 @@ typedef struct level {
     const char *base;
     const char *below; /* base levels: the base level underneath */
     unsigned feature;
-    void (*fill[7])(kith_simd_table *table); /* one after the other, up to a NULL */
+    void (*fill[8])(kith_simd_table *table); /* one after the other, up to a NULL */
 } level;
 
 /* Base levels from the lowest to the best, each followed by its sub-levels. */
 static const level levels[] = {
-    {"ref", NULL, NULL, 0, {kith_fill_ref, kith_fill_ref_matrix, kith_fill_ref_peaks}},
+    {"ref", NULL, NULL, 0, {kith_fill_ref, kith_fill_ref_fields, kith_fill_ref_matrix, kith_fill_ref_peaks}},
 #ifdef KITH_SIMD_AVX2
     {"avx2",
      NULL,

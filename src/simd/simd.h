@@ -23,6 +23,7 @@
 #include <stdbool.h>
 
 #include "kith/types.h"
+#include "simd/fields.h"
 #include "simd/matrix.h"
 
 typedef enum kith_op { KITH_OP_L2SQ, KITH_OP_IP, KITH_OP_COUNT } kith_op;
@@ -136,6 +137,9 @@ typedef struct kith_simd_table {
 
     kith_tile_f32 tile_f32;
     kith_tile_i8 tile_i8;
+
+    kith_field_kernels fields[KITH_FIELD_WIDTHS]; /* of scalar quantisers and their kin: fields.h */
+    kith_estimate_kernels estimates;
 
     kith_matrix_kernels matrix; /* of linear transforms: matrix.h */
 

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "code/grid.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "simd/simd.h"
+
+enum { MAX_MAGNITUDE = 127, PART_BASE = 128, CACHE_LINE = 64, BLOCK_WORDS = KITH_BLOCK_ROWS };
+static const float f16_max = 65504.0f;
+
+/* ---- Layout --------------------------------------------------------------------------------------------------- */
+
+/* What a prepared query begins with; then, for each part, its bytes in natural order and those in step order for
+ * each plane. */
+typedef struct query_head {
+    float unit, offset;
+} query_head;
+
+static size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
+
+static size_t factor_words(kith_grid_factors factors) {
+    return factors == KITH_FACTORS_F32 ? 2 : factors == KITH_FACTORS_NONE ? 0 : 1;
+}
+
+/* The words of a row that a kernel for four rows sees as one: line_four takes the word of the factors along. */
+static size_t padded_words(const kith_grid *grid, size_t plane) {
+    size_t words = grid->planes[plane].word_count + (grid->factors == KITH_FACTORS_F16 && grid->plane_count == 1);
+    return round_up(words, 16);
+}
+
+void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors factors, size_t query_parts) {
+    *grid = (kith_grid){.dim = dim, .bits = bits, .factors = factors, .query_parts = query_parts};
+    unsigned left = (unsigned)bits;
+    for (unsigned log2 = 4; log2-- > 0;) {
+        unsigned width = 1u << log2;
+        if (left < width) continue;
+        left -= width;
+        size_t words = round_up(dim * width, 32) / 32;
+        grid->planes[grid->plane_count++] = (kith_grid_plane){width, log2, left, grid->word_count, words};
+        grid->word_count += words;
+        grid->natural_bytes = kith_max_size(grid->natural_bytes, words * 32 / width);
+    }
+    grid->factor_words = factor_words(factors);
+    grid->row_bytes = (grid->word_count + grid->factor_words) * sizeof(uint32_t);
+    grid->block_bytes = grid->row_bytes * KITH_BLOCK_ROWS;
+    grid->natural_bytes = round_up(grid->natural_bytes, CACHE_LINE);
+    grid->part_bytes = grid->natural_bytes;
+    for (size_t p = 0; p < grid->plane_count; p++) {
+        grid->step_first[p] = grid->part_bytes;
+        grid->part_bytes += padded_words(grid, p) * sizeof(uint32_t) * (8 / grid->planes[p].width);
+    }
+    grid->query_bytes = CACHE_LINE + query_parts * grid->part_bytes;
+}
+
+/* ---- Rows and blocks ------------------------------------------------------------------------------------------ */
+
+/* Where dimension d stands in a plane: its word and its first bit there. */
+static size_t place(unsigned width, size_t d, unsigned *bit) {
+    size_t per_word = 32 / width, in_word = d % per_word;
+    *bit = (unsigned)(8 * (in_word % 4) + width * (in_word / 4));
+    return d / per_word;
+}
+
+static uint16_t finite_f16(float value) {
+    value = value > f16_max ? f16_max : value < -f16_max ? -f16_max : value;
+    uint16_t bits;
+    kith_simd()->f16_from_f32(&value, 1, &bits);
+    return bits;
+}
+
+static uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, float scale, unsigned char *row) {
+    uint32_t *words = (uint32_t *)(void *)row;
+    memset(words, 0, grid->word_count * sizeof *words);
+    for (size_t p = 0; p < grid->plane_count; p++) {
+        const kith_grid_plane *plane = &grid->planes[p];
+        const uint32_t mask = (1u << plane->width) - 1;
+        for (size_t d = 0; d < grid->dim; d++) {
+            unsigned bit;
+            size_t word = place(plane->width, d, &bit);
+            words[plane->first_word + word] |= ((uint32_t)numbers[d] >> plane->shift & mask) << bit;
+        }
+    }
+    uint32_t *factors = words + grid->word_count;
+    if (grid->factors == KITH_FACTORS_F16) factors[0] = finite_f16(add) | (uint32_t)finite_f16(scale) << 16;
+    if (grid->factors == KITH_FACTORS_F32 || grid->factors == KITH_FACTORS_ADD) factors[0] = bits_of(add);
+    if (grid->factors == KITH_FACTORS_F32) factors[1] = bits_of(scale);
+}
+
+void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *numbers, float *add, float *scale) {
+    const uint32_t *words = (const uint32_t *)(const void *)row;
+    if (numbers != NULL) {
+        memset(numbers, 0, grid->dim);
+        for (size_t p = 0; p < grid->plane_count; p++) {
+            const kith_grid_plane *plane = &grid->planes[p];
+            const uint32_t mask = (1u << plane->width) - 1;
+            for (size_t d = 0; d < grid->dim; d++) {
+                unsigned bit;
+                size_t word = place(plane->width, d, &bit);
+                numbers[d] |= (uint8_t)((words[plane->first_word + word] >> bit & mask) << plane->shift);
+            }
+        }
+    }
+    const uint32_t *factors = words + grid->word_count;
+    float both[2] = {0, 1};
+    if (grid->factors == KITH_FACTORS_F16) {
+        uint16_t halves[2] = {(uint16_t)factors[0], (uint16_t)(factors[0] >> 16)};
+        kith_simd()->f32_from_f16(halves, 2, both);
+    } else if (grid->factor_words > 0) {
+        both[0] = float_of(factors[0]);
+        if (grid->factor_words == 2) both[1] = float_of(factors[1]);
+    }
+    if (add != NULL) *add = both[0];
+    if (scale != NULL) *scale = both[1];
+}
+
+/* In a block, 32 f16 of add come before 32 of scale, so that a kernel converts either in one go. */
+static uint16_t *half_factors(const kith_grid *grid, unsigned char *block) {
+    return (uint16_t *)(void *)(block + grid->word_count * BLOCK_WORDS * sizeof(uint32_t));
+}
+
+void kith_grid_pack(const kith_grid *grid, const unsigned char *rows, size_t first, size_t count,
+                    unsigned char *block) {
+    uint32_t *words = (uint32_t *)(void *)block;
+    bool halves = grid->factors == KITH_FACTORS_F16;
+    size_t plain = grid->word_count + (halves ? 0 : grid->factor_words);
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t *row = (const uint32_t *)(const void *)(rows + i * grid->row_bytes);
+        for (size_t w = 0; w < plain; w++) words[w * BLOCK_WORDS + first + i] = row[w];
+        if (halves) {
+            uint16_t *factors = half_factors(grid, block);
+            factors[first + i] = (uint16_t)row[plain];
+            factors[KITH_BLOCK_ROWS + first + i] = (uint16_t)(row[plain] >> 16);
+        }
+    }
+}
+
+void kith_grid_unpack(const kith_grid *grid, const unsigned char *block, size_t lane, unsigned char *row) {
+    const uint32_t *words = (const uint32_t *)(const void *)block;
+    uint32_t *out = (uint32_t *)(void *)row;
+    bool halves = grid->factors == KITH_FACTORS_F16;
+    size_t plain = grid->word_count + (halves ? 0 : grid->factor_words);
+    for (size_t w = 0; w < plain; w++) out[w] = words[w * BLOCK_WORDS + lane];
+    if (halves) {
+        const uint16_t *factors = (const uint16_t *)(const void *)(words + plain * BLOCK_WORDS);
+        out[plain] = factors[lane] | (uint32_t)factors[KITH_BLOCK_ROWS + lane] << 16;
+    }
+}
+
+/* ---- Queries -------------------------------------------------------------------------------------------------- */
+
+static int8_t *part_of(const kith_grid *grid, void *query, size_t part) {
+    return (int8_t *)query + CACHE_LINE + part * grid->part_bytes;
+}
+
+static const int8_t *part_of_const(const kith_grid *grid, const void *query, size_t part) {
+    return (const int8_t *)query + CACHE_LINE + part * grid->part_bytes;
+}
+
+static void fill_steps(const kith_grid *grid, int8_t *part) {
+    for (size_t p = 0; p < grid->plane_count; p++) {
+        const kith_grid_plane *plane = &grid->planes[p];
+        size_t padded = padded_words(grid, p), steps = 8 / plane->width;
+        unsigned char *at = (unsigned char *)part + grid->step_first[p];
+        for (size_t j = 0; j < steps; j++) {
+            for (size_t w = 0; w < plane->word_count; w++) memcpy(at + w * 4, part + (w * steps + j) * 4, 4);
+            memset(at + plane->word_count * 4, 0, (padded - plane->word_count) * 4);
+            at += padded * 4;
+        }
+    }
+}
+
+void kith_grid_prepare(const kith_grid *grid, const float *vector, float multiplier, float offset, void *query) {
+    float largest = 0;
+    for (size_t d = 0; d < grid->dim; d++) largest = fmaxf(largest, fabsf(vector[d]));
+    float steps = grid->query_parts == 1 ? MAX_MAGNITUDE : MAX_MAGNITUDE * PART_BASE;
+    float inverse = largest > 0 ? steps / largest : 0;
+    *(query_head *)query = (query_head){multiplier * (largest / steps), offset};
+    int8_t *high = part_of(grid, query, 0);
+    memset(high, 0, grid->natural_bytes);
+    if (grid->query_parts == 1) {
+        for (size_t d = 0; d < grid->dim; d++) {
+            int32_t value = (int32_t)rintf(vector[d] * inverse);
+            high[d] = (int8_t)(value > MAX_MAGNITUDE    ? MAX_MAGNITUDE
+                               : value < -MAX_MAGNITUDE ? -MAX_MAGNITUDE
+                                                        : value);
+        }
+        fill_steps(grid, high);
+        return;
+    }
+    int8_t *low = part_of(grid, query, 1);
+    memset(low, 0, grid->natural_bytes);
+    for (size_t d = 0; d < grid->dim; d++) {
+        int32_t value = (int32_t)rintf(vector[d] * inverse), top = (value + PART_BASE / 2) >> 7;
+        top = top > MAX_MAGNITUDE ? MAX_MAGNITUDE : top < -MAX_MAGNITUDE ? -MAX_MAGNITUDE : top;
+        high[d] = (int8_t)top;
+        low[d] = (int8_t)(value - top * PART_BASE);
+    }
+    fill_steps(grid, high);
+    fill_steps(grid, low);
+}
+
+/* ---- Estimates ------------------------------------------------------------------------------------------------ */
+
+static void add_shifted(int32_t *sums, const int32_t *dots, unsigned shift, bool first, size_t count) {
+    for (size_t i = 0; i < count; i++) sums[i] = (first ? 0 : sums[i]) + (int32_t)((uint32_t)dots[i] << shift);
+}
+
+/* The products of four rows with one part of the query. */
+static void dots_of_four(const kith_grid *grid, const int8_t *part, const uint32_t *const rows[4],
+                         int32_t sums[4]) {
+    const kith_simd_table *simd = kith_simd();
+    for (size_t p = 0; p < grid->plane_count; p++) {
+        const kith_grid_plane *plane = &grid->planes[p];
+        const uint32_t *words[4];
+        for (size_t r = 0; r < 4; r++) words[r] = rows[r] + plane->first_word;
+        int32_t dots[4];
+        simd->fields[plane->width_log2].four(part + grid->step_first[p], words, plane->word_count, dots);
+        add_shifted(sums, dots, plane->shift, p == 0, 4);
+    }
+}
+
+void kith_grid_four(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[4],
+                    float out[4]) {
+    const kith_simd_table *simd = kith_simd();
+    const query_head *head = query;
+    const uint32_t *words[4];
+    for (size_t r = 0; r < 4; r++) words[r] = (const uint32_t *)(const void *)rows[r];
+    const int8_t *part = part_of_const(grid, query, 0);
+    if (grid->plane_count == 1 && grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1) {
+        simd->estimates.line_four[grid->planes[0].width_log2](part + grid->step_first[0], words, grid->word_count,
+                                                              head->unit, head->offset, base, out);
+        return;
+    }
+    int32_t high[4], low[4];
+    dots_of_four(grid, part, words, high);
+    float add[4], scale[4];
+    for (size_t r = 0; r < 4; r++) kith_grid_get(grid, rows[r], NULL, &add[r], &scale[r]);
+    if (grid->query_parts == 1) {
+        simd->estimates.affine(high, add, scale, 4, head->unit, head->offset, base, out);
+        return;
+    }
+    dots_of_four(grid, part_of_const(grid, query, 1), words, low);
+    simd->estimates.affine_parts(high, low, add, scale, 4, head->unit, head->offset, base, out);
+}
+
+typedef int32_t block_dots[KITH_CODE_QUERIES_MAX * KITH_BLOCK_ROWS];
+
+static void dots_of_block(const kith_grid *grid, const void *const *queries, size_t query_count, size_t part,
+                          const uint32_t *words, block_dots sums) {
+    const kith_simd_table *simd = kith_simd();
+    const int8_t *parts[KITH_CODE_QUERIES_MAX];
+    for (size_t q = 0; q < query_count; q++) parts[q] = part_of_const(grid, queries[q], part);
+    if (grid->plane_count == 1) {
+        simd->fields[grid->planes[0].width_log2].block(parts, query_count, words, grid->word_count, sums);
+        return;
+    }
+    for (size_t p = 0; p < grid->plane_count; p++) {
+        const kith_grid_plane *plane = &grid->planes[p];
+        block_dots dots;
+        simd->fields[plane->width_log2].block(parts, query_count, words + plane->first_word * BLOCK_WORDS,
+                                              plane->word_count, dots);
+        add_shifted(sums, dots, plane->shift, p == 0, query_count * KITH_BLOCK_ROWS);
+    }
+}
+
+static void estimate_block(const kith_grid *grid, const query_head *head, float base, const unsigned char *factors,
+                           const int32_t *high, const int32_t *low, float *out) {
+    static const float zeros[KITH_BLOCK_ROWS];
+    static const float ones[KITH_BLOCK_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    const kith_simd_table *simd = kith_simd();
+    const float *add = grid->factor_words > 0 ? (const float *)(const void *)factors : zeros;
+    const float *scale = grid->factor_words == 2 ? add + KITH_BLOCK_ROWS : ones;
+    float halves[2 * KITH_BLOCK_ROWS];
+    if (grid->factors == KITH_FACTORS_F16) {
+        const uint16_t *bits = (const uint16_t *)(const void *)factors;
+        if (low == NULL) {
+            simd->estimates.affine_f16(high, bits, bits + KITH_BLOCK_ROWS, KITH_BLOCK_ROWS, head->unit,
+                                       head->offset, base, out);
+            return;
+        }
+        simd->f32_from_f16(bits, 2 * KITH_BLOCK_ROWS, halves);
+        add = halves;
+        scale = halves + KITH_BLOCK_ROWS;
+    }
+    if (low == NULL)
+        simd->estimates.affine(high, add, scale, KITH_BLOCK_ROWS, head->unit, head->offset, base, out);
+    else
+        simd->estimates.affine_parts(high, low, add, scale, KITH_BLOCK_ROWS, head->unit, head->offset, base, out);
+}
+
+void kith_grid_scan(const kith_grid *grid, const void *const *queries, const float *bases, size_t query_count,
+                    const unsigned char *blocks, size_t block_count, float *out, size_t out_stride) {
+    block_dots high, low;
+    for (size_t b = 0; b < block_count; b++) {
+        const unsigned char *block = blocks + b * grid->block_bytes;
+        const uint32_t *words = (const uint32_t *)(const void *)block;
+        dots_of_block(grid, queries, query_count, 0, words, high);
+        if (grid->query_parts == 2) dots_of_block(grid, queries, query_count, 1, words, low);
+        const unsigned char *factors = block + grid->word_count * BLOCK_WORDS * sizeof *words;
+        for (size_t q = 0; q < query_count; q++)
+            estimate_block(grid, queries[q], bases[q], factors, high + q * KITH_BLOCK_ROWS,
+                           grid->query_parts == 2 ? low + q * KITH_BLOCK_ROWS : NULL,
+                           out + q * out_stride + b * KITH_BLOCK_ROWS);
+    }
+}

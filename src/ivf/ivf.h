@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ivf.h: inverted lists (Sivic and Zisserman, "Video Google", ICCV 2003; Jegou, Douze and Schmid, "Product
+ * Quantization for Nearest Neighbor Search", TPAMI 2011, section IV): vectors lie in the list of their nearest
+ * centroid, and a search reads the lists nearest to the query. Specs: "IVF1024,Flat", "IVF4096,PQ16x4fs",
+ * "IVF1024,Line64"; without the first part, "SQ8", a single list that is searched whole.
+ */
+#ifndef KITH_IVF_IVF_H
+#define KITH_IVF_IVF_H
+
+#include "index/indexfile.h"
+#include "index/spec.h"
+
+#define KITH_IVF_NAME "IVF"
+
+kith_status kith_ivf_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out);
+kith_status kith_ivf_open(kith_container *file, uint32_t instance, const kith_index_meta *meta,
+                          const kith_spec *spec, kith_index **out);
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fields_ref.c: the kernels of fields.h in plain C: what those of every instruction set are held against.
+ */
+#include <math.h>
+
+#include "simd/isa.h"
+
+static inline __attribute__((always_inline)) void block(unsigned width, const int8_t *const *queries,
+                                                        size_t query_count, const uint32_t *words,
+                                                        size_t word_count, int32_t *out) {
+    const uint32_t mask = (1u << width) - 1;
+    for (size_t q = 0; q < query_count; q++)
+        for (size_t r = 0; r < KITH_BLOCK_ROWS; r++) {
+            int32_t sum = 0;
+            const int8_t *query = queries[q];
+            for (size_t w = 0; w < word_count; w++)
+                for (unsigned shift = 0; shift < 8; shift += width)
+                    for (unsigned byte = 0; byte < 32; byte += 8)
+                        sum += *query++ * (int32_t)(words[w * KITH_BLOCK_ROWS + r] >> (byte + shift) & mask);
+            out[q * KITH_BLOCK_ROWS + r] = sum;
+        }
+}
+
+static inline __attribute__((always_inline)) void four(unsigned width, const int8_t *query,
+                                                       const uint32_t *const rows[4], size_t word_count,
+                                                       size_t padded, int32_t out[4]) {
+    const uint32_t mask = (1u << width) - 1;
+    for (size_t r = 0; r < 4; r++) {
+        out[r] = 0;
+        for (unsigned step = 0; step < 8 / width; step++)
+            for (size_t w = 0; w < word_count; w++)
+                for (unsigned byte = 0; byte < 4; byte++)
+                    out[r] += query[(step * padded + w) * 4 + byte] *
+                              (int32_t)(rows[r][w] >> (8 * byte + width * step) & mask);
+    }
+}
+
+static size_t pad(size_t word_count) { return (word_count + 15) / 16 * 16; }
+
+static inline float estimate(int32_t dot, float add, float scale, float unit, float offset, float base) {
+    return base + fmaf(scale, fmaf((float)dot, unit, offset), add);
+}
+
+#define WIDTH(N)                                                                                                   \
+    static void block_##N(const int8_t *const *queries, size_t query_count, const uint32_t *words,                 \
+                          size_t word_count, int32_t *out) {                                                       \
+        block(N, queries, query_count, words, word_count, out);                                                    \
+    }                                                                                                              \
+    static void four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]) {  \
+        four(N, query, rows, word_count, pad(word_count), out);                                                    \
+    }                                                                                                              \
+    static void line_four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, float unit,   \
+                              float offset, float base, float out[4]) {                                            \
+        int32_t dots[4];                                                                                           \
+        four(N, query, rows, word_count, pad(word_count + 1), dots);                                               \
+        for (size_t r = 0; r < 4; r++) {                                                                           \
+            uint32_t factors = rows[r][word_count];                                                                \
+            out[r] = estimate(dots[r], kith_ref_f32_of_f16((uint16_t)factors),                                     \
+                              kith_ref_f32_of_f16((uint16_t)(factors >> 16)), unit, offset, base);                 \
+        }                                                                                                          \
+    }
+WIDTH(1)
+WIDTH(2)
+WIDTH(4)
+WIDTH(8)
+
+static void affine(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
+                   float offset, float base, float *out) {
+    for (size_t i = 0; i < count; i++) out[i] = estimate(dots[i], add[i], scale[i], unit, offset, base);
+}
+
+static void affine_f16(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
+                       float offset, float base, float *out) {
+    for (size_t i = 0; i < count; i++)
+        out[i] = estimate(dots[i], kith_ref_f32_of_f16(add[i]), kith_ref_f32_of_f16(scale[i]), unit, offset, base);
+}
+
+static void affine_parts(const int32_t *high, const int32_t *low, const float *add, const float *scale,
+                         size_t count, float unit, float offset, float base, float *out) {
+    for (size_t i = 0; i < count; i++)
+        out[i] = base + fmaf(scale[i], fmaf((float)high[i], 128 * unit, fmaf((float)low[i], unit, offset)), add[i]);
+}
+
+void kith_fill_ref_fields(kith_simd_table *table) {
+    static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
+        {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
+    for (size_t i = 0; i < KITH_FIELD_WIDTHS; i++) table->fields[i] = fields[i];
+    table->estimates = (kith_estimate_kernels){
+        affine, affine_f16, affine_parts, {line_four_1, line_four_2, line_four_4, line_four_8}};
+}
