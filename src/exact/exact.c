@@ -190,7 +190,7 @@ kith_status kith_exact_open(const kith_exact_request *request, kith_exact **out)
 
 /* ---- Hits ---------------------------------------------------------------------------------------------- */
 
-static kith_status append(kith_hit_list *list, const kith_hit *hit) {
+kith_status kith_hit_list_append(kith_hit_list *list, const kith_hit *hit) {
     if (list->count == list->capacity) {
         size_t capacity = list->capacity != 0 ? 2 * list->capacity : 16;
         KITH_TRY(kith_realloc(&list->hits, list->count, capacity, sizeof *list->hits));
@@ -205,7 +205,7 @@ kith_status kith_exact_keep(const kith_exact_sinks *sinks, size_t query, int32_t
         kith_topk_push(&sinks->tops[query], key, id, 0);
         return KITH_OK;
     }
-    return append(&sinks->lists[query], &(kith_hit){.id = id, .key = key});
+    return kith_hit_list_append(&sinks->lists[query], &(kith_hit){.id = id, .key = key});
 }
 
 /* ---- Sharing the work between threads ------------------------------------------------------------------- */
@@ -294,7 +294,8 @@ static kith_status run_parts_with_lists(plan *work, const kith_exact_sinks *own,
         sinks[p] = (kith_exact_sinks){.lists = lists + (p - 1) * n, .range_key_max = own->range_key_max};
     KITH_GO(kith_parallel_for(work->exact->request.threads, parts, run_task, work));
     for (size_t i = 0; i < n * (parts - 1); i++)
-        for (size_t h = 0; h < lists[i].count; h++) KITH_GO(append(&own->lists[i % n], &lists[i].hits[h]));
+        for (size_t h = 0; h < lists[i].count; h++)
+            KITH_GO(kith_hit_list_append(&own->lists[i % n], &lists[i].hits[h]));
 done:
     if (lists != NULL)
         for (size_t i = 0; i < n * (parts - 1); i++) kith_free(lists[i].hits);

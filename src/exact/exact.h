@@ -57,6 +57,8 @@ typedef struct kith_hit_list {
     kith_hit *hits;
     size_t count, capacity;
 } kith_hit_list;
+/* Grows the list; KITH_ERR_NO_MEMORY leaves it as it was. */
+kith_status kith_hit_list_append(kith_hit_list *list, const kith_hit *hit);
 /* Adds every row within `radius` (in the metric's terms) of query q to lists[q], unsorted. */
 kith_status kith_exact_range(kith_exact *exact, const kith_rows *rows, float radius, kith_hit_list *lists);
 

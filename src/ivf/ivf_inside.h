@@ -50,6 +50,9 @@ static inline int64_t kith_segment_id(const kith_ivf *ivf, const kith_list_segme
     return ivf->id_bytes == 4 ? (int64_t)((const uint32_t *)segment->ids)[i] : ((const int64_t *)segment->ids)[i];
 }
 
+/* The lists that a search reads when it does not say: 1/64 of them, at least 8. */
+static inline size_t kith_ivf_nprobe_default(const kith_ivf *ivf) { return kith_max_size(8, ivf->list_count / 64); }
+
 /* ---- ivf_search.c --------------------------------------------------------------------------------------------- */
 
 kith_status kith_ivf_search(const kith_index *index, const kith_search_request *request,

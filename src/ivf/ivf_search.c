@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ivf_search.c: searches of inverted lists.
+ *
+ * Queries are worked on in groups, each by one worker, so that nothing is shared and the number of threads changes no
+ * result. A group goes list by list: its pairs of query and list are sorted by list, each list is read once for all its
+ * queries, up to 16 of them against the same blocks, and a SIMD compare drops what is not among a query's k best so
+ * far. The nearest lists of all queries come before all others: they lower the thresholds. A group of a few queries
+ * goes query by query.
+ *
+ * The coarse step holds the query against 8-bit codes of the centroids, takes some more lists than asked for, and
+ * orders these by their exact distance.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "index/convert.h"
+#include "index/filter.h"
+#include "ivf/ivf_inside.h"
+#include "simd/simd.h"
+
+enum {
+    STRIP_BLOCKS = 16, /* blocks of a list whose estimates, for 16 queries, stay in the first-level cache */
+    STRIP = STRIP_BLOCKS * KITH_BLOCK_ROWS,
+    GROUP_MAX = 1024,
+    GROUP_SMALL = 4, /* so few queries hardly share a list */
+    PROBE_MARGIN = 8
+};
+static const size_t group_bytes_max = (size_t)4 << 20; /* prepared queries and probes of a group */
+
+/* A list to be read for a query: the query's base there, and how many of its codes may be looked at. */
+typedef struct probe {
+    uint32_t list;
+    float base;
+    size_t limit;
+} probe;
+
+/* The same, sorted by list. */
+typedef struct visit {
+    uint32_t query; /* in the group */
+    float base;
+    size_t limit;
+} visit;
+
+typedef struct worker_scratch {
+    unsigned char *prepared;        /* group_size x code->query_bytes */
+    unsigned char *coarse_prepared; /* KITH_CODE_QUERIES_MAX x coarse_code->query_bytes */
+    float *estimates;               /* KITH_CODE_QUERIES_MAX x STRIP */
+    uint32_t *positions;            /* STRIP */
+    kith_hit *coarse_hits;          /* KITH_CODE_QUERIES_MAX x kith_topk_capacity(coarse_k) */
+    probe *probes;                  /* group_size x nprobe */
+    visit *visits;                  /* group_size x nprobe */
+    size_t *list_first;             /* list_count + 1 */
+    uint32_t *lists;                /* group_size x nprobe: the lists that have visits, in order */
+} worker_scratch;
+
+typedef struct ivf_call {
+    const kith_ivf *ivf;
+    const kith_search_request *request;
+    size_t query_count, nprobe, coarse_k, group_size, group_count;
+    float *queries;            /* query_count x dim, f32, of unit length under cosine */
+    const float *projected;    /* query_count x projected_dim */
+    const int64_t *coarse_ids; /* query_count x nprobe, of a coarse index; or NULL */
+    kith_topk *tops;           /* query_count, or NULL */
+    kith_hit_list *lists;      /* query_count, or NULL */
+    float radius;              /* of range search, as an estimate */
+    worker_scratch *workers;
+} ivf_call;
+
+/* ---- Queries -------------------------------------------------------------------------------------------------- */
+
+typedef struct convert_loop {
+    const ivf_call *call;
+    float *out;
+} convert_loop;
+
+enum { CONVERT_ROWS = 64 };
+
+static kith_status convert_item(void *context, size_t item, size_t worker) {
+    (void)worker;
+    const convert_loop *loop = context;
+    const kith_view *view = &loop->call->request->queries;
+    size_t dim = view->dim, first = item * CONVERT_ROWS;
+    size_t last = kith_min_size(view->count, first + CONVERT_ROWS);
+    for (size_t q = first; q < last; q++) {
+        const void *row = kith_view_row(view, q);
+        float *out = loop->out + q * dim;
+        kith_exact_to_f32(row, view->dtype, dim, out);
+        if (loop->call->ivf->base.metric != KITH_COSINE) continue;
+        float inverse = kith_exact_inverse_norm(row, view->dtype, dim);
+        for (size_t d = 0; d < dim; d++) out[d] *= inverse;
+    }
+    return KITH_OK;
+}
+
+static kith_status take_queries(ivf_call *call) {
+    const kith_search_request *request = call->request;
+    const kith_code *code = call->ivf->code;
+    size_t count = call->query_count;
+    KITH_TRY(kith_arena_take(request->arena, count * code->dim, sizeof(float), &call->queries));
+    convert_loop loop = {call, call->queries};
+    KITH_TRY(kith_parallel_for(request->threads, (count - 1) / CONVERT_ROWS + 1, convert_item, &loop));
+    call->projected = call->queries;
+    if (code->vtable->project == NULL) return KITH_OK;
+    float *projected;
+    KITH_TRY(kith_arena_take(request->arena, count * code->projected_dim, sizeof(float), &projected));
+    call->projected = projected;
+    return kith_code_project(code, call->queries, count, request->threads, request->arena, projected);
+}
+
+/* ---- Scratch memory ------------------------------------------------------------------------------------------- */
+
+static kith_status take_worker(const ivf_call *call, worker_scratch *scratch) {
+    kith_arena *arena = call->request->arena;
+    const kith_ivf *ivf = call->ivf;
+    size_t probes = call->group_size * call->nprobe;
+    KITH_TRY(kith_arena_take(arena, call->group_size, ivf->code->query_bytes, &scratch->prepared));
+    if (ivf->coarse_code != NULL)
+        KITH_TRY(kith_arena_take(arena, KITH_CODE_QUERIES_MAX, ivf->coarse_code->query_bytes,
+                                 &scratch->coarse_prepared));
+    KITH_TRY(kith_arena_take(arena, KITH_CODE_QUERIES_MAX * STRIP, sizeof(float), &scratch->estimates));
+    KITH_TRY(kith_arena_take(arena, STRIP, sizeof(uint32_t), &scratch->positions));
+    KITH_TRY(kith_arena_take(arena, KITH_CODE_QUERIES_MAX * kith_topk_capacity(call->coarse_k), sizeof(kith_hit),
+                             &scratch->coarse_hits));
+    KITH_TRY(kith_arena_take(arena, probes, sizeof(probe), &scratch->probes));
+    KITH_TRY(kith_arena_take(arena, probes, sizeof(visit), &scratch->visits));
+    KITH_TRY(kith_arena_take(arena, probes, sizeof(uint32_t), &scratch->lists));
+    return kith_arena_take(arena, ivf->list_count + 1, sizeof(size_t), &scratch->list_first);
+}
+
+static void plan_groups(ivf_call *call) {
+    size_t each = call->ivf->code->query_bytes + call->nprobe * (sizeof(probe) + sizeof(visit) + sizeof(uint32_t));
+    size_t most = kith_min_size(GROUP_MAX, kith_max_size(1, group_bytes_max / each));
+    size_t share = (call->query_count - 1) / call->request->threads + 1;
+    call->group_size = kith_min_size(most, share);
+    call->group_count = (call->query_count - 1) / call->group_size + 1;
+}
+
+static kith_status take_scratch(ivf_call *call) {
+    plan_groups(call);
+    size_t workers = kith_min_size(call->request->threads, call->group_count);
+    KITH_TRY(kith_arena_take(call->request->arena, workers, sizeof *call->workers, &call->workers));
+    for (size_t w = 0; w < workers; w++) KITH_TRY(take_worker(call, &call->workers[w]));
+    return KITH_OK;
+}
+
+/* ---- The coarse step ------------------------------------------------------------------------------------------ */
+
+static float value_max(int32_t key_max) {
+    return key_max >= kith_key_f32(INFINITY) ? INFINITY : kith_key_to_f32(key_max);
+}
+
+/* Offers a run of estimates, whose numbers go on from `first`, to a selection. */
+static void offer_lists(kith_topk *top, const float *estimates, size_t first, size_t count, uint32_t *positions) {
+    size_t kept = kith_simd()->filter_below_f32(estimates, count, value_max(top->key_max), positions);
+    for (size_t i = 0; i < kept; i++)
+        kith_topk_push(top, kith_key_f32(estimates[positions[i]]), (int64_t)(first + positions[i]), 0);
+}
+
+/* Squared distances or negated inner products of a query to `count` centroids from `list` on. */
+static void centroid_distances(const kith_ivf *ivf, const float *query, size_t list, size_t count, float *out) {
+    size_t dim = ivf->code->projected_dim;
+    bool is_l2 = ivf->code->metric == KITH_L2;
+    kith_simd()->floats[is_l2 ? KITH_OP_L2SQ : KITH_OP_IP][KITH_PAIR_F32_F32].block(
+        query, ivf->projected + list * dim, dim * sizeof(float), count, dim, out);
+    for (size_t i = 0; !is_l2 && i < count; i++) out[i] = -out[i];
+}
+
+/* The coarse_k lists nearest to up to 16 queries by the centroids' codes, or by their distances where there is no
+ * such code. */
+static void find_lists(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count, kith_topk *tops) {
+    const kith_ivf *ivf = call->ivf;
+    const kith_code *coarse = ivf->coarse_code;
+    size_t dim = ivf->code->projected_dim;
+    const void *prepared[KITH_CODE_QUERIES_MAX];
+    const float bases[KITH_CODE_QUERIES_MAX] = {0};
+    for (size_t q = 0; q < count; q++) {
+        kith_topk_init(&tops[q], scratch->coarse_hits + q * kith_topk_capacity(call->coarse_k), call->coarse_k);
+        if (coarse == NULL) continue;
+        void *query = scratch->coarse_prepared + q * coarse->query_bytes;
+        coarse->vtable->prepare(coarse, call->projected + (first + q) * dim, query);
+        prepared[q] = query;
+    }
+    for (size_t list = 0; list < ivf->list_count; list += STRIP) {
+        size_t lists = kith_min_size(STRIP, ivf->list_count - list);
+        if (coarse != NULL)
+            coarse->vtable->scan(coarse, prepared, bases, count,
+                                 ivf->coarse_blocks + list / KITH_BLOCK_ROWS * coarse->block_bytes,
+                                 kith_code_blocks(lists), scratch->estimates, STRIP);
+        for (size_t q = 0; q < count; q++) {
+            float *estimates = scratch->estimates + q * STRIP;
+            if (coarse == NULL)
+                centroid_distances(ivf, call->projected + (first + q) * dim, list, lists, estimates);
+            offer_lists(&tops[q], estimates, list, lists, scratch->positions);
+        }
+    }
+}
+
+/* Replaces estimates by distances. */
+static void measure_lists(const kith_ivf *ivf, const float *query, kith_hit *hits, size_t count) {
+    size_t dim = ivf->code->projected_dim;
+    bool is_l2 = ivf->code->metric == KITH_L2;
+    const kith_float_kernels *pair = &kith_simd()->floats[is_l2 ? KITH_OP_L2SQ : KITH_OP_IP][KITH_PAIR_F32_F32];
+    for (size_t i = 0; i < count; i += 4) {
+        const void *rows[4];
+        float distances[4];
+        for (size_t r = 0; r < 4; r++)
+            rows[r] = ivf->projected + (size_t)hits[kith_min_size(i + r, count - 1)].id * dim;
+        pair->four(query, rows, dim, distances);
+        for (size_t r = 0; r < 4 && i + r < count; r++)
+            hits[i + r].key = kith_key_f32(is_l2 ? distances[r] : -distances[r]);
+    }
+}
+
+/* Cuts the probes where the bound on distances is reached. */
+static void set_limits(const ivf_call *call, probe *probes) {
+    uint64_t left = call->request->params->max_distances;
+    if (left == 0) left = UINT64_MAX;
+    for (size_t p = 0; p < call->nprobe; p++) {
+        size_t size = call->ivf->lists[probes[p].list].count;
+        probes[p].limit = size <= left ? size : (size_t)left;
+        left -= probes[p].limit;
+    }
+}
+
+/* The probes of query number `query` of the call, nearest list first. */
+static void settle_probes(const ivf_call *call, size_t query, kith_topk *top, probe *probes) {
+    const kith_ivf *ivf = call->ivf;
+    const kith_code *code = ivf->code;
+    const float *vector = call->projected + query * code->projected_dim;
+    if (ivf->coarse_code != NULL || call->coarse_ids != NULL) {
+        kith_topk_shrink(top);
+        measure_lists(ivf, vector, top->hits, top->count);
+    }
+    kith_topk_finish(top);
+    float base = ivf->by_residual ? 0 : kith_code_base(code, vector, NULL);
+    for (size_t p = 0; p < call->nprobe; p++) {
+        const kith_hit *hit = &top->hits[p];
+        bool is_distance = ivf->by_residual && !code->is_exact;
+        probes[p] = (probe){(uint32_t)hit->id, is_distance ? kith_key_to_f32(hit->key) : base, 0};
+    }
+    set_limits(call, probes);
+}
+
+static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count) {
+    const kith_ivf *ivf = call->ivf;
+    kith_topk tops[KITH_CODE_QUERIES_MAX];
+    for (size_t q = 0; q < count; q += KITH_CODE_QUERIES_MAX) {
+        size_t tile = kith_min_size(KITH_CODE_QUERIES_MAX, count - q);
+        if (!ivf->has_coarse) {
+            for (size_t i = 0; i < tile; i++) {
+                const float *vector = call->projected + (first + q + i) * ivf->code->projected_dim;
+                scratch->probes[q + i] = (probe){0, kith_code_base(ivf->code, vector, NULL), 0};
+                set_limits(call, &scratch->probes[q + i]);
+            }
+            continue;
+        }
+        if (call->coarse_ids == NULL) {
+            find_lists(call, scratch, first + q, tile, tops);
+        } else {
+            for (size_t i = 0; i < tile; i++) {
+                kith_topk_init(&tops[i], scratch->coarse_hits + i * kith_topk_capacity(call->coarse_k),
+                               call->coarse_k);
+                const int64_t *ids = call->coarse_ids + (first + q + i) * call->coarse_k;
+                for (size_t p = 0; p < call->coarse_k; p++) kith_topk_push(&tops[i], 0, ids[p], 0);
+            }
+        }
+        for (size_t i = 0; i < tile; i++)
+            settle_probes(call, first + q + i, &tops[i], scratch->probes + (q + i) * call->nprobe);
+    }
+}
+
+/* ---- Reading lists -------------------------------------------------------------------------------------------- */
+
+/* A query of the tile that reads a list. */
+typedef struct reader {
+    size_t query; /* of the call */
+    size_t limit; /* codes of the list that it may look at */
+} reader;
+
+static float threshold_of(const ivf_call *call, size_t query) {
+    return call->tops != NULL ? value_max(call->tops[query].key_max) : call->radius;
+}
+
+/* Keeps what a strip of estimates holds for one query. The strip begins at code `first` of its segment. */
+static kith_status keep(const ivf_call *call, size_t query, const float *estimates, size_t count,
+                        const kith_list_segment *segment, size_t first, uint32_t *positions) {
+    size_t kept = kith_simd()->filter_below_f32(estimates, count, threshold_of(call, query), positions);
+    kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
+    for (size_t i = 0; i < kept; i++) {
+        int32_t key = kith_key_f32(estimates[positions[i]]);
+        int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
+        if (call->tops != NULL) {
+            kith_topk *top = &call->tops[query];
+            if (key <= top->key_max && (allow == NULL || allow(call->request->filter, id)))
+                kith_topk_push(top, key, id, 0);
+        } else if (allow == NULL || allow(call->request->filter, id)) {
+            KITH_TRY(kith_hit_list_append(&call->lists[query], &(kith_hit){.id = id, .key = key}));
+        }
+    }
+    return KITH_OK;
+}
+
+/* Holds a list against up to 16 queries. */
+static kith_status read_list(const ivf_call *call, const worker_scratch *scratch, const kith_list *list,
+                             const void *const *prepared, const float *bases, const reader *readers,
+                             size_t reader_count) {
+    const kith_code *code = call->ivf->code;
+    size_t limit = 0, before = 0; /* codes of the segments before */
+    for (size_t r = 0; r < reader_count; r++) limit = kith_max_size(limit, readers[r].limit);
+    for (size_t s = 0; s < list->segment_count && before < limit; s++) {
+        const kith_list_segment *segment = &list->segments[s];
+        size_t end = kith_min_size(segment->count, limit - before);
+        for (size_t first = 0; first < end; first += STRIP) {
+            size_t count = kith_min_size(STRIP, end - first);
+            code->vtable->scan(code, prepared, bases, reader_count,
+                               segment->blocks + first / KITH_BLOCK_ROWS * code->block_bytes,
+                               kith_code_blocks(count), scratch->estimates, STRIP);
+            for (size_t r = 0; r < reader_count; r++) {
+                size_t at = before + first;
+                if (readers[r].limit <= at) continue;
+                KITH_TRY(keep(call, readers[r].query, scratch->estimates + r * STRIP,
+                              kith_min_size(count, readers[r].limit - at), segment, first, scratch->positions));
+            }
+        }
+        before += segment->count;
+    }
+    return KITH_OK;
+}
+
+/* ---- Groups --------------------------------------------------------------------------------------------------- */
+
+/* Sorts probes rank_first..rank_last - 1 of all queries by list, and returns how many lists they name. */
+static size_t sort_probes(const ivf_call *call, worker_scratch *scratch, size_t count, size_t rank_first,
+                          size_t rank_last) {
+    size_t list_count = call->ivf->list_count, named = 0, at = 0;
+    size_t *first = scratch->list_first;
+    memset(first, 0, (list_count + 1) * sizeof *first);
+    for (size_t q = 0; q < count; q++)
+        for (size_t p = rank_first; p < rank_last; p++) {
+            const probe *one = &scratch->probes[q * call->nprobe + p];
+            if (one->limit > 0) first[one->list]++;
+        }
+    for (size_t list = 0; list < list_count; list++) {
+        size_t visits = first[list];
+        if (visits > 0) scratch->lists[named++] = (uint32_t)list;
+        first[list] = at;
+        at += visits;
+    }
+    for (size_t q = 0; q < count; q++)
+        for (size_t p = rank_first; p < rank_last; p++) {
+            const probe *one = &scratch->probes[q * call->nprobe + p];
+            if (one->limit > 0) scratch->visits[first[one->list]++] = (visit){(uint32_t)q, one->base, one->limit};
+        }
+    return named; /* first[list] is now where the visits of the list end */
+}
+
+static kith_status read_by_list(const ivf_call *call, worker_scratch *scratch, size_t query_first, size_t count,
+                                size_t rank_first, size_t rank_last) {
+    const kith_code *code = call->ivf->code;
+    size_t named = sort_probes(call, scratch, count, rank_first, rank_last), at = 0;
+    for (size_t n = 0; n < named; n++) {
+        uint32_t list = scratch->lists[n];
+        size_t end = scratch->list_first[list];
+        while (at < end) {
+            const void *prepared[KITH_CODE_QUERIES_MAX];
+            float bases[KITH_CODE_QUERIES_MAX];
+            reader readers[KITH_CODE_QUERIES_MAX];
+            size_t tile = 0;
+            for (; tile < KITH_CODE_QUERIES_MAX && at < end; tile++, at++) {
+                const visit *one = &scratch->visits[at];
+                prepared[tile] = scratch->prepared + one->query * code->query_bytes;
+                bases[tile] = one->base;
+                readers[tile] = (reader){query_first + one->query, one->limit};
+            }
+            KITH_TRY(read_list(call, scratch, &call->ivf->lists[list], prepared, bases, readers, tile));
+        }
+    }
+    return KITH_OK;
+}
+
+static kith_status read_by_query(const ivf_call *call, worker_scratch *scratch, size_t query_first, size_t count) {
+    const kith_code *code = call->ivf->code;
+    for (size_t q = 0; q < count; q++)
+        for (size_t p = 0; p < call->nprobe; p++) {
+            const probe *one = &scratch->probes[q * call->nprobe + p];
+            if (one->limit == 0) continue;
+            const void *prepared = scratch->prepared + q * code->query_bytes;
+            reader by = {query_first + q, one->limit};
+            KITH_TRY(read_list(call, scratch, &call->ivf->lists[one->list], &prepared, &one->base, &by, 1));
+        }
+    return KITH_OK;
+}
+
+static kith_status search_group(void *context, size_t group, size_t worker) {
+    const ivf_call *call = context;
+    const kith_code *code = call->ivf->code;
+    worker_scratch *scratch = &call->workers[worker];
+    size_t first = group * call->group_size, count = kith_min_size(call->group_size, call->query_count - first);
+    for (size_t q = 0; q < count; q++)
+        code->vtable->prepare(code, call->projected + (first + q) * code->projected_dim,
+                              scratch->prepared + q * code->query_bytes);
+    find_probes(call, scratch, first, count);
+    if (count < GROUP_SMALL) {
+        KITH_TRY(read_by_query(call, scratch, first, count));
+    } else {
+        /* The nearest lists first: after them most of the rest is dropped by the compare alone. */
+        size_t near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
+        KITH_TRY(read_by_list(call, scratch, first, count, 0, near));
+        if (near < call->nprobe) KITH_TRY(read_by_list(call, scratch, first, count, near, call->nprobe));
+    }
+    return kith_meter_add(call->request->meter, (uint64_t)count * call->ivf->base.count);
+}
+
+/* ---- Both searches -------------------------------------------------------------------------------------------- */
+
+static float l2_value(const void *context, int32_t key) {
+    (void)context;
+    float value = kith_key_to_f32(key);
+    return value > 0 ? value : 0; /* an estimate may fall below */
+}
+
+static float ip_value(const void *context, int32_t key) {
+    (void)context;
+    return -kith_key_to_f32(key);
+}
+
+static kith_key_value_fn value_fn(const kith_ivf *ivf) { return ivf->base.metric == KITH_L2 ? l2_value : ip_value; }
+
+static kith_status begin(ivf_call *call, const kith_index *index, const kith_search_request *request) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    *call = (ivf_call){.ivf = ivf, .request = request, .query_count = request->queries.count};
+    size_t nprobe = request->params->nprobe != 0 ? request->params->nprobe : kith_ivf_nprobe_default(ivf);
+    call->nprobe = kith_min_size(nprobe, ivf->list_count);
+    call->coarse_k = call->nprobe;
+    if (ivf->coarse_code != NULL)
+        call->coarse_k = kith_min_size(ivf->list_count, call->nprobe + call->nprobe / 8 + PROBE_MARGIN);
+    KITH_TRY(take_queries(call));
+    return take_scratch(call);
+}
+
+static kith_status run(ivf_call *call) {
+    return kith_parallel_for(call->request->threads, call->group_count, search_group, call);
+}
+
+kith_status kith_ivf_search(const kith_index *index, const kith_search_request *request,
+                            const kith_search_results *results) {
+    ivf_call call;
+    KITH_TRY(begin(&call, index, request));
+    size_t capacity = kith_topk_capacity(request->k);
+    kith_hit *hits;
+    KITH_TRY(kith_arena_take(request->arena, call.query_count, sizeof *call.tops, &call.tops));
+    KITH_TRY(kith_arena_take(request->arena, call.query_count * capacity, sizeof *hits, &hits));
+    for (size_t q = 0; q < call.query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, request->k);
+    KITH_TRY(run(&call));
+    return kith_search_emit(index, request, results, call.tops, value_fn(call.ivf), NULL);
+}
+
+kith_status kith_ivf_range_search(const kith_index *index, const kith_search_request *request,
+                                  kith_range_lists *lists) {
+    ivf_call call;
+    KITH_TRY(begin(&call, index, request));
+    call.lists = lists->lists;
+    call.radius = index->metric == KITH_L2 ? request->radius : -request->radius;
+    lists->value = value_fn(call.ivf);
+    return run(&call);
+}
