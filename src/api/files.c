@@ -24,7 +24,8 @@ static kith_status open_index(kith_container *file, kith_index **out) {
     kith_index *index;
     KITH_TRY(kith_index_meta_read(file, &meta, &section));
     if (kith_spec_parse(meta.spec, &spec, &structure) != KITH_OK) return bad_spec(file, section);
-    kith_status status = structure->open(file, 0, &meta, &spec, &index);
+    uint32_t part = 0;
+    kith_status status = structure->open(file, &part, &meta, &spec, &index);
     if (status == KITH_ERR_ARGUMENT) return bad_spec(file, section);
     if (status != KITH_OK) return status;
     if (strcmp(index->spec, meta.spec) != 0 || index->dtype != meta.dtype)

@@ -11,8 +11,9 @@
 typedef struct kith_structure {
     const char *name; /* the first part of a spec */
     kith_status (*create)(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out);
-    /* An index in place in a file; on failure the file stays open. */
-    kith_status (*open)(kith_container *file, uint32_t instance, const kith_index_meta *meta, const kith_spec *spec,
+    /* An index in place in a file, from its parts *part and on; raises *part by how many there are, as the vtable's
+     * save does. On failure the file stays open. */
+    kith_status (*open)(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
                         kith_index **out);
 } kith_structure;
 

@@ -36,7 +36,8 @@ static kith_status write_chunks(kith_container_writer *writer, const char *tag, 
     return KITH_OK;
 }
 
-kith_status kith_flat_save(const kith_index *index, uint32_t instance, kith_container_writer *writer) {
+kith_status kith_flat_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
+    uint32_t instance = (*part)++;
     const kith_flat *flat = kith_flat_of_const(index);
     unsigned char meta[META_BYTES];
     kith_put_u64(meta, flat->has_ids ? 0 : (uint64_t)flat->first_id);
@@ -87,14 +88,14 @@ static kith_status open_sections(kith_container *file, kith_flat *flat) {
     return KITH_OK;
 }
 
-kith_status kith_flat_open(kith_container *file, uint32_t instance, const kith_index_meta *meta,
-                           const kith_spec *spec, kith_index **out) {
+kith_status kith_flat_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
+                           kith_index **out) {
     kith_flat *flat;
     KITH_TRY(kith_flat_make(spec, meta->dim, meta->metric, &flat));
     flat->base.count = meta->count;
     flat->base.next_id = meta->next_id;
     flat->base.is_mapped = true;
-    flat->instance = instance;
+    flat->instance = (*part)++;
     kith_status status = open_sections(file, flat);
     if (status != KITH_OK) {
         flat->base.vtable->release(&flat->base);

@@ -65,7 +65,7 @@ kith_status kith_flat_range_search(const kith_index *index, const kith_search_re
                                    kith_range_lists *lists);
 
 /* ---- flat_file.c ---- */
-kith_status kith_flat_save(const kith_index *index, uint32_t instance, kith_container_writer *writer);
+kith_status kith_flat_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);
 kith_status kith_flat_verify(const kith_index *index);
 
 #endif

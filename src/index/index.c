@@ -14,7 +14,14 @@
 void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t dim, kith_metric metric,
                      kith_dtype dtype, const char *spec) {
     *index = (kith_index){
-        .vtable = vtable, .dim = dim, .metric = metric, .dtype = dtype, .is_trained = vtable->train == NULL};
+        .vtable = vtable,
+        .dim = dim,
+        .metric = metric,
+        .dtype = dtype,
+        .is_trained = vtable->train == NULL,
+        .params = vtable->params,
+        .param_count = vtable->param_count,
+    };
     size_t bytes = strlen(spec);
     assert(bytes < sizeof index->spec);
     memcpy(index->spec, spec, bytes);
@@ -27,18 +34,24 @@ void kith_index_free(kith_index *index) {
     kith_container_close(file);
 }
 
+kith_status kith_index_copy(const kith_index *index, kith_index **out) {
+    kith_index *copy;
+    KITH_TRY(index->vtable->clone(index, &copy));
+    const kith_param *params = copy->params; /* they may lie in the copy */
+    *copy = *index;
+    copy->params = params;
+    copy->is_mapped = false;
+    copy->file = NULL;
+    *out = copy;
+    return KITH_OK;
+}
+
 kith_status kith_index_clone(const kith_index *index, kith_index **out) {
     if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "clone: out must not be NULL");
     *out = NULL;
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "clone: index must not be NULL");
     if (index->is_mapped) KITH_TRY(index->vtable->verify(index));
-    kith_index *copy;
-    KITH_TRY(index->vtable->clone(index, &copy));
-    *copy = *index;
-    copy->is_mapped = false;
-    copy->file = NULL;
-    *out = copy;
-    return KITH_OK;
+    return kith_index_copy(index, out);
 }
 
 size_t kith_index_dim(const kith_index *index) { return index->dim; }
@@ -150,6 +163,13 @@ static int64_t largest_id(const kith_addition *addition) {
     return largest;
 }
 
+kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition) {
+    KITH_TRY(index->vtable->add(index, addition));
+    int64_t next_id = largest_id(addition) + 1;
+    if (next_id > index->next_id) index->next_id = next_id;
+    return KITH_OK;
+}
+
 kith_status kith_index_add(kith_index *index, const kith_view *vectors, const int64_t *ids, const kith_job *job) {
     KITH_TRY(check_writable("add", index));
     kith_job own;
@@ -160,10 +180,7 @@ kith_status kith_index_add(kith_index *index, const kith_view *vectors, const in
     KITH_TRY(check_shape("add", index, vectors, &addition.view));
     KITH_TRY(check_new_ids(index, ids, &addition));
     KITH_TRY(check_values("add", index, &addition.view, &own));
-    KITH_TRY(index->vtable->add(index, &addition));
-    int64_t next_id = largest_id(&addition) + 1;
-    if (next_id > index->next_id) index->next_id = next_id;
-    return KITH_OK;
+    return kith_index_add_inner(index, &addition);
 }
 
 kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
@@ -190,10 +207,14 @@ kith_status kith_index_update(kith_index *index, const kith_view *vectors, const
     return index->vtable->update(index, &view, ids);
 }
 
-kith_status kith_index_reset(kith_index *index) {
-    KITH_TRY(check_writable("reset", index));
+void kith_index_reset_inner(kith_index *index) {
     index->vtable->reset(index);
     index->next_id = 0;
+}
+
+kith_status kith_index_reset(kith_index *index) {
+    KITH_TRY(check_writable("reset", index));
+    kith_index_reset_inner(index);
     return KITH_OK;
 }
 

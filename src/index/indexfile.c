@@ -26,7 +26,8 @@ kith_status kith_index_save(const kith_index *index, const char *path) {
     kith_container_writer *writer;
     KITH_TRY(kith_container_writer_create(path, &writer));
     kith_status status = write_meta(index, writer);
-    if (status == KITH_OK) status = index->vtable->save(index, 0, writer);
+    uint32_t part = 0;
+    if (status == KITH_OK) status = index->vtable->save(index, writer, &part);
     if (status == KITH_OK) return kith_container_writer_commit(writer);
     kith_container_writer_abort(writer);
     return status;

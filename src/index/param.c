@@ -11,23 +11,22 @@ void kith_search_params_init(kith_search_params *params) {
     if (params != NULL) *params = (kith_search_params){.size = sizeof *params, .threads = 1};
 }
 
-size_t kith_index_param_count(const kith_index *index) { return index != NULL ? index->vtable->param_count : 0; }
+size_t kith_index_param_count(const kith_index *index) { return index != NULL ? index->param_count : 0; }
 
 const kith_search_param *kith_index_param(const kith_index *index, size_t i) {
-    return i < kith_index_param_count(index) ? &index->vtable->params[i].shown : NULL;
+    return i < kith_index_param_count(index) ? &index->params[i].shown : NULL;
 }
 
 static const kith_param *find(const kith_index *index, const char *name) {
-    for (size_t i = 0; i < index->vtable->param_count; i++)
-        if (strcmp(index->vtable->params[i].shown.name, name) == 0) return &index->vtable->params[i];
+    for (size_t i = 0; i < index->param_count; i++)
+        if (strcmp(index->params[i].shown.name, name) == 0) return &index->params[i];
     return NULL;
 }
 
 static kith_status unknown_name(const kith_index *index, const char *name) {
     char names[256] = "";
-    for (size_t i = 0, at = 0; i < index->vtable->param_count && at < sizeof names; i++) {
-        int wrote =
-            snprintf(names + at, sizeof names - at, "%s%s", i > 0 ? ", " : "", index->vtable->params[i].shown.name);
+    for (size_t i = 0, at = 0; i < index->param_count && at < sizeof names; i++) {
+        int wrote = snprintf(names + at, sizeof names - at, "%s%s", i > 0 ? ", " : "", index->params[i].shown.name);
         at += wrote > 0 ? (size_t)wrote : sizeof names;
     }
     return kith_error(KITH_ERR_NOT_FOUND, "search parameter '%s' is not one of %s (index %s)", name, names,

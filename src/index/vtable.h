@@ -35,6 +35,10 @@ struct kith_index {
     bool is_trained;
     bool is_mapped;       /* the content lies in a mapped file: read-only */
     kith_container *file; /* what kith_index_free closes: the mapped file, for the outermost index; else NULL */
+    /* The search parameters it reads: the vtable's; or, where defaults or names depend on the index, a list of its
+     * own that lies in it. */
+    const kith_param *params;
+    size_t param_count;
     char spec[KITH_SPEC_BYTES_MAX];
 };
 
@@ -115,11 +119,20 @@ struct kith_index_vtable {
     kith_status (*range_search)(const kith_index *index, const kith_search_request *request,
                                 kith_range_lists *lists);
 
-    /* Appends the structure's own sections. */
-    kith_status (*save)(const kith_index *index, uint32_t instance, kith_container_writer *writer);
+    /* Appends the structure's own sections, under the numbers *part and on, and raises *part by how many it took:
+     * one for itself, then those of its code or of the index inside. */
+    kith_status (*save)(const kith_index *index, kith_container_writer *writer, uint32_t *part);
     /* Checks of a mapped index what only reading every byte can tell: values, norms, ids. Messages name the
      * section. Whatever a mapped index is to become part of memory passes it first: load and clone. */
     kith_status (*verify)(const kith_index *index);
 };
+
+/* ---- For indexes made of indexes ------------------------------------------------------------------------------ */
+
+/* A copy without the check that kith_index_clone makes of a mapped index. */
+kith_status kith_index_copy(const kith_index *index, kith_index **out);
+/* The vtable's calls on an inner index whose arguments have been checked for the outer one; they keep its next_id. */
+kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition);
+void kith_index_reset_inner(kith_index *index);
 
 #endif

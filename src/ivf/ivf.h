@@ -14,7 +14,7 @@
 #define KITH_IVF_NAME "IVF"
 
 kith_status kith_ivf_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out);
-kith_status kith_ivf_open(kith_container *file, uint32_t instance, const kith_index_meta *meta,
-                          const kith_spec *spec, kith_index **out);
+kith_status kith_ivf_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
+                          kith_index **out);
 
 #endif
