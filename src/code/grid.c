@@ -14,7 +14,7 @@ static const float f16_max = 65504.0f;
 /* What a prepared query begins with; then, for each part, its bytes in natural order and those in step order for
  * each plane. */
 typedef struct query_head {
-    float unit, offset;
+    float unit, offset, step, shift; /* step: add_unit of the grid */
 } query_head;
 
 static size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
@@ -31,6 +31,7 @@ static size_t padded_words(const kith_grid *grid, size_t plane) {
 
 void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors factors, size_t query_parts) {
     *grid = (kith_grid){.dim = dim, .bits = bits, .factors = factors, .query_parts = query_parts};
+    grid->add_unit = grid->scale_unit = 1;
     unsigned left = (unsigned)bits;
     for (unsigned log2 = 4; log2-- > 0;) {
         unsigned width = 1u << log2;
@@ -94,7 +95,8 @@ void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, flo
         }
     }
     uint32_t *factors = words + grid->word_count;
-    if (grid->factors == KITH_FACTORS_F16) factors[0] = finite_f16(add) | (uint32_t)finite_f16(scale) << 16;
+    if (grid->factors == KITH_FACTORS_F16)
+        factors[0] = finite_f16(add / grid->add_unit) | (uint32_t)finite_f16(scale / grid->scale_unit) << 16;
     if (grid->factors == KITH_FACTORS_F32 || grid->factors == KITH_FACTORS_ADD) factors[0] = bits_of(add);
     if (grid->factors == KITH_FACTORS_F32) factors[1] = bits_of(scale);
 }
@@ -118,12 +120,19 @@ void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *num
     if (grid->factors == KITH_FACTORS_F16) {
         uint16_t halves[2] = {(uint16_t)factors[0], (uint16_t)(factors[0] >> 16)};
         kith_simd()->f32_from_f16(halves, 2, both);
+        both[0] *= grid->add_unit;
+        both[1] *= grid->scale_unit;
     } else if (grid->factor_words > 0) {
         both[0] = float_of(factors[0]);
         if (grid->factor_words == 2) both[1] = float_of(factors[1]);
     }
     if (add != NULL) *add = both[0];
     if (scale != NULL) *scale = both[1];
+}
+
+/* Are estimates made from f16 factors as they are stored, in units of add_unit? */
+static bool is_stored_f16(const kith_grid *grid) {
+    return grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1;
 }
 
 /* In a block, 32 f16 of add come before 32 of scale, so that a kernel converts either in one go. */
@@ -187,7 +196,8 @@ void kith_grid_prepare(const kith_grid *grid, const float *vector, float multipl
     for (size_t d = 0; d < grid->dim; d++) largest = fmaxf(largest, fabsf(vector[d]));
     float steps = grid->query_parts == 1 ? MAX_MAGNITUDE : MAX_MAGNITUDE * PART_BASE;
     float inverse = largest > 0 ? steps / largest : 0;
-    *(query_head *)query = (query_head){multiplier * (largest / steps), offset};
+    float ratio = is_stored_f16(grid) ? grid->scale_unit / grid->add_unit : 1;
+    *(query_head *)query = (query_head){multiplier * (largest / steps) * ratio, offset * ratio, grid->add_unit, 0};
     int8_t *high = part_of(grid, query, 0);
     memset(high, 0, grid->natural_bytes);
     if (grid->query_parts == 1) {
@@ -211,6 +221,8 @@ void kith_grid_prepare(const kith_grid *grid, const float *vector, float multipl
     fill_steps(grid, high);
     fill_steps(grid, low);
 }
+
+void kith_grid_shift(void *query, float shift) { ((query_head *)query)->shift = shift; }
 
 /* ---- Estimates ------------------------------------------------------------------------------------------------ */
 
@@ -239,13 +251,23 @@ void kith_grid_four(const kith_grid *grid, const void *query, float base, const 
     const uint32_t *words[4];
     for (size_t r = 0; r < 4; r++) words[r] = (const uint32_t *)(const void *)rows[r];
     const int8_t *part = part_of_const(grid, query, 0);
-    if (grid->plane_count == 1 && grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1) {
+    base += head->shift;
+    if (grid->plane_count == 1 && is_stored_f16(grid)) {
         simd->estimates.line_four[grid->planes[0].width_log2](part + grid->step_first[0], words, grid->word_count,
-                                                              head->unit, head->offset, base, out);
+                                                              head->unit, head->offset, head->step, base, out);
         return;
     }
     int32_t high[4], low[4];
     dots_of_four(grid, part, words, high);
+    if (is_stored_f16(grid)) {
+        uint16_t halves[8];
+        for (size_t r = 0; r < 4; r++) {
+            halves[r] = (uint16_t)words[r][grid->word_count];
+            halves[4 + r] = (uint16_t)(words[r][grid->word_count] >> 16);
+        }
+        simd->estimates.affine_f16(high, halves, halves + 4, 4, head->unit, head->offset, head->step, base, out);
+        return;
+    }
     float add[4], scale[4];
     for (size_t r = 0; r < 4; r++) kith_grid_get(grid, rows[r], NULL, &add[r], &scale[r]);
     if (grid->query_parts == 1) {
@@ -282,6 +304,7 @@ static void estimate_block(const kith_grid *grid, const query_head *head, float 
     static const float ones[KITH_BLOCK_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                                 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const kith_simd_table *simd = kith_simd();
+    base += head->shift;
     const float *add = grid->factor_words > 0 ? (const float *)(const void *)factors : zeros;
     const float *scale = grid->factor_words == 2 ? add + KITH_BLOCK_ROWS : ones;
     float halves[2 * KITH_BLOCK_ROWS];
@@ -289,10 +312,14 @@ static void estimate_block(const kith_grid *grid, const query_head *head, float 
         const uint16_t *bits = (const uint16_t *)(const void *)factors;
         if (low == NULL) {
             simd->estimates.affine_f16(high, bits, bits + KITH_BLOCK_ROWS, KITH_BLOCK_ROWS, head->unit,
-                                       head->offset, base, out);
+                                       head->offset, head->step, base, out);
             return;
         }
         simd->f32_from_f16(bits, 2 * KITH_BLOCK_ROWS, halves);
+        for (size_t i = 0; i < KITH_BLOCK_ROWS; i++) {
+            halves[i] *= grid->add_unit;
+            halves[KITH_BLOCK_ROWS + i] *= grid->scale_unit;
+        }
         add = halves;
         scale = halves + KITH_BLOCK_ROWS;
     }

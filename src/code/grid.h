@@ -10,6 +10,9 @@
  * of 1. A row is the words of the planes one after the other, then the factors; a block the same, each word and each
  * factor for 32 rows.
  *
+ * f16 has a small range. So f16 factors are held as multiples of two powers of two, add_unit and scale_unit, which
+ * the owner sets once, when it has been trained; whoever puts, gets and prepares sees factors in true units.
+ *
  * The query is held in 8 bits, or in 15 (two parts, 128 * high + low) for codes whose own error is smaller than that
  * of 8 bits.
  */
@@ -33,7 +36,8 @@ typedef struct kith_grid_plane {
 typedef struct kith_grid {
     size_t dim, bits;
     kith_grid_factors factors;
-    size_t query_parts; /* 1 or 2 */
+    size_t query_parts;         /* 1 or 2 */
+    float add_unit, scale_unit; /* of f16 factors: powers of two, 1 from init */
     size_t plane_count;
     kith_grid_plane planes[4];
     size_t word_count;                               /* of all planes */
@@ -57,6 +61,8 @@ void kith_grid_unpack(const kith_grid *grid, const unsigned char *block, size_t 
 /* Prepares a query: `vector` (dim floats, what multiplies the numbers) is rounded to a multiple of its largest
  * magnitude / 127 (two parts: / 16,256). S as above with unit = multiplier times that step, offset as given. */
 void kith_grid_prepare(const kith_grid *grid, const float *vector, float multiplier, float offset, void *query);
+/* Adds a number of this query's own to all its estimates: to be called after prepare, which sets it to 0. */
+void kith_grid_shift(void *query, float shift);
 /* S + base: vtable's four and scan. */
 void kith_grid_four(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[4],
                     float out[4]);

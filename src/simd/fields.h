@@ -39,17 +39,18 @@ typedef struct kith_estimate_kernels {
      * rounded once to f32, dots[i] converted first (to nearest even). */
     void (*affine)(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
                    float offset, float base, float *out);
-    /* The same with the factors in f16. */
+    /* The same with the factors in f16, whose range is small: they are held in units of `step`, a power of two, and
+     * out[i] = fma(step, fma(scale[i], fma(dots[i], unit, offset), add[i]), base). */
     void (*affine_f16)(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
-                       float offset, float base, float *out);
+                       float offset, float step, float base, float *out);
     /* The same for a query in two parts: fma(high[i], 128 * unit, fma(low[i], unit, offset)) is the inner term. */
     void (*affine_parts)(const int32_t *high, const int32_t *low, const float *add, const float *scale,
                          size_t count, float unit, float offset, float base, float *out);
-    /* fields[log2 width].four and the estimates at once, for rows whose last word, the one at word_count, holds two
+    /* fields[log2 width].four and the estimates of affine_f16 at once, for rows whose last word, the one at word_count, holds two
      * f16: add in its lower half, scale in its upper one. word_count does not count it, and the query is padded for
      * word_count + 1 words. */
     void (*line_four[KITH_FIELD_WIDTHS])(const int8_t *query, const uint32_t *const rows[4], size_t word_count,
-                                         float unit, float offset, float base, float out[4]);
+                                         float unit, float offset, float step, float base, float out[4]);
 } kith_estimate_kernels;
 
 #endif

@@ -42,6 +42,12 @@ static inline float estimate(int32_t dot, float add, float scale, float unit, fl
     return base + fmaf(scale, fmaf((float)dot, unit, offset), add);
 }
 
+static inline float estimate_f16(int32_t dot, uint16_t add, uint16_t scale, float unit, float offset, float step,
+                                 float base) {
+    float inner = fmaf((float)dot, unit, offset);
+    return fmaf(step, fmaf(kith_ref_f32_of_f16(scale), inner, kith_ref_f32_of_f16(add)), base);
+}
+
 #define WIDTH(N)                                                                                                   \
     static void block_##N(const int8_t *const *queries, size_t query_count, const uint32_t *words,                 \
                           size_t word_count, int32_t *out) {                                                       \
@@ -51,13 +57,13 @@ static inline float estimate(int32_t dot, float add, float scale, float unit, fl
         four(N, query, rows, word_count, pad(word_count), out);                                                    \
     }                                                                                                              \
     static void line_four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, float unit,   \
-                              float offset, float base, float out[4]) {                                            \
+                              float offset, float step, float base, float out[4]) {                                \
         int32_t dots[4];                                                                                           \
         four(N, query, rows, word_count, pad(word_count + 1), dots);                                               \
         for (size_t r = 0; r < 4; r++) {                                                                           \
             uint32_t factors = rows[r][word_count];                                                                \
-            out[r] = estimate(dots[r], kith_ref_f32_of_f16((uint16_t)factors),                                     \
-                              kith_ref_f32_of_f16((uint16_t)(factors >> 16)), unit, offset, base);                 \
+            out[r] =                                                                                               \
+                estimate_f16(dots[r], (uint16_t)factors, (uint16_t)(factors >> 16), unit, offset, step, base);     \
         }                                                                                                          \
     }
 WIDTH(1)
@@ -71,9 +77,8 @@ static void affine(const int32_t *dots, const float *add, const float *scale, si
 }
 
 static void affine_f16(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
-                       float offset, float base, float *out) {
-    for (size_t i = 0; i < count; i++)
-        out[i] = estimate(dots[i], kith_ref_f32_of_f16(add[i]), kith_ref_f32_of_f16(scale[i]), unit, offset, base);
+                       float offset, float step, float base, float *out) {
+    for (size_t i = 0; i < count; i++) out[i] = estimate_f16(dots[i], add[i], scale[i], unit, offset, step, base);
 }
 
 static void affine_parts(const int32_t *high, const int32_t *low, const float *add, const float *scale,
