@@ -207,6 +207,26 @@ class Build(CliTest):
         found = self.kith_json("search", "--index", self.at("f64.kith"), "--query", self.at("query.fvecs"), "--k", "3")
         self.assertEqual([row["id"] for row in found["results"]], [i for row in self.truth for i in row[:3]])
 
+    def test_batches(self):
+        """Batches of any size give the same index, ids and converted vectors among them."""
+        numbers = array.array("d", [x for row in self.base for x in row])
+        write_npy(self.at("rows64.npy"), BASE_COUNT, DIM, "<f8", numbers.tobytes())
+        write_vecs(self.at("batch.ivecs"), [[3 * i] for i in range(BASE_COUNT)], "i")
+        for base, ids in [("base.fvecs", []), ("rows64.npy", []), ("base.bvecs", ["--ids", self.at("batch.ivecs")])]:
+            files = []
+            for rows, batches in [(1, BASE_COUNT), (7, 72), (BASE_COUNT, 1), (10**15, 1)]:
+                out = self.at("batch%d.kith" % len(files))
+                report = self.kith_json("build", "--base", self.at(base), "--out", out, "--batch", str(rows), *ids)
+                self.assertEqual((report["batch_count"], report["count"]), (batches, BASE_COUNT))
+                self.assertEqual(report["train_count"], 0)
+                with open(out, "rb") as file:
+                    files.append(file.read())
+            self.assertEqual(files[1:], files[:1] * 3)
+        self.refused(USAGE, ["--batch"], "build", "--base", self.at("base.fvecs"), "--out", self.at("no.kith"),
+                     "--batch", "0")
+        self.refused(USAGE, ["--train"], "build", "--base", self.at("base.fvecs"), "--out", self.at("no.kith"),
+                     "--train", "0")
+
     def test_ids(self):
         with open(self.at("ids.txt"), "w", encoding="utf-8") as file:
             file.writelines("%d\n" % (1000 + 2 * i) for i in range(BASE_COUNT))
@@ -553,6 +573,9 @@ class Info(CliTest):
         first, second = self.kith_json("info", self.at("base.kith"), self.at("base.fvecs"))
         self.assertEqual((first["kind"], first["spec"], first["count"]), ("index", "Flat", BASE_COUNT))
         self.assertEqual(sum(row["bytes"] for row in first["memory_parts"]), first["memory_bytes"])
+        self.assertAlmostEqual(first["bytes_per_vector"], first["memory_bytes"] / BASE_COUNT, places=9)
+        self.assertAlmostEqual(sum(row["bytes_per_vector"] for row in first["memory_parts"]), first["bytes_per_vector"])
+        self.assertNotIn("lists", first)
         self.assertEqual([row["bytes"] for row in first["sections"] if row["tag"] == "FLATVECS"],
                          [BASE_COUNT * DIM * 4])
         self.assertIn("max_distances", [row["name"] for row in first["parameters"]])

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "index/vtable.h"
 #include "index_fixture.h"
 #include "memory_faults.h"
 
@@ -110,6 +111,41 @@ Test(index, memory_is_told_by_part) {
 
 /* ---- Bad input ------------------------------------------------------------------------------------------ */
 
+static kith_status fake_train(kith_index *index, const kith_view *sample, const kith_job *job) {
+    (void)index, (void)sample, (void)job;
+    return KITH_OK;
+}
+static size_t fake_train_count(const kith_index *index) { return 7 * index->dim; }
+static size_t fake_list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
+    for (size_t i = 0; i < 3 && i < capacity; i++) sizes[i] = index->count + i;
+    return 3;
+}
+
+/* Of structures that train or have lists, and of those that do not say so. */
+Test(index, training_and_lists_are_told) {
+    static const kith_index_vtable silent = {.name = "Silent", .train = fake_train},
+                                   open = {.train = fake_train,
+                                           .train_count = fake_train_count,
+                                           .list_sizes = fake_list_sizes};
+    kith_index index;
+    uint64_t sizes[4] = {0};
+    size_t count;
+    kith_index *flat = create("Flat", DIM, KITH_L2);
+    cr_assert_eq(kith_index_train_count(flat), 0);
+    cr_assert_eq(kith_index_list_sizes(flat, sizes, 4, &count), KITH_OK);
+    cr_assert_eq(count, 0);
+    kith_index_free(flat);
+    kith_index_init(&index, &silent, DIM, KITH_L2, KITH_F32, "Silent");
+    cr_assert_eq(kith_index_train_count(&index), KITH_TRAIN_COUNT);
+    kith_index_init(&index, &open, DIM, KITH_L2, KITH_F32, "Open");
+    index.count = 5;
+    cr_assert_eq(kith_index_train_count(&index), 7 * DIM);
+    cr_assert_eq(kith_index_list_sizes(&index, NULL, 0, &count), KITH_OK);
+    cr_assert_eq(count, 3);
+    cr_assert_eq(kith_index_list_sizes(&index, sizes, 2, &count), KITH_OK);
+    cr_assert(count == 3 && sizes[0] == 5 && sizes[1] == 6 && sizes[2] == 0);
+}
+
 Test(index, null_arguments_are_errors) {
     float row[DIM] = {1, 2, 3, 4}, out[DIM];
     int64_t id = 0;
@@ -135,6 +171,10 @@ Test(index, null_arguments_are_errors) {
     cr_assert_eq(kith_index_clone(index, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_memory(NULL, NULL, 0, &count), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_memory(index, NULL, 0, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_list_sizes(NULL, NULL, 0, &count), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_list_sizes(index, NULL, 1, &count), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_list_sizes(index, NULL, 0, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_train_count(NULL), 0);
     cr_assert_eq(kith_index_search(NULL, &view, 1, NULL, &id, NULL, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_search(index, NULL, 1, NULL, &id, NULL, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_search(index, &view, 1, NULL, NULL, NULL, NULL), KITH_ERR_ARGUMENT);

@@ -772,6 +772,45 @@ Test(vectors, rows_can_be_left_out) {
     cr_assert_eq(kith_vectors_open(golden_path("a.fvecs"), &options, &vectors), KITH_ERR_ARGUMENT);
 }
 
+/* Different rows in the order of the file, each as likely as any other; the seed decides which. */
+Test(vectors, samples_are_drawn_at_random) {
+    enum { COUNT = 200, DRAWS = 400, WANTED = 50 };
+    const char *folder = faults_folder(), *path = faults_path(folder, "rows.u8bin");
+    uint32_t head[2] = {COUNT, 1};
+    unsigned char bytes[sizeof head + COUNT];
+    memcpy(bytes, head, sizeof head);
+    for (size_t i = 0; i < COUNT; i++) bytes[sizeof head + i] = (unsigned char)i;
+    faults_write_file(path, bytes, sizeof bytes);
+    for (int stream = 0; stream < 2; stream++) {
+        kith_vectors_options options;
+        kith_vectors_options_init(&options);
+        options.stream = stream;
+        kith_vectors *vectors = open_or_fail(path, &options);
+        float rows[COUNT], again[COUNT];
+        size_t drawn[COUNT] = {0};
+        for (uint64_t seed = 0; seed < DRAWS; seed++) {
+            cr_assert_eq(kith_vectors_sample(vectors, WANTED, seed, KITH_F32, rows), KITH_OK);
+            for (size_t i = 0; i < WANTED; i++) {
+                cr_assert(i == 0 || rows[i] > rows[i - 1]);
+                drawn[(size_t)rows[i]]++;
+            }
+        }
+        /* 400 draws of 50 from 200: 100 times each, with a standard deviation of 8.7. */
+        for (size_t i = 0; i < COUNT; i++) cr_assert(drawn[i] > 55 && drawn[i] < 145, "row %zu: %zu", i, drawn[i]);
+        cr_assert_eq(kith_vectors_sample(vectors, WANTED, DRAWS - 1, KITH_F32, again), KITH_OK);
+        cr_assert_arr_eq(rows, again, WANTED * sizeof *rows);
+        cr_assert_eq(kith_vectors_sample(vectors, COUNT, 1, KITH_F32, rows), KITH_OK);
+        for (size_t i = 0; i < COUNT; i++) cr_assert_eq(rows[i], (float)i);
+        cr_assert_eq(kith_vectors_sample(vectors, 0, 1, KITH_F32, rows), KITH_OK);
+        cr_assert_eq(kith_vectors_sample(vectors, COUNT + 1, 1, KITH_F32, rows), KITH_ERR_RANGE);
+        cr_assert(strstr(kith_error_message(), "a sample of 201 rows, but there are 200") != NULL);
+        cr_assert_eq(kith_vectors_sample(vectors, 1, 1, KITH_B1, rows), KITH_ERR_TYPE);
+        kith_vectors_close(vectors);
+    }
+    faults_folder_remove(folder);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
 Test(vectors, formats_and_types_can_be_given) {
     const char *folder = faults_folder(), *path = faults_path(folder, "data.bin");
     size_t count;

@@ -13,7 +13,7 @@ typedef struct bench_settings {
     kith_tool_common common;
     kith_tool_list spec, set;
     const char *metric, *base, *query, *gt, *ranks;
-    size_t k, threads, repeats, latency_queries, seed;
+    size_t k, threads, repeats, latency_queries, seed, train;
     uint64_t memory;
 } bench_settings;
 
@@ -40,6 +40,8 @@ static const kith_tool_option options[] = {
      offsetof(bench_settings, latency_queries), KITH_TOOL_COUNT, false, 0, SIZE_MAX},
     {"memory", "SIZE", "scratch memory of the ground truth stays below: 512M, 2G", offsetof(bench_settings, memory),
      KITH_TOOL_BYTES, false, 0, 0},
+    {"train", "N", "train on so many random rows (default: what the index recommends)",
+     offsetof(bench_settings, train), KITH_TOOL_COUNT, false, 1, SIZE_MAX},
     {"seed", "N", "seed of what is random in the build (default 1)", offsetof(bench_settings, seed),
      KITH_TOOL_COUNT, false, 0, SIZE_MAX},
     KITH_TOOL_THREADS(bench_settings),
@@ -78,8 +80,15 @@ static int truth_get(bench_state *bench) {
 
 static int sweep_spec(bench_state *bench, const char *spec) {
     const bench_settings *settings = bench->settings;
-    const kith_tool_build build = {spec, settings->metric,  "auto",        settings->base,
-                                   NULL, settings->threads, settings->seed};
+    const kith_tool_build build = {
+        .spec = spec,
+        .metric = settings->metric,
+        .store = "auto",
+        .base_path = settings->base,
+        .threads = settings->threads,
+        .seed = settings->seed,
+        .train_count = settings->train,
+    };
     kith_sweep_options sweep_options;
     kith_sweep_options_init(&sweep_options);
     sweep_options.k = settings->k;

@@ -10,7 +10,7 @@
 typedef struct build_settings {
     kith_tool_common common;
     const char *spec, *metric, *base, *out, *ids, *store;
-    size_t threads, seed;
+    size_t threads, seed, train, batch;
 } build_settings;
 
 static const build_settings defaults = {.spec = "Flat", .metric = "l2", .store = "auto", .seed = 1};
@@ -24,8 +24,12 @@ static const kith_tool_option options[] = {
     {"out", "FILE", "the index file to write", offsetof(build_settings, out), KITH_TOOL_FILE, true, 0, 0},
     {"ids", "FILE", "ids of the vectors, .txt or integers (default 0, 1, ...)", offsetof(build_settings, ids),
      KITH_TOOL_FILE, false, 0, 0},
-    {"store", "auto|f32|f16|bf16|i8|u8", "element type when SPEC names none (default auto: the file's)",
+    {"store", "auto|f32|f16|bf16|i8|u8", "element type when SPEC is Flat alone (default auto: the file's)",
      offsetof(build_settings, store), KITH_TOOL_CHOICE, false, 0, 0},
+    {"train", "N", "train on so many random rows (default: what the index recommends)",
+     offsetof(build_settings, train), KITH_TOOL_COUNT, false, 1, SIZE_MAX},
+    {"batch", "N", "add so many rows at a time (default: a GiB of f32)", offsetof(build_settings, batch),
+     KITH_TOOL_COUNT, false, 1, SIZE_MAX},
     {"seed", "N", "seed of what is random in the build (default 1)", offsetof(build_settings, seed),
      KITH_TOOL_COUNT, false, 0, SIZE_MAX},
     KITH_TOOL_THREADS(build_settings),
@@ -42,7 +46,11 @@ static int report(const build_settings *settings, const kith_index *index, const
         {"count", "vectors", KITH_TOOL_CELL_COUNT},
         {"dim", "dimension", KITH_TOOL_CELL_COUNT},
         {"memory_bytes", "memory", KITH_TOOL_CELL_BYTES},
+        {"bytes_per_vector", "bytes a vector", KITH_TOOL_CELL_REAL},
         {"file_bytes", "file size", KITH_TOOL_CELL_BYTES},
+        {"train_count", "trained on", KITH_TOOL_CELL_COUNT},
+        {"train_seconds", "training", KITH_TOOL_CELL_SECONDS},
+        {"add_seconds", "adding", KITH_TOOL_CELL_SECONDS},
         {"build_seconds", "build time", KITH_TOOL_CELL_SECONDS},
         {"save_seconds", "save time", KITH_TOOL_CELL_SECONDS},
     };
@@ -59,6 +67,9 @@ static int report(const build_settings *settings, const kith_index *index, const
     kith_tool_put_count(object, "dim", kith_index_dim(index));
     kith_tool_put_count(object, "memory_bytes", memory_bytes);
     if (stat(settings->out, &file) == 0) kith_tool_put_count(object, "file_bytes", (uint64_t)file.st_size);
+    kith_tool_put_real(object, "bytes_per_vector", (double)memory_bytes / (double)kith_index_count(index));
+    kith_tool_put_count(object, "train_count", times->train_count);
+    kith_tool_put_count(object, "batch_count", times->batch_count);
     kith_tool_put_real(object, "train_seconds", times->train_seconds);
     kith_tool_put_real(object, "add_seconds", times->add_seconds);
     kith_tool_put_real(object, "build_seconds", times->train_seconds + times->add_seconds);
@@ -71,8 +82,17 @@ static int report(const build_settings *settings, const kith_index *index, const
 static int run(const void *given, const kith_tool_operands *operands) {
     const build_settings *settings = given;
     (void)operands;
-    const kith_tool_build build = {settings->spec, settings->metric,  settings->store, settings->base,
-                                   settings->ids,  settings->threads, settings->seed};
+    const kith_tool_build build = {
+        .spec = settings->spec,
+        .metric = settings->metric,
+        .store = settings->store,
+        .base_path = settings->base,
+        .ids_path = settings->ids,
+        .threads = settings->threads,
+        .seed = settings->seed,
+        .train_count = settings->train,
+        .batch_rows = settings->batch,
+    };
     kith_vectors *base = NULL;
     kith_index *index = NULL;
     kith_tool_build_times times = {0};

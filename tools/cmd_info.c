@@ -48,6 +48,7 @@ static const kith_tool_column columns[] = {
     {"zero_row_count", "zero vectors", KITH_TOOL_CELL_COUNT},
     {"duplicate_count", "duplicates", KITH_TOOL_CELL_COUNT},
     {"memory_bytes", "memory", KITH_TOOL_CELL_BYTES},
+    {"bytes_per_vector", "bytes a vector", KITH_TOOL_CELL_REAL},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
 
@@ -96,6 +97,47 @@ static void put_params(json_t *object, const kith_index *index) {
     kith_tool_put(object, "parameters", list);
 }
 
+static int by_size(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* What the sizes of inverted lists say: a search that reads m lists reads `imbalance` times as many vectors as with
+ * lists of one size (k sum n_i^2 / (sum n_i)^2, FAISS's imbalance factor). */
+static json_t *list_statistics(uint64_t *sizes, size_t count) {
+    double sum = 0, squares = 0;
+    size_t empty = 0;
+    qsort(sizes, count, sizeof *sizes, by_size);
+    for (size_t i = 0; i < count; i++) {
+        sum += (double)sizes[i];
+        squares += (double)sizes[i] * (double)sizes[i];
+        empty += sizes[i] == 0;
+    }
+    json_t *object = kith_tool_object();
+    kith_tool_put_count(object, "count", count);
+    kith_tool_put_count(object, "empty", empty);
+    kith_tool_put_count(object, "min", sizes[0]);
+    kith_tool_put_count(object, "median", sizes[count / 2]);
+    kith_tool_put_real(object, "mean", sum / (double)count);
+    kith_tool_put_count(object, "p99", sizes[(count * 99 + 99) / 100 - 1]);
+    kith_tool_put_count(object, "max", sizes[count - 1]);
+    kith_tool_put_real(object, "imbalance", sum > 0 ? squares * (double)count / (sum * sum) : 1.0);
+    return object;
+}
+
+/* Nothing for an index without lists. */
+static int put_lists(json_t *object, const kith_index *index) {
+    size_t count = 0;
+    int code = kith_tool_check(kith_index_list_sizes(index, NULL, 0, &count), NULL);
+    if (code != KITH_EXIT_OK || count == 0) return code;
+    uint64_t *sizes = calloc(count, sizeof *sizes);
+    if (sizes == NULL) return kith_tool_no_memory(count, sizeof *sizes);
+    code = kith_tool_check(kith_index_list_sizes(index, sizes, count, &count), NULL);
+    if (code == KITH_EXIT_OK) kith_tool_put(object, "lists", list_statistics(sizes, count));
+    free(sizes);
+    return code;
+}
+
 static int describe_index(const char *path, json_t *object) {
     kith_index *index = NULL;
     uint64_t memory_bytes;
@@ -112,7 +154,10 @@ static int describe_index(const char *path, json_t *object) {
     kith_tool_put_count(object, "count", kith_index_count(index));
     kith_tool_put_count(object, "dim", kith_index_dim(index));
     kith_tool_put_count(object, "memory_bytes", memory_bytes);
+    if (kith_index_count(index) > 0)
+        kith_tool_put_real(object, "bytes_per_vector", (double)memory_bytes / (double)kith_index_count(index));
     kith_tool_put(object, "memory_parts", parts);
+    KITH_TOOL_GO(put_lists(object, index));
     put_params(object, index);
     KITH_TOOL_GO(put_sections(object, path));
 done:
@@ -157,6 +202,17 @@ done:
 static const kith_tool_column part_columns[] = {
     {"part", "memory by part", KITH_TOOL_CELL_TEXT},
     {"bytes", "size", KITH_TOOL_CELL_BYTES},
+    {"bytes_per_vector", "bytes a vector", KITH_TOOL_CELL_REAL},
+};
+static const kith_tool_column list_columns[] = {
+    {"count", "inverted lists", KITH_TOOL_CELL_COUNT},
+    {"empty", "empty lists", KITH_TOOL_CELL_COUNT},
+    {"min", "least vectors", KITH_TOOL_CELL_COUNT},
+    {"median", "median", KITH_TOOL_CELL_COUNT},
+    {"mean", "mean", KITH_TOOL_CELL_REAL},
+    {"p99", "99% of the lists", KITH_TOOL_CELL_COUNT},
+    {"max", "most vectors", KITH_TOOL_CELL_COUNT},
+    {"imbalance", "imbalance", KITH_TOOL_CELL_REAL},
 };
 static const kith_tool_column section_columns[] = {
     {"tag", "section of the file", KITH_TOOL_CELL_TEXT},
@@ -185,6 +241,12 @@ static int print_lists(const info_settings *settings, const json_t *object) {
         {"parameters", param_columns, sizeof param_columns / sizeof *param_columns},
     };
     int code = KITH_EXIT_OK;
+    const json_t *statistics = json_object_get(object, "lists");
+    if (statistics != NULL) {
+        (void)putchar('\n');
+        code = kith_tool_print_object(&settings->common, statistics, list_columns,
+                                      sizeof list_columns / sizeof *list_columns);
+    }
     for (size_t i = 0; i < sizeof lists / sizeof *lists && code == KITH_EXIT_OK; i++) {
         const json_t *rows = json_object_get(object, lists[i].key);
         if (json_array_size(rows) == 0) continue;

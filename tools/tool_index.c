@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPEC_BYTES_MAX = 256, BLOCK_BYTES = 64 << 20 };
+enum { SPEC_BYTES_MAX = 256, BATCH_BYTES = 1 << 30 };
 
 /* The type that an index stores a file's vectors in when nobody asked for one: the file's, where an index has it. */
 static kith_dtype store_auto(kith_dtype dtype) {
@@ -17,9 +17,9 @@ static kith_dtype store_auto(kith_dtype dtype) {
     return is_stored ? dtype : KITH_F32;
 }
 
-/* A spec of one word leaves the type open: --store, or the base file, decides it. */
+/* "Flat" leaves the type open: --store, or the base file, decides it. */
 static int spec_complete(const kith_tool_build *build, kith_dtype base, char *out) {
-    bool is_open = strchr(build->spec, ',') == NULL, is_auto = strcmp(build->store, "auto") == 0;
+    bool is_open = strcmp(build->spec, "Flat") == 0, is_auto = strcmp(build->store, "auto") == 0;
     if (!is_open && !is_auto)
         return kith_tool_error(KITH_EXIT_USAGE, "--store %s: the spec '%s' names what is stored", build->store,
                                build->spec);
@@ -31,22 +31,95 @@ static int spec_complete(const kith_tool_build *build, kith_dtype base, char *ou
     return KITH_EXIT_OK;
 }
 
-/* Vectors of a type that no index takes are converted to f32, block by block. */
-static int add_converted(kith_index *index, kith_vectors *base, const char *path, const int64_t *ids,
-                         const kith_job *job) {
-    size_t count = kith_vectors_count(base), dim = kith_vectors_dim(base);
-    size_t row_bytes = kith_dtype_row_bytes(KITH_F32, dim), block = BLOCK_BYTES / row_bytes;
+/* ---- Training ------------------------------------------------------------------------------------------- */
+
+/* Random rows of the base in a type that indexes take; *owned is to be freed. */
+static int sample_take(const kith_tool_build *build, kith_vectors *base, size_t count, kith_view *sample,
+                       void **owned) {
+    size_t dim = kith_vectors_dim(base);
+    kith_dtype dtype = store_auto(kith_vectors_dtype(base));
+    size_t row_bytes = kith_dtype_row_bytes(dtype, dim);
+    *owned = calloc(count, row_bytes);
+    if (*owned == NULL) return kith_tool_no_memory(count, row_bytes);
+    *sample = (kith_view){*owned, dtype, count, dim, 0};
+    return kith_tool_check(kith_vectors_sample(base, count, build->seed, dtype, *owned), build->base_path);
+}
+
+static int train(kith_index *index, const kith_tool_build *build, kith_vectors *base, const kith_job *job,
+                 kith_tool_build_times *times) {
+    size_t rows = kith_vectors_count(base), wanted = kith_index_train_count(index);
+    if (build->train_count > 0) wanted = build->train_count;
+    if (kith_index_is_trained(index)) return KITH_EXIT_OK;
+    if (wanted > rows) wanted = rows;
+    double start = kith_tool_seconds();
+    void *owned = NULL;
+    kith_view sample;
+    bool is_all = wanted == rows;
+    int code = is_all ? kith_tool_vectors_view(base, build->base_path, &sample, &owned)
+                      : sample_take(build, base, wanted, &sample, &owned);
+    if (code == KITH_EXIT_OK) code = kith_tool_check(kith_index_train(index, &sample, job), build->base_path);
+    free(owned);
+    times->train_count = wanted;
+    times->train_seconds = kith_tool_seconds() - start;
+    return code;
+}
+
+/* ---- Adding --------------------------------------------------------------------------------------------- */
+
+/* Where in the file the present batch lies: one bar for all of them. */
+typedef struct add_progress {
+    size_t first, count, total;
+    uint64_t shown;
+} add_progress;
+
+static int on_add(void *user, const char *phase, uint64_t done, uint64_t total) {
+    add_progress *batch = user;
+    if (batch->count == batch->total) return kith_tool_progress(NULL, phase, done, total);
+    double share = total > 0 ? (double)done / (double)total : 0.0;
+    uint64_t rows = batch->first + (uint64_t)(share * (double)batch->count);
+    if (rows > batch->shown) batch->shown = rows; /* a batch may have several phases */
+    return kith_tool_progress(NULL, "add", batch->shown, batch->total);
+}
+
+/* Rows of a batch, at most `count`. The file is mapped: what is added once need not stay in memory. */
+static size_t batch_rows(const kith_tool_build *build, size_t count, size_t dim) {
+    size_t rows = build->batch_rows > 0 ? build->batch_rows : BATCH_BYTES / kith_dtype_row_bytes(KITH_F32, dim);
+    return rows < count ? rows : count;
+}
+
+/* Batch by batch; vectors of a type that no index takes are converted to f32. */
+static int add(kith_index *index, const kith_tool_build *build, kith_vectors *base, const int64_t *ids,
+               const kith_job *job, kith_tool_build_times *times) {
+    size_t count = kith_vectors_count(base), dim = kith_vectors_dim(base), step = batch_rows(build, count, dim);
+    kith_dtype dtype = kith_vectors_dtype(base);
+    bool is_stored = store_auto(dtype) == dtype;
+    add_progress progress = {.total = count};
+    kith_job batch_job = *job;
+    float *converted = NULL;
     int code = KITH_EXIT_OK;
-    float *rows = calloc(block, row_bytes); /* KITH_DIM_MAX floats fit many times */
-    if (rows == NULL) return kith_tool_no_memory(block, row_bytes);
-    for (size_t first = 0; first < count; first += block) {
-        size_t n = count - first < block ? count - first : block;
-        KITH_TOOL_GO(kith_tool_check(kith_vectors_read(base, first, n, KITH_F32, rows), path));
-        const kith_view view = {rows, KITH_F32, n, dim, 0};
-        KITH_TOOL_GO(kith_tool_check(kith_index_add(index, &view, ids != NULL ? ids + first : NULL, job), path));
+    double start = kith_tool_seconds();
+    batch_job.progress = on_add;
+    batch_job.progress_user = &progress;
+    if (!is_stored) {
+        size_t row_bytes = kith_dtype_row_bytes(KITH_F32, dim);
+        converted = calloc(step > 0 ? step : 1, row_bytes);
+        if (converted == NULL) return kith_tool_no_memory(step, row_bytes);
+    }
+    for (size_t first = 0; first == 0 || first < count; first += step) { /* no rows at all are refused by the add */
+        size_t n = count - first < step ? count - first : step;
+        kith_view view = {converted, KITH_F32, n, dim, 0};
+        progress.first = first;
+        progress.count = n;
+        KITH_TOOL_GO(kith_tool_check(is_stored ? kith_vectors_rows(base, first, n, &view)
+                                               : kith_vectors_read(base, first, n, KITH_F32, converted),
+                                     build->base_path));
+        KITH_TOOL_GO(kith_tool_check(kith_index_add(index, &view, ids != NULL ? ids + first : NULL, &batch_job),
+                                     build->base_path));
+        times->batch_count++;
     }
 done:
-    free(rows);
+    free(converted);
+    times->add_seconds = kith_tool_seconds() - start;
     return code;
 }
 
@@ -54,28 +127,8 @@ static int fill(kith_index *index, const kith_tool_build *build, kith_vectors *b
                 kith_tool_build_times *times) {
     kith_job job = kith_tool_job(build->threads);
     job.seed = build->seed;
-    const char *path = build->base_path;
-    kith_dtype dtype = kith_vectors_dtype(base);
-    int code;
-    kith_view view;
-    double start = kith_tool_seconds();
-    if (!kith_index_is_trained(index)) {
-        void *owned = NULL;
-        code = kith_tool_vectors_view(base, path, &view, &owned);
-        if (code == KITH_EXIT_OK) code = kith_tool_check(kith_index_train(index, &view, &job), path);
-        free(owned);
-        if (code != KITH_EXIT_OK) return code;
-    }
-    times->train_seconds = kith_tool_seconds() - start;
-    start = kith_tool_seconds();
-    if (store_auto(dtype) == dtype) {
-        code = kith_tool_check(kith_vectors_rows(base, 0, kith_vectors_count(base), &view), path);
-        if (code == KITH_EXIT_OK) code = kith_tool_check(kith_index_add(index, &view, ids, &job), path);
-    } else {
-        code = add_converted(index, base, path, ids, &job);
-    }
-    times->add_seconds = kith_tool_seconds() - start;
-    return code;
+    int code = train(index, build, base, &job, times);
+    return code == KITH_EXIT_OK ? add(index, build, base, ids, &job, times) : code;
 }
 
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
@@ -133,6 +186,8 @@ int kith_tool_memory_parts(const kith_index *index, json_t **out) {
         json_t *row = kith_tool_object();
         kith_tool_put_text(row, "part", parts[i].name);
         kith_tool_put_count(row, "bytes", parts[i].bytes);
+        if (kith_index_count(index) > 0)
+            kith_tool_put_real(row, "bytes_per_vector", (double)parts[i].bytes / (double)kith_index_count(index));
         kith_tool_append(*out, row);
     }
     return KITH_EXIT_OK;

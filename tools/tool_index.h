@@ -12,10 +12,13 @@ typedef struct kith_tool_build {
     const char *base_path;
     const char *ids_path; /* may be NULL */
     size_t threads, seed;
+    size_t train_count; /* rows of the training sample; 0: as many as the index recommends */
+    size_t batch_rows;  /* rows added at a time; 0: as many as make a GiB of f32 */
 } kith_tool_build;
 
 typedef struct kith_tool_build_times {
     double train_seconds, add_seconds;
+    size_t train_count, batch_count; /* rows trained on, 0 without training; batches added */
 } kith_tool_build_times;
 
 /* An index of all vectors of a file. Free *out with kith_index_free. */

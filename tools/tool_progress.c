@@ -59,13 +59,32 @@ static size_t terminal_columns(void) {
     return 80;
 }
 
+typedef struct short_text {
+    char text[16];
+} short_text;
+
+/* "850", "12.3k", "4.56M", ... */
+static short_text rate_text(double rate) {
+    static const char units[] = " kMGT";
+    short_text out;
+    size_t unit = 0;
+    for (; rate >= 999.5 && units[unit + 1] != '\0'; unit++) rate /= 1000.0;
+    (void)snprintf(out.text, sizeof out.text, "%.*f%.*s",
+                   rate < 9.995   ? 2
+                   : rate < 99.95 ? 1
+                                  : 0,
+                   rate, unit > 0, &units[unit]);
+    return out;
+}
+
 static void draw(const char *phase, uint64_t done, uint64_t total) {
     double seconds = kith_tool_seconds() - bar.phase_start;
     double share = total > 0 ? (double)done / (double)total : 0.0;
     char right[64];
-    int right_bytes = share > 0.01 && seconds > 0.5 ? snprintf(right, sizeof right, " %3.0f%% %5.0f s left",
-                                                               100.0 * share, seconds / share * (1.0 - share))
-                                                    : snprintf(right, sizeof right, " %3.0f%%", 100.0 * share);
+    int right_bytes = share > 0.01 && seconds > 0.5
+                          ? snprintf(right, sizeof right, " %3.0f%% %s/s %5.0f s left", 100.0 * share,
+                                     rate_text((double)done / seconds).text, seconds / share * (1.0 - share))
+                          : snprintf(right, sizeof right, " %3.0f%%", 100.0 * share);
     int left_bytes = fprintf(stderr, "\r%-12.24s [", phase);
     if (left_bytes < 0 || right_bytes < 0) return;
     size_t used = (size_t)left_bytes + (size_t)right_bytes + 1, columns = terminal_columns();

@@ -52,12 +52,20 @@ typedef struct kith_memory_part {
 KITH_API kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, size_t capacity,
                                        size_t *count) KITH_CHECK_RESULT;
 
+/* Vectors in each inverted list. Writes up to `capacity` numbers and that of the lists to *count, which is 0 for an
+ * index without lists; sizes may be NULL. */
+KITH_API kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity,
+                                           size_t *count) KITH_CHECK_RESULT;
+
 /* ---- Filling ------------------------------------------------------------------------------------------- */
 
 /* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a
  * structure that needs no training (Flat), which then does nothing. KITH_ERR_EMPTY for a sample without rows. */
 KITH_API kith_status kith_index_train(kith_index *index, const kith_view *sample,
                                       const kith_job *job) KITH_CHECK_RESULT;
+/* How many rows training makes good use of: more hardly help, fewer cost quality. 0 for a structure that needs no
+ * training, and for NULL. kith_vectors_sample draws them. */
+KITH_API size_t kith_index_train_count(const kith_index *index);
 
 /* Adds vectors of any accepted element type; they are converted to the stored one: f32 to f16 or bf16 rounds to
  * nearest even (KITH_ERR_RANGE when the result would be infinite); to i8 and u8 only values that the type holds

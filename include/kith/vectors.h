@@ -89,6 +89,11 @@ KITH_API kith_status kith_vectors_rows(kith_vectors *vectors, size_t first, size
 KITH_API kith_status kith_vectors_read(kith_vectors *vectors, size_t first, size_t count, kith_dtype dtype,
                                        void *out) KITH_CHECK_RESULT;
 
+/* `count` different rows drawn at random, in the order of the file, converted and packed as kith_vectors_read does.
+ * The same seed draws the same rows. KITH_ERR_RANGE when the file has fewer. */
+KITH_API kith_status kith_vectors_sample(kith_vectors *vectors, size_t count, uint64_t seed, kith_dtype dtype,
+                                         void *out) KITH_CHECK_RESULT;
+
 /* What a pass over a file finds; 0 where nothing qualifies. The same at any thread count. */
 typedef struct kith_vectors_stats {
     size_t size; /* set by the caller: sizeof(kith_vectors_stats) */

@@ -71,6 +71,20 @@ kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, 
     return KITH_OK;
 }
 
+kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity, size_t *count) {
+    if (count == NULL) return kith_error(KITH_ERR_ARGUMENT, "list sizes: count must not be NULL");
+    *count = 0;
+    if (index == NULL || (sizes == NULL && capacity > 0))
+        return kith_error(KITH_ERR_ARGUMENT, "list sizes: index and sizes must not be NULL");
+    if (index->vtable->list_sizes != NULL) *count = index->vtable->list_sizes(index, sizes, capacity);
+    return KITH_OK;
+}
+
+size_t kith_index_train_count(const kith_index *index) {
+    if (index == NULL || index->vtable->train == NULL) return 0;
+    return index->vtable->train_count != NULL ? index->vtable->train_count(index) : KITH_TRAIN_COUNT;
+}
+
 /* ---- Filling -------------------------------------------------------------------------------------------- */
 
 static kith_status check_writable(const char *what, const kith_index *index) {

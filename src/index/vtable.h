@@ -20,7 +20,10 @@
 #include "io/container.h"
 #include "kith/index.h"
 
-enum { KITH_SPEC_BYTES_MAX = 256 }; /* a canonical spec with its final zero */
+enum {
+    KITH_SPEC_BYTES_MAX = 256, /* a canonical spec with its final zero */
+    KITH_TRAIN_COUNT = 65536   /* rows that a code is trained on */
+};
 
 typedef struct kith_index_vtable kith_index_vtable;
 
@@ -102,9 +105,14 @@ struct kith_index_vtable {
     kith_status (*clone)(const kith_index *index, kith_index **out);
     /* Writes at most `capacity` parts and returns how many there are. */
     size_t (*memory)(const kith_index *index, kith_memory_part *parts, size_t capacity);
+    /* The vectors of each inverted list: writes at most `capacity` numbers and returns how many lists there are. A
+     * wrapper hands it on. NULL: no lists. */
+    size_t (*list_sizes)(const kith_index *index, uint64_t *sizes, size_t capacity);
 
     /* NULL: needs no training. */
     kith_status (*train)(kith_index *index, const kith_view *sample, const kith_job *job);
+    /* How many rows training makes good use of. NULL: KITH_TRAIN_COUNT where there is training. */
+    size_t (*train_count)(const kith_index *index);
     /* KITH_ERR_EXISTS for an id that is held. */
     kith_status (*add)(kith_index *index, const kith_addition *addition);
     /* `ids` as the caller gave them: unknown and repeated ones are passed over. */

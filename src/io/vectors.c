@@ -12,10 +12,14 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/random.h"
 #include "io/syscalls.h"
 #include "io/vectorfile.h"
 
-enum { READ_BYTES = 1 << 20 }; /* kith_vectors_read takes a streamed file in pieces of this size */
+enum {
+    READ_BYTES = 1 << 20,      /* kith_vectors_read takes a streamed file in pieces of this size */
+    SAMPLE_STREAM = 0x73616d70 /* of random numbers */
+};
 
 struct kith_vectors {
     char *path;
@@ -426,6 +430,26 @@ kith_status kith_vectors_read(kith_vectors *vectors, size_t first, size_t count,
         if (count == 0) break;
         KITH_TRY(kith_view_convert(vectors->path, &rows, vectors->first_row + first + done, dtype,
                                    (char *)out + done * out_bytes));
+    }
+    return KITH_OK;
+}
+
+/* Selection sampling: row i of n is taken with probability (rows still wanted) / (rows left): Knuth, The Art of
+ * Computer Programming, volume 2, section 3.4.2, algorithm S. Runs of rows are read together. */
+kith_status kith_vectors_sample(kith_vectors *vectors, size_t count, uint64_t seed, kith_dtype dtype, void *out) {
+    size_t total = vectors->count, out_bytes = kith_dtype_row_bytes(dtype, vectors->dim), taken = 0, first = 0;
+    if (count > total)
+        return kith_error(KITH_ERR_RANGE, "%s: a sample of %zu rows, but there are %zu", vectors->path, count,
+                          total);
+    for (size_t i = 0; i <= total; i++) {
+        size_t run = i - first;
+        bool is_wanted = i < total && kith_random_below(seed, SAMPLE_STREAM, i, total - i) < count - taken - run;
+        if (is_wanted) continue;
+        if (run > 0)
+            KITH_TRY(kith_vectors_read(vectors, first, run, dtype, (unsigned char *)out + taken * out_bytes));
+        taken += run;
+        first = i + 1;
+        if (taken == count) return KITH_OK;
     }
     return KITH_OK;
 }
