@@ -472,7 +472,14 @@ class Sweep(CliTest):
         self.assertEqual(points[2]["recall"], 1.0)
         rows = list(csv.DictReader(io.StringIO(self.kith_ok(*common, "--csv"))))
         self.assertEqual([float(row["recall_at_10"]) for row in rows], [point["recall"] for point in points])
-        self.assertIn("recall@10", self.kith_ok(*common))
+        table = self.kith_ok(*common)
+        self.assertIn("recall@10", table)
+        self.assertRegex(table, r"\nthe front of +recall +QPS, 1 thread +QPS +threads\nFlat +0\.9 ")
+        front = [(point["recall"], point["qps_1"]) for point in points if point["is_pareto_1"]]
+        for rate, wanted in zip(report["at_recall"], [0.9, 0.95, 0.99]):
+            self.assertEqual(rate["recall"], wanted)
+            rates = [qps for recall, qps in front]
+            self.assertTrue(min(rates) * 0.999 <= rate["qps_1"] <= max(rates) * 1.001, report)
 
     def test_bench_index(self):
         common = ["bench", "index", "--base", self.at("base.fvecs"), "--query", self.at("query.fvecs"), "--k", "100",
@@ -486,6 +493,9 @@ class Sweep(CliTest):
         self.assertEqual([point["is_pareto_1"] for point in report["points"]],
                          [point["qps_1"] == fastest["qps_1"] for point in report["points"]])
         table = self.kith_ok(*common, "--gt", self.at("gt.ivecs"))
+        self.assertEqual(len(report["at_recall"]), 6)
+        self.assertNotIn("the front of", table)
+        self.assertIn("the front of", self.kith_ok(*common, "--set", "max_distances=100,0"))
         for title in ["index", "recall@1 ", "recall@10 ", "recall@100", "QPS", "p50", "p99", "memory", "build time"]:
             self.assertIn(title, table)
 

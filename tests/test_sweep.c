@@ -115,6 +115,42 @@ Test(sweep, grid_points, .init = open_all, .fini = close_all) {
     kith_arena_free(&arena);
 }
 
+/* Several axes in one text. */
+Test(sweep, grid_texts_are_cut_at_names) {
+    static const char *const axes[] = {"a=1,2,b=3", "c=4,5,6,d=7,e=8"};
+    static const size_t counts[] = {2, 1, 3, 1, 1};
+    kith_arena arena = {0};
+    kith_sweep_grid grid;
+    cr_assert_eq(kith_sweep_grid_read(axes, 2, &arena, &grid), KITH_OK);
+    cr_assert_eq(grid.axis_count, 5);
+    cr_assert_eq(grid.point_count, 6);
+    for (size_t i = 0; i < 5; i++) {
+        cr_assert_eq(grid.axes[i].name[0], "abcde"[i]);
+        cr_assert_eq(grid.axes[i].value_count, counts[i]);
+    }
+    cr_assert_str_eq(grid.axes[2].values[2], "6");
+    kith_arena_free(&arena);
+}
+
+/* Rates on the front, of points made by hand. */
+Test(sweep, rates_at_a_recall) {
+    const kith_sweep_point made[] = {
+        {.recall = 0.5, .qps_1.median = 800, .qps_n.median = 900, .is_pareto_1 = 1, .is_pareto_n = 1},
+        {.recall = 0.7, .qps_1.median = 1, .qps_n.median = 1},
+        {.recall = 0.9, .qps_1.median = 200, .qps_n.median = 100, .is_pareto_1 = 1, .is_pareto_n = 1},
+        {.recall = 0.95, .qps_1.median = 300, .qps_n.median = 50}, /* not on the front, whatever it says */
+    };
+    const kith_sweep_point *points[4];
+    for (size_t i = 0; i < 4; i++) points[i] = &made[i];
+    const kith_sweep sweep = {.point_count = 4, .points = points};
+    cr_assert_eq(kith_sweep_qps_at(&sweep, 0.3, 0), 800);
+    cr_assert_eq(kith_sweep_qps_at(&sweep, 0.5, 0), 800);
+    cr_assert_float_eq(kith_sweep_qps_at(&sweep, 0.7, 0), 400, 1e-9); /* half way, log-linear */
+    cr_assert_float_eq(kith_sweep_qps_at(&sweep, 0.7, 1), 300, 1e-9);
+    cr_assert_eq(kith_sweep_qps_at(&sweep, 0.9, 1), 100);
+    cr_assert(isnan(kith_sweep_qps_at(&sweep, 0.93, 0)));
+}
+
 static void expect(const char *const *grid, size_t grid_count, size_t k, kith_status want, const char *part) {
     kith_sweep_options options;
     kith_sweep *sweep = (kith_sweep *)&options;
@@ -136,6 +172,10 @@ Test(sweep, refuses, .init = open_all, .fini = close_all) {
     EXPECT_GRID(KITH_ERR_ARGUMENT, "grid 'max_distances=1,': value 2 is empty", "max_distances=1,");
     EXPECT_GRID(KITH_ERR_ARGUMENT, "grid 'max_distances=': value 1 is empty", "max_distances=");
     EXPECT_GRID(KITH_ERR_ARGUMENT, "max_distances stands twice", "max_distances=1", "max_distances=2");
+    EXPECT_GRID(KITH_ERR_ARGUMENT, "max_distances stands twice", "max_distances=1,max_distances=2");
+    EXPECT_GRID(KITH_ERR_ARGUMENT, "grid '=4': expected name=value,value,...", "max_distances=1,=4");
+    EXPECT_GRID(KITH_ERR_ARGUMENT, "grid 'max_distances=': value 1 is empty", "a=1,max_distances=");
+    EXPECT_GRID(KITH_ERR_ARGUMENT, "grid: NULL", NULL);
     EXPECT_GRID(KITH_ERR_ARGUMENT, "speed is measured on 1", "threads=1,2");
     EXPECT_GRID(KITH_ERR_NOT_FOUND, "no_such", "no_such=1");
     EXPECT_GRID(KITH_ERR_ARGUMENT, "max_distances", "max_distances=many");

@@ -59,7 +59,7 @@ typedef struct bench_state {
     kith_neighbors *truth;
     double truth_seconds; /* 0 when it came from a file */
     size_t ranks[KITH_TOOL_RANKS_MAX], rank_count;
-    json_t *rows;
+    json_t *rows, *rates;
 } bench_state;
 
 static int truth_get(bench_state *bench) {
@@ -111,6 +111,7 @@ static int sweep_spec(bench_state *bench, const char *spec) {
     bench->rank_count = 0;
     for (size_t i = 0; i < measures->rank_count && i < KITH_TOOL_RANKS_MAX; i++)
         bench->ranks[bench->rank_count++] = measures->at[i]->rank;
+    kith_tool_rates_append(bench->rates, sweep);
     kith_tool_sweep_append(bench->rows, sweep, times.train_seconds + times.add_seconds);
 done:
     kith_sweep_free(sweep);
@@ -131,6 +132,7 @@ static int print_bench(const bench_state *bench) {
     if (bench->settings->gt == NULL) kith_tool_put_real(document, "truth_seconds", bench->truth_seconds);
     kith_tool_put_count(document, "process_bytes_peak", kith_tool_memory_peak());
     kith_tool_put(document, "points", json_incref(bench->rows));
+    kith_tool_put(document, "at_recall", json_incref(bench->rates));
     if (!common->json && !common->csv) {
         kith_tool_progress_clear();
         (void)printf("%zu vectors of dimension %zu (%s), %zu queries, %s, k = %zu\n",
@@ -141,6 +143,9 @@ static int print_bench(const bench_state *bench) {
         (void)putchar('\n');
     }
     int code = kith_tool_sweep_print(common, document, bench->rows, bench->ranks, bench->rank_count);
+    size_t spec_count = bench->settings->spec.count > 0 ? bench->settings->spec.count : 1;
+    if (code == KITH_EXIT_OK && json_array_size(bench->rows) > spec_count) /* a grid, not one point each */
+        code = kith_tool_rates_print(common, bench->rates);
     json_decref(document);
     return code;
 }
@@ -148,7 +153,7 @@ static int print_bench(const bench_state *bench) {
 static int run(const void *given, const kith_tool_operands *operands) {
     const bench_settings *settings = given;
     (void)operands;
-    bench_state bench = {.settings = settings, .rows = kith_tool_array()};
+    bench_state bench = {.settings = settings, .rows = kith_tool_array(), .rates = kith_tool_array()};
     int code;
     if (settings->ranks != NULL)
         KITH_TOOL_GO(kith_tool_ranks_parse(settings->ranks, bench.ranks, &bench.rank_count));
@@ -167,6 +172,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
     kith_tool_sweep_fronts(bench.rows);
     KITH_TOOL_GO(print_bench(&bench));
 done:
+    json_decref(bench.rates);
     json_decref(bench.rows);
     kith_neighbors_free(bench.truth);
     free(bench.owned);

@@ -50,8 +50,9 @@ static int print_sweep(const sweep_settings *settings, const kith_sweep *sweep) 
     const kith_measures *first = sweep->points[0]->measures;
     for (; rank_count < first->rank_count && rank_count < KITH_TOOL_RANKS_MAX; rank_count++)
         ranks[rank_count] = first->at[rank_count]->rank;
-    json_t *document = kith_tool_object(), *rows = kith_tool_array();
+    json_t *document = kith_tool_object(), *rows = kith_tool_array(), *rates = kith_tool_array();
     kith_tool_sweep_append(rows, sweep, (double)NAN);
+    kith_tool_rates_append(rates, sweep);
     kith_tool_put_text(document, "index", settings->index);
     kith_tool_put_text(document, "spec", sweep->spec);
     kith_tool_put_count(document, "count", sweep->index_count);
@@ -60,7 +61,10 @@ static int print_sweep(const sweep_settings *settings, const kith_sweep *sweep) 
     kith_tool_put_count(document, "k", sweep->k);
     kith_tool_put_count(document, "memory_bytes", sweep->index_memory_bytes);
     kith_tool_put(document, "points", json_incref(rows));
+    kith_tool_put(document, "at_recall", json_incref(rates));
     int code = kith_tool_sweep_print(&settings->common, document, rows, ranks, rank_count);
+    if (code == KITH_EXIT_OK && sweep->point_count > 1) code = kith_tool_rates_print(&settings->common, rates);
+    json_decref(rates);
     json_decref(rows);
     json_decref(document);
     return code;
@@ -113,7 +117,9 @@ const kith_tool_command kith_tool_cmd_sweep = {
     .option_count = sizeof options / sizeof *options,
     .defaults = &defaults,
     .settings_bytes = sizeof defaults,
-    .notes = "recall@k is the share of the k true neighbours among the first k results; a star marks the Pareto\n"
-             "front of recall and queries a second on one thread.\n",
+    .notes =
+        "recall@k is the share of the k true neighbours among the first k results; a star marks the Pareto\n"
+        "front of recall and queries a second on one thread. The lines below the table are rates on the front\n"
+        "at a recall, between two points log-linear. --set takes several at once: nprobe=8,16,k_factor=2,4.\n",
     .run = run,
 };

@@ -100,6 +100,30 @@ void kith_tool_sweep_append(json_t *rows, const kith_sweep *sweep, double build_
     for (size_t i = 0; i < sweep->point_count; i++) append_point(rows, sweep, sweep->points[i], build_seconds);
 }
 
+void kith_tool_rates_append(json_t *rows, const kith_sweep *sweep) {
+    static const double recalls[] = {0.90, 0.95, 0.99};
+    for (size_t i = 0; i < sizeof recalls / sizeof *recalls; i++) {
+        json_t *row = kith_tool_object();
+        kith_tool_put_text(row, "spec", sweep->spec);
+        kith_tool_put_real(row, "recall", recalls[i]);
+        kith_tool_put_real(row, "qps_1", kith_sweep_qps_at(sweep, recalls[i], 0));
+        kith_tool_put_real(row, "qps_n", kith_sweep_qps_at(sweep, recalls[i], 1));
+        kith_tool_put_count(row, "threads_n", sweep->points[0]->qps_n.threads);
+        kith_tool_append(rows, row);
+    }
+}
+
+int kith_tool_rates_print(const kith_tool_common *common, const json_t *rows) {
+    static const kith_tool_column columns[] = {
+        {"spec", "the front of", KITH_TOOL_CELL_TEXT},    {"recall", "recall", KITH_TOOL_CELL_REAL},
+        {"qps_1", "QPS, 1 thread", KITH_TOOL_CELL_COUNT}, {"qps_n", "QPS", KITH_TOOL_CELL_COUNT},
+        {"threads_n", "threads", KITH_TOOL_CELL_COUNT},
+    };
+    if (common->json || common->csv) return KITH_EXIT_OK;
+    (void)putchar('\n');
+    return kith_tool_print_rows(common, rows, rows, columns, sizeof columns / sizeof *columns);
+}
+
 /* Does row `a` make row `b` pointless: at least as good in both, better in one? */
 static bool row_beats(const json_t *a, const json_t *b, const char *rate) {
     double a_recall = json_number_value(json_object_get(a, "recall"));

@@ -22,6 +22,10 @@ json_t *kith_tool_measures_rows(const kith_measures *measures);
 
 /* Appends a row for every point of a sweep; build_seconds NaN when not known. */
 void kith_tool_sweep_append(json_t *rows, const kith_sweep *sweep, double build_seconds);
+/* Adds what the front gives at recall .90, .95 and .99 to `rows`, a line for each. */
+void kith_tool_rates_append(json_t *rows, const kith_sweep *sweep);
+/* Prints such rows below a table; nothing in CSV and JSON, which is to hold them already. */
+int kith_tool_rates_print(const kith_tool_common *common, const json_t *rows);
 /* Marks the Pareto fronts of the rows of several sweeps together. */
 void kith_tool_sweep_fronts(json_t *rows);
 /* Prints rows of one or more sweeps that all have the ranks of `sweep`. */

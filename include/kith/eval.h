@@ -193,9 +193,10 @@ typedef struct kith_sweep_options {
     size_t size; /* set by kith_sweep_options_init */
     size_t k;    /* default 10: neighbours asked for, 1..k of the truth */
     const char *const
-        *grid; /* default NULL: one point with the default parameters; else axes "nprobe=1,2,4", each a
-                                parameter that kith_search_params_set knows; every combination is a point, the last
-                                axis running fastest */
+        *grid; /* default NULL: one point with the default parameters; else axes "nprobe=1,2,4", one or more
+                                in a text ("nprobe=1,2,4,k_factor=2,4"), each a parameter that
+                                kith_search_params_set knows; every combination is a point, the last axis running
+                                fastest */
     size_t grid_count;
     const size_t *ranks; /* as in kith_measures_options; default NULL: those of 1, 10, 100 up to k, and k */
     size_t rank_count;
@@ -257,6 +258,9 @@ typedef struct kith_sweep {
 KITH_API kith_status kith_sweep_run(const kith_index *index, const kith_view *queries, const kith_neighbors *truth,
                                     const kith_sweep_options *options, kith_sweep **out) KITH_CHECK_RESULT;
 KITH_API void kith_sweep_free(kith_sweep *sweep);
+/* Queries per second on the Pareto front at a recall, on one thread (on_n = 0) or on the sweep's other count: between
+ * two points log-linear in the recall, below the front's first point that point's. NaN when no point reaches it. */
+KITH_API double kith_sweep_qps_at(const kith_sweep *sweep, double recall, int on_n);
 
 #ifdef __cplusplus
 }

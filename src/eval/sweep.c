@@ -218,6 +218,25 @@ static void mark_pareto(sweep_object *object) {
     }
 }
 
+double kith_sweep_qps_at(const kith_sweep *sweep, double recall, int on_n) {
+    double low = (double)-INFINITY, low_qps = 0, high = (double)INFINITY, high_qps = (double)NAN;
+    for (size_t i = 0; i < sweep->point_count; i++) {
+        const kith_sweep_point *point = sweep->points[i];
+        double qps = on_n != 0 ? point->qps_n.median : point->qps_1.median;
+        if (on_n != 0 ? !point->is_pareto_n : !point->is_pareto_1) continue;
+        if (point->recall >= recall && point->recall < high) {
+            high = point->recall;
+            high_qps = qps;
+        } else if (point->recall < recall && point->recall > low) {
+            low = point->recall;
+            low_qps = qps;
+        }
+    }
+    if (isnan(high_qps) || isinf(low) || high <= recall) return high_qps;
+    double share = (recall - low) / (high - low);
+    return exp(log(low_qps) * (1.0 - share) + log(high_qps) * share);
+}
+
 /* ---- The call ------------------------------------------------------------------------------------------ */
 
 static kith_status check_runs(const kith_sweep_options *options) {

@@ -32,7 +32,6 @@ static kith_status read_values(const char *axis, const char *list, kith_arena *a
 
 static kith_status read_axis(const char *axis, kith_arena *arena, kith_sweep_axis *out) {
     *out = (kith_sweep_axis){0};
-    if (axis == NULL) return kith_error(KITH_ERR_ARGUMENT, "grid: NULL");
     size_t length = strcspn(axis, "=");
     if (length == 0 || axis[length] == '\0')
         return kith_error(KITH_ERR_ARGUMENT, "grid '%s': expected name=value,value,...", axis);
@@ -43,23 +42,48 @@ static kith_status read_axis(const char *axis, kith_arena *arena, kith_sweep_axi
     return read_values(axis, axis + length + 1, arena, out);
 }
 
+/* The characters of the first axis in a text: up to the comma before the next name=. */
+static size_t axis_length(const char *text) {
+    size_t length = strcspn(text, ",");
+    while (text[length] == ',') {
+        const char *word = text + length + 1;
+        size_t bytes = strcspn(word, ",");
+        if (memchr(word, '=', bytes) != NULL) break;
+        length += bytes + 1;
+    }
+    return length;
+}
+
+static kith_status add_axis(kith_sweep_grid *grid, const char *text, kith_arena *arena) {
+    kith_sweep_axis *axis = &grid->axes[grid->axis_count];
+    if (grid->axis_count == AXES_MAX) return kith_error(KITH_ERR_ARGUMENT, "grid: more than %d axes", AXES_MAX);
+    KITH_TRY(read_axis(text, arena, axis));
+    for (size_t i = 0; i < grid->axis_count; i++)
+        if (strcmp(axis->name, grid->axes[i].name) == 0)
+            return kith_error(KITH_ERR_ARGUMENT, "grid '%s': %s stands twice", text, axis->name);
+    grid->axis_count++;
+    grid->point_count *= axis->value_count; /* at most the maximum times the length of an argument */
+    if (grid->point_count > KITH_SWEEP_POINTS_MAX)
+        return kith_error(KITH_ERR_ARGUMENT, "grid: more than %d points", KITH_SWEEP_POINTS_MAX);
+    return KITH_OK;
+}
+
 kith_status kith_sweep_grid_read(const char *const *axes, size_t axis_count, kith_arena *arena,
                                  kith_sweep_grid *out) {
     *out = (kith_sweep_grid){.point_count = 1};
     if (axes == NULL) axis_count = 0;
-    if (axis_count > AXES_MAX)
-        return kith_error(KITH_ERR_ARGUMENT, "grid: %zu axes, at most %d", axis_count, AXES_MAX);
-    KITH_TRY(kith_arena_take(arena, axis_count, sizeof *out->axes, &out->axes));
+    if (axis_count > 0) KITH_TRY(kith_arena_take(arena, AXES_MAX + 1, sizeof *out->axes, &out->axes));
     for (size_t i = 0; i < axis_count; i++) {
-        KITH_TRY(read_axis(axes[i], arena, &out->axes[i]));
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(out->axes[i].name, out->axes[j].name) == 0)
-                return kith_error(KITH_ERR_ARGUMENT, "grid '%s': %s stands twice", axes[i], out->axes[i].name);
-        out->point_count *= out->axes[i].value_count; /* at most the maximum times the length of an argument */
-        if (out->point_count > KITH_SWEEP_POINTS_MAX)
-            return kith_error(KITH_ERR_ARGUMENT, "grid: more than %d points", KITH_SWEEP_POINTS_MAX);
+        if (axes[i] == NULL) return kith_error(KITH_ERR_ARGUMENT, "grid: NULL");
+        for (const char *at = axes[i];;) {
+            const char *text;
+            size_t length = axis_length(at);
+            KITH_TRY(copy_text(arena, at, length, &text));
+            KITH_TRY(add_axis(out, text, arena));
+            if (at[length] == '\0') break;
+            at += length + 1;
+        }
     }
-    out->axis_count = axis_count;
     return KITH_OK;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sweep_grid.h: axes "name=value,value,..." and the points that they span.
+ * sweep_grid.h: axes "name=value,value,...", one or more in a text, and the points that they span.
  */
 #ifndef KITH_EVAL_SWEEP_GRID_H
 #define KITH_EVAL_SWEEP_GRID_H
@@ -22,7 +22,7 @@ typedef struct kith_sweep_grid {
 
 enum { KITH_SWEEP_POINTS_MAX = 10000 };
 
-/* Reads the axes; all text is copied into the arena. KITH_ERR_ARGUMENT for a malformed axis, one that stands twice,
+/* Reads the axes, "a=1,2,b=3" being two; all text is copied into the arena. KITH_ERR_ARGUMENT for a malformed axis, one that stands twice,
  * and for more than KITH_SWEEP_POINTS_MAX points. */
 kith_status kith_sweep_grid_read(const char *const *axes, size_t axis_count, kith_arena *arena,
                                  kith_sweep_grid *out);
