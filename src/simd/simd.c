@@ -33,7 +33,7 @@ static const level levels[] = {
      "ref",
      KITH_CPU_AVX2,
      {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_ip_i8, kith_fill_avx2_batch, kith_fill_avx2_matrix,
-      kith_fill_avx2_peaks}},
+      kith_fill_avx2_fields, kith_fill_avx2_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512
     {"avx512",
@@ -41,10 +41,14 @@ static const level levels[] = {
      "avx2",
      KITH_CPU_AVX512,
      {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch, kith_fill_avx512_matrix,
-      kith_fill_avx512_peaks}},
+      kith_fill_avx512_fields, kith_fill_avx512_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VNNI
-    {"vnni", "avx512", NULL, KITH_CPU_AVX512_VNNI, {kith_fill_avx512_vnni, kith_fill_avx512_vnni_peaks}},
+    {"vnni",
+     "avx512",
+     NULL,
+     KITH_CPU_AVX512_VNNI,
+     {kith_fill_avx512_vnni, kith_fill_avx512_vnni_fields, kith_fill_avx512_vnni_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VPOPCNTDQ
     {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNTDQ, {kith_fill_avx512_vpopcntdq}},

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * avx2_fields.c: the kernels of fields.h with AVX2, FMA and F16C.
+ */
+#include <immintrin.h>
+
+#include "simd/isa.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define VEC    __m256i
+enum { LANES = 8, TILE_QUERIES = 4 };
+
+INLINE __m256i load_words(const void *p) { return _mm256_loadu_si256(p); }
+INLINE void store_words(void *p, __m256i words) { _mm256_storeu_si256(p, words); }
+INLINE __m256i load_part(const uint32_t *p, size_t count) {
+    __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_maskload_epi32((const int *)p, lanes);
+}
+INLINE __m256i set_words(uint32_t word) { return _mm256_set1_epi32((int)word); }
+INLINE __m256i and_words(__m256i a, __m256i b) { return _mm256_and_si256(a, b); }
+INLINE __m256i shift_right(__m256i words, unsigned bits) { return _mm256_srli_epi32(words, (int)bits); }
+INLINE __m256i shift_right_8_u16(__m256i v) { return _mm256_srli_epi16(v, 8); }
+INLINE __m256i shift_right_8_i16(__m256i v) { return _mm256_srai_epi16(v, 8); }
+INLINE __m256i shift_left_8_16(__m256i v) { return _mm256_slli_epi16(v, 8); }
+INLINE __m256i maddubs(__m256i fields, __m256i bytes) { return _mm256_maddubs_epi16(fields, bytes); }
+INLINE __m256i madd(__m256i a, __m256i b) { return _mm256_madd_epi16(a, b); }
+INLINE __m256i add_16(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
+INLINE __m256i add_32(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+
+/* The sums of four registers, in order. */
+INLINE __m128i fold_four(const __m256i v[4]) {
+    __m256i abcd = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    return _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1));
+}
+
+/* ---- estimates ---- */
+
+INLINE __m256 inner_8(const int32_t *dots, __m256 unit, __m256 offset) {
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(load_words(dots)), unit, offset);
+}
+INLINE __m128 inner_4(const int32_t *dots, __m128 unit, __m128 offset) {
+    return _mm_fmadd_ps(_mm_cvtepi32_ps(_mm_loadu_si128((const __m128i *)(const void *)dots)), unit, offset);
+}
+INLINE __m128 lower(__m256 v) { return _mm256_castps256_ps128(v); }
+INLINE void put_8(float *out, __m256 base, __m256 add, __m256 scale, __m256 inner) {
+    _mm256_storeu_ps(out, _mm256_add_ps(base, _mm256_fmadd_ps(scale, inner, add)));
+}
+INLINE void put_4(float *out, __m256 base, __m128 add, __m128 scale, __m128 inner) {
+    _mm_storeu_ps(out, _mm_add_ps(lower(base), _mm_fmadd_ps(scale, inner, add)));
+}
+
+static void affine(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
+                   float offset, float base, float *out) {
+    const __m256 units = _mm256_set1_ps(unit), offsets = _mm256_set1_ps(offset), bases = _mm256_set1_ps(base);
+    size_t i = 0;
+    for (; count - i >= LANES; i += LANES)
+        put_8(out + i, bases, _mm256_loadu_ps(add + i), _mm256_loadu_ps(scale + i),
+              inner_8(dots + i, units, offsets));
+    if (i < count)
+        put_4(out + i, bases, _mm_loadu_ps(add + i), _mm_loadu_ps(scale + i),
+              inner_4(dots + i, lower(units), lower(offsets)));
+}
+
+static void affine_f16(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
+                       float offset, float step, float base, float *out) {
+    const __m256 units = _mm256_set1_ps(unit), offsets = _mm256_set1_ps(offset), bases = _mm256_set1_ps(base),
+                 steps = _mm256_set1_ps(step);
+    size_t i = 0;
+    for (; count - i >= LANES; i += LANES) {
+        __m256 adds = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(add + i)));
+        __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(scale + i)));
+        __m256 in_steps = _mm256_fmadd_ps(scales, inner_8(dots + i, units, offsets), adds);
+        _mm256_storeu_ps(out + i, _mm256_fmadd_ps(steps, in_steps, bases));
+    }
+    if (i < count) {
+        __m128 adds = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(add + i)));
+        __m128 scales = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(scale + i)));
+        __m128 in_steps = _mm_fmadd_ps(scales, inner_4(dots + i, lower(units), lower(offsets)), adds);
+        _mm_storeu_ps(out + i, _mm_fmadd_ps(lower(steps), in_steps, lower(bases)));
+    }
+}
+
+static void affine_parts(const int32_t *high, const int32_t *low, const float *add, const float *scale,
+                         size_t count, float unit, float offset, float base, float *out) {
+    const __m256 units = _mm256_set1_ps(unit), offsets = _mm256_set1_ps(offset), bases = _mm256_set1_ps(base),
+                 high_units = _mm256_set1_ps(128 * unit);
+    size_t i = 0;
+    for (; count - i >= LANES; i += LANES)
+        put_8(out + i, bases, _mm256_loadu_ps(add + i), _mm256_loadu_ps(scale + i),
+              inner_8(high + i, high_units, inner_8(low + i, units, offsets)));
+    if (i < count)
+        put_4(out + i, bases, _mm_loadu_ps(add + i), _mm_loadu_ps(scale + i),
+              inner_4(high + i, lower(high_units), inner_4(low + i, lower(units), lower(offsets))));
+}
+
+#include "simd/x86/fields_pairs.h"
+
+void kith_fill_avx2_fields(kith_simd_table *table) { fill_fields(table); }

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * avx512_vnni_fields.c: the integer kernels of fields.h on vpdpbusd: four products of an unsigned field with a signed
+ * byte of the query are added to a sum of 32 bits, exactly.
+ */
+#include <immintrin.h>
+#include <string.h>
+
+#include "simd/isa.h"
+#include "simd/x86/fields_line.h"
+
+#define INLINE static inline __attribute__((always_inline))
+enum { LANES = 16, HALVES = KITH_BLOCK_ROWS / LANES, TILE_QUERIES = 8, SUMS = 8 };
+
+INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* The fields of `width` bits whose lowest bit is bit `place` of its byte, left where they are. */
+INLINE __m512i keep(__m512i words, unsigned width, unsigned place) {
+    if (width == 8) return words;
+    return _mm512_and_si512(words, _mm512_set1_epi8((char)(((1u << width) - 1) << place)));
+}
+
+INLINE __m512i shift_down(__m512i words, unsigned bits) {
+    return bits == 0 ? words : _mm512_srli_epi32(words, bits);
+}
+
+/* ---- block ---- */
+
+/* A tile of few queries has registers to spare for sums of its own for fields at several places of their bytes: these
+ * are multiplied where they are, and only the sums are shifted, once. What is left makes chains that are independent
+ * of each other, for words that follow one another. */
+INLINE size_t places_of(unsigned width, size_t count) {
+    size_t spare = SUMS / count;
+    return least(8 / width, spare >= 8 ? 8 : spare >= 4 ? 4 : spare >= 2 ? 2 : 1);
+}
+INLINE size_t chains_of(unsigned width, size_t count) {
+    size_t spare = SUMS / (count * places_of(width, count));
+    return spare >= 4 ? 4 : spare >= 2 ? 2 : 1;
+}
+
+typedef __m512i tile_sums[SUMS][HALVES]; /* of query, place and chain */
+
+INLINE void add_word(unsigned width, size_t count, size_t chain, const int8_t *const *queries, size_t at,
+                     const uint32_t *words, tile_sums sums) {
+    const size_t places = places_of(width, count), chains = chains_of(width, count);
+    __m512i low = _mm512_loadu_si512(words), high = _mm512_loadu_si512(words + LANES);
+#pragma GCC unroll 8
+    for (size_t step = 0; step < 8 / width; step++) {
+        const unsigned place = (unsigned)(step % places) * width, shift = (unsigned)(step * width) - place;
+        __m512i low_fields = keep(shift_down(low, shift), width, place);
+        __m512i high_fields = keep(shift_down(high, shift), width, place);
+#pragma GCC unroll 8
+        for (size_t q = 0; q < count; q++) {
+            int32_t four;
+            memcpy(&four, queries[q] + at + step * 4, sizeof four);
+            __m512i bytes = _mm512_set1_epi32(four), *to = sums[(q * places + step % places) * chains + chain];
+            to[0] = _mm512_dpbusd_epi32(to[0], low_fields, bytes);
+            to[1] = _mm512_dpbusd_epi32(to[1], high_fields, bytes);
+        }
+    }
+}
+
+INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_queries, const uint32_t *words,
+                       size_t word_count, int32_t *out) {
+    const size_t places = places_of(width, count), chains = chains_of(width, count), word_bytes = 32 / width;
+    const int8_t *queries[TILE_QUERIES];
+    tile_sums sums;
+#pragma GCC unroll 8
+    for (size_t q = 0; q < count; q++) queries[q] = all_queries[q];
+#pragma GCC unroll 8
+    for (size_t s = 0; s < count * places * chains; s++) sums[s][0] = sums[s][1] = _mm512_setzero_si512();
+    size_t w = 0;
+    for (; word_count - w >= chains; w += chains) {
+#pragma GCC unroll 4
+        for (size_t c = 0; c < chains; c++)
+            add_word(width, count, c, queries, (w + c) * word_bytes, words + (w + c) * KITH_BLOCK_ROWS, sums);
+    }
+    for (; chains > 1 && w < word_count; w++)
+        add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+#pragma GCC unroll 8
+    for (size_t q = 0; q < count; q++) {
+#pragma GCC unroll 2
+        for (size_t h = 0; h < HALVES; h++) {
+            __m512i total = _mm512_setzero_si512();
+#pragma GCC unroll 8
+            for (size_t p = 0; p < places; p++) {
+                __m512i sum = sums[(q * places + p) * chains][h];
+#pragma GCC unroll 4
+                for (size_t c = 1; c < chains; c++)
+                    sum = _mm512_add_epi32(sum, sums[(q * places + p) * chains + c][h]);
+                total = p == 0 ? sum : _mm512_add_epi32(total, _mm512_srai_epi32(sum, (unsigned)p * width));
+            }
+            _mm512_storeu_si512(out + q * KITH_BLOCK_ROWS + h * LANES, total);
+        }
+    }
+}
+
+typedef void tile_fn(const int8_t *const *queries, const uint32_t *words, size_t word_count, int32_t *out);
+
+/* 9 to 15 queries go in halves, as a tile is the better the more it has. */
+INLINE void block_tiles(tile_fn *const tiles[TILE_QUERIES], const int8_t *const *queries, size_t query_count,
+                        const uint32_t *words, size_t word_count, int32_t *out) {
+    while (query_count > 0) {
+        size_t count = query_count <= TILE_QUERIES      ? query_count
+                       : query_count < 2 * TILE_QUERIES ? query_count / 2
+                                                        : TILE_QUERIES;
+        tiles[count - 1](queries, words, word_count, out);
+        queries += count;
+        query_count -= count;
+        out += count * KITH_BLOCK_ROWS;
+    }
+}
+
+/* ---- four ---- */
+
+/* 16 words of four rows; the sums of field steps add up in one register a row. */
+INLINE void add_line(unsigned width, const int8_t *query, size_t step_bytes, const __m512i words[4],
+                     __m512i sums[4]) {
+#pragma GCC unroll 8
+    for (unsigned step = 0; step < 8 / width; step++) {
+        __m512i bytes = _mm512_loadu_si512(query + step * step_bytes);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < 4; r++)
+            sums[r] = _mm512_dpbusd_epi32(sums[r], keep(shift_down(words[r], step * width), width, 0), bytes);
+    }
+}
+
+INLINE __m512i pair_up(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+
+/* The sums of four registers, in order. */
+INLINE __m128i fold_four(const __m512i v[4]) {
+    __m512i ab = pair_up(v[0], v[1]), cd = pair_up(v[2], v[3]);
+    __m512i four = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    __m256i two = _mm256_add_epi32(_mm512_castsi512_si256(four), _mm512_extracti64x4_epi64(four, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+}
+
+/* Rows of bytes have one product a line: a second set of sums halves the wait for the one before. */
+INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t *const rows[4], size_t word_count) {
+    const size_t sets = width == 8 ? 2 : 1, step_bytes = (word_count + LANES - 1) / LANES * LANES * sizeof **rows;
+    __m512i sums[2][4], words[4];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; r++) sums[0][r] = sums[1][r] = _mm512_setzero_si512();
+    size_t w = 0;
+    for (; word_count - w >= sets * LANES; w += sets * LANES) {
+#pragma GCC unroll 2
+        for (size_t s = 0; s < sets; s++) {
+#pragma GCC unroll 4
+            for (size_t r = 0; r < 4; r++) words[r] = _mm512_loadu_si512(rows[r] + w + s * LANES);
+            add_line(width, query + (w + s * LANES) * sizeof **rows, step_bytes, words, sums[s]);
+        }
+    }
+    for (; w < word_count; w += LANES) {
+        __mmask16 lanes = (__mmask16)_bzhi_u32(0xffff, (unsigned)least(word_count - w, LANES));
+#pragma GCC unroll 4
+        for (size_t r = 0; r < 4; r++) words[r] = _mm512_maskz_loadu_epi32(lanes, rows[r] + w);
+        add_line(width, query + w * sizeof **rows, step_bytes, words, sums[0]);
+    }
+#pragma GCC unroll 4
+    for (size_t r = 0; sets == 2 && r < 4; r++) sums[0][r] = _mm512_add_epi32(sums[0][r], sums[1][r]);
+    return fold_four(sums[0]);
+}
+
+/* ---- the table ---- */
+
+#define TILE(WIDTH, COUNT)                                                                                         \
+    static void tile_##WIDTH##_##COUNT(const int8_t *const *queries, const uint32_t *words, size_t word_count,     \
+                                       int32_t *out) {                                                             \
+        block_tile(WIDTH, COUNT, queries, words, word_count, out);                                                 \
+    }
+#define KERNELS(WIDTH)                                                                                             \
+    TILE(WIDTH, 1)                                                                                                 \
+    TILE(WIDTH, 2)                                                                                                 \
+    TILE(WIDTH, 3)                                                                                                 \
+    TILE(WIDTH, 4)                                                                                                 \
+    TILE(WIDTH, 5)                                                                                                 \
+    TILE(WIDTH, 6)                                                                                                 \
+    TILE(WIDTH, 7)                                                                                                 \
+    TILE(WIDTH, 8)                                                                                                 \
+    static void block_##WIDTH(const int8_t *const *queries, size_t query_count, const uint32_t *words,             \
+                              size_t word_count, int32_t *out) {                                                   \
+        static tile_fn *const tiles[TILE_QUERIES] = {tile_##WIDTH##_1, tile_##WIDTH##_2, tile_##WIDTH##_3,         \
+                                                     tile_##WIDTH##_4, tile_##WIDTH##_5, tile_##WIDTH##_6,         \
+                                                     tile_##WIDTH##_7, tile_##WIDTH##_8};                          \
+        block_tiles(tiles, queries, query_count, words, word_count, out);                                          \
+    }                                                                                                              \
+    static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
+                             int32_t out[4]) {                                                                     \
+        _mm_storeu_si128((__m128i *)(void *)out, dots_of_four(WIDTH, query, rows, word_count));                    \
+    }                                                                                                              \
+    /* The word of the factors meets zeros of the query. */                                                        \
+    static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
+                                  float unit, float offset, float step, float base, float out[4]) {                \
+        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, unit, offset, step, base,  \
+                    out);                                                                                          \
+    }
+KERNELS(1)
+KERNELS(2)
+KERNELS(4)
+KERNELS(8)
+
+void kith_fill_avx512_vnni_fields(kith_simd_table *table) {
+    static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
+        {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
+    memcpy(table->fields, fields, sizeof fields);
+    table->estimates.line_four[0] = line_four_1;
+    table->estimates.line_four[1] = line_four_2;
+    table->estimates.line_four[2] = line_four_4;
+    table->estimates.line_four[3] = line_four_8;
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fields_pairs.h: the integer kernels of fields.h without an instruction that adds four products of bytes to 32 bits:
+ * included once by the files of AVX2 and AVX-512, which define VEC, LANES (words in a register), TILE_QUERIES and the
+ * operations below.
+ *
+ * maddubs adds two products of an unsigned field with a signed byte in 16 bits. For fields of up to 4 bits that is
+ * exact, and so are a few such sums added up, before madd takes them to 32 bits. Fields of 8 bits would overflow at
+ * once: even and odd bytes are widened to 16 bits, and madd adds two products of these in 32.
+ */
+#include <string.h>
+
+#include "simd/x86/fields_line.h"
+
+enum { TILE_VECTORS = 2, TILE_ROWS = TILE_VECTORS * LANES, SUM16_MAX = INT16_MAX, QUERY_MAX = 127 };
+
+/* Words whose sums fit 16 bits: each adds 8 / width times two products, at most. */
+INLINE size_t chunk_words(unsigned width, size_t word_count) {
+    return width == 8 ? word_count : (size_t)SUM16_MAX / (2 * QUERY_MAX * ((1u << width) - 1)) * width / 8;
+}
+
+INLINE VEC field_of(VEC words, unsigned width, unsigned step) {
+    return and_words(step == 0 ? words : shift_right(words, step * width),
+                     set_words(0x01010101u * ((1u << width) - 1)));
+}
+
+/* Of 16 bits, for width 8 of 32. */
+INLINE VEC flush(VEC sum, unsigned width) { return width == 8 ? sum : madd(sum, set_words(0x00010001)); }
+
+INLINE VEC even_fields(VEC words) { return and_words(words, set_words(0x00ff00ff)); }
+INLINE VEC odd_fields(VEC words) { return shift_right_8_u16(words); }
+INLINE VEC even_bytes(VEC query) { return shift_right_8_i16(shift_left_8_16(query)); }
+INLINE VEC odd_bytes(VEC query) { return shift_right_8_i16(query); }
+
+/* ---- block ---- */
+
+INLINE VEC query_word(const int8_t *query) {
+    uint32_t word;
+    memcpy(&word, query, sizeof word);
+    return set_words(word);
+}
+
+INLINE void add_word(unsigned width, size_t count, const int8_t *const *queries, size_t at, const uint32_t *words,
+                     VEC sums[TILE_QUERIES][TILE_VECTORS]) {
+    VEC first = load_words(words), second = load_words(words + LANES);
+#pragma GCC unroll 8
+    for (unsigned step = 0; step < 8 / width; step++) {
+        VEC fields[2] = {field_of(first, width, step), field_of(second, width, step)};
+#pragma GCC unroll 8
+        for (size_t q = 0; q < count; q++) {
+            VEC bytes = query_word(queries[q] + at + step * 4);
+            sums[q][0] = add_16(sums[q][0], maddubs(fields[0], bytes));
+            sums[q][1] = add_16(sums[q][1], maddubs(fields[1], bytes));
+        }
+    }
+}
+
+INLINE void add_byte_word(size_t count, const int8_t *const *queries, size_t at, const uint32_t *words,
+                          VEC sums[TILE_QUERIES][TILE_VECTORS]) {
+    VEC first = load_words(words), second = load_words(words + LANES);
+    VEC even[2] = {even_fields(first), even_fields(second)}, odd[2] = {odd_fields(first), odd_fields(second)};
+#pragma GCC unroll 8
+    for (size_t q = 0; q < count; q++) {
+        VEC bytes = query_word(queries[q] + at), even_query = even_bytes(bytes), odd_query = odd_bytes(bytes);
+#pragma GCC unroll 2
+        for (size_t v = 0; v < TILE_VECTORS; v++)
+            sums[q][v] = add_32(sums[q][v], add_32(madd(even[v], even_query), madd(odd[v], odd_query)));
+    }
+}
+
+/* TILE_ROWS rows, whose words are at words[w * KITH_BLOCK_ROWS]. */
+INLINE void block_part(unsigned width, size_t count, const int8_t *const *queries, const uint32_t *words,
+                       size_t word_count, int32_t *out) {
+    const size_t word_bytes = 32 / width;
+    size_t w = 0;
+    do {
+        VEC sums[TILE_QUERIES][TILE_VECTORS];
+#pragma GCC unroll 8
+        for (size_t q = 0; q < count; q++) sums[q][0] = sums[q][1] = set_words(0);
+        bool is_first = w == 0;
+        size_t end =
+            w + chunk_words(width, word_count) < word_count ? w + chunk_words(width, word_count) : word_count;
+        for (; w < end; w++) {
+            if (width == 8)
+                add_byte_word(count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+            else
+                add_word(width, count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+        }
+#pragma GCC unroll 8
+        for (size_t q = 0; q < count; q++) {
+#pragma GCC unroll 2
+            for (size_t v = 0; v < TILE_VECTORS; v++) {
+                int32_t *to = out + q * KITH_BLOCK_ROWS + v * LANES;
+                VEC sum = flush(sums[q][v], width);
+                store_words(to, is_first ? sum : add_32(load_words(to), sum));
+            }
+        }
+    } while (w < word_count);
+}
+
+INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_queries, const uint32_t *words,
+                       size_t word_count, int32_t *out) {
+    const int8_t *queries[TILE_QUERIES];
+#pragma GCC unroll 8
+    for (size_t q = 0; q < count; q++) queries[q] = all_queries[q];
+    for (size_t r = 0; r < KITH_BLOCK_ROWS; r += TILE_ROWS)
+        block_part(width, count, queries, words + r, word_count, out + r);
+}
+
+INLINE void block(unsigned width, const int8_t *const *queries, size_t query_count, const uint32_t *words,
+                  size_t word_count, int32_t *out) {
+    size_t count = TILE_QUERIES;
+    for (; query_count > 0; queries += count, query_count -= count, out += count * KITH_BLOCK_ROWS) {
+        if (TILE_QUERIES == 8 && query_count >= 8) {
+            block_tile(width, count = TILE_QUERIES, queries, words, word_count, out);
+            continue;
+        }
+        if (query_count >= 4)
+            block_tile(width, count = 4, queries, words, word_count, out);
+        else if (query_count == 3)
+            block_tile(width, count = 3, queries, words, word_count, out);
+        else if (query_count == 2)
+            block_tile(width, count = 2, queries, words, word_count, out);
+        else
+            block_tile(width, count = 1, queries, words, word_count, out);
+    }
+}
+
+/* ---- four ---- */
+
+INLINE void add_group(unsigned width, const int8_t *query, size_t step_bytes, const VEC words[4], VEC sums[4]) {
+#pragma GCC unroll 8
+    for (unsigned step = 0; step < 8 / width; step++) {
+        VEC bytes = load_words(query + step * step_bytes);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < 4; r++) sums[r] = add_16(sums[r], maddubs(field_of(words[r], width, step), bytes));
+    }
+}
+
+INLINE void add_byte_group(const int8_t *query, const VEC words[4], VEC sums[4]) {
+    VEC bytes = load_words(query), even_query = even_bytes(bytes), odd_query = odd_bytes(bytes);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; r++)
+        sums[r] =
+            add_32(sums[r], add_32(madd(even_fields(words[r]), even_query), madd(odd_fields(words[r]), odd_query)));
+}
+
+INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t *const rows[4], size_t word_count) {
+    const size_t step_bytes = (word_count + 15) / 16 * 16 * sizeof **rows;
+    VEC totals[4];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; r++) totals[r] = set_words(0);
+    for (size_t w = 0; w < word_count;) {
+        VEC sums[4], words[4];
+#pragma GCC unroll 4
+        for (size_t r = 0; r < 4; r++) sums[r] = set_words(0);
+        size_t end = w + chunk_words(width, word_count) * LANES;
+        for (; w < end && w < word_count; w += LANES) {
+#pragma GCC unroll 4
+            for (size_t r = 0; r < 4; r++)
+                words[r] =
+                    word_count - w >= LANES ? load_words(rows[r] + w) : load_part(rows[r] + w, word_count - w);
+            if (width == 8)
+                add_byte_group(query + w * sizeof **rows, words, sums);
+            else
+                add_group(width, query + w * sizeof **rows, step_bytes, words, sums);
+        }
+#pragma GCC unroll 4
+        for (size_t r = 0; r < 4; r++) totals[r] = add_32(totals[r], flush(sums[r], width));
+    }
+    return fold_four(totals);
+}
+
+/* ---- the table ---- */
+
+#define KERNELS(WIDTH)                                                                                             \
+    static void block_##WIDTH(const int8_t *const *queries, size_t query_count, const uint32_t *words,             \
+                              size_t word_count, int32_t *out) {                                                   \
+        block(WIDTH, queries, query_count, words, word_count, out);                                                \
+    }                                                                                                              \
+    static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
+                             int32_t out[4]) {                                                                     \
+        _mm_storeu_si128((__m128i *)(void *)out, dots_of_four(WIDTH, query, rows, word_count));                    \
+    }                                                                                                              \
+    /* The word of the factors meets zeros of the query. */                                                        \
+    static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
+                                  float unit, float offset, float step, float base, float out[4]) {                \
+        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, unit, offset, step, base,  \
+                    out);                                                                                          \
+    }
+KERNELS(1)
+KERNELS(2)
+KERNELS(4)
+KERNELS(8)
+
+static void fill_fields(kith_simd_table *table) {
+    static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
+        {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
+    memcpy(table->fields, fields, sizeof fields);
+    table->estimates = (kith_estimate_kernels){
+        affine, affine_f16, affine_parts, {line_four_1, line_four_2, line_four_4, line_four_8}};
+}

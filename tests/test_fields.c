@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_fields.c: the kernels of fields.h on every instruction set of this machine, against the reference; the
+ * reference against the definition. Operands end where an unmapped page begins. check_neon.sh runs this program under
+ * an emulator as well.
+ */
+#define _GNU_SOURCE
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/random.h"
+#include "simd/simd.h"
+
+static const char *const names[] = {"ref", "avx2", "avx512", "avx512-vnni", "neon", "neon-dotprod"};
+#define EACH_TABLE(table)                                                                                          \
+    for (size_t n_ = 0; n_ < sizeof names / sizeof *names; n_++)                                                   \
+        for (const kith_simd_table *table = kith_simd_find(names[n_]); table != NULL; table = NULL)
+
+enum { QUERIES = 16, WORDS_MAX = 8192, QUERY_BYTES_MAX = 1 << 17 };
+
+/* ---- memory that ends at an unmapped page ---- */
+
+typedef struct guarded {
+    unsigned char *first;
+    size_t bytes;
+} guarded;
+
+static guarded guarded_make(size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    bytes = (bytes + page - 1) / page * page;
+    unsigned char *all = mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert(all != MAP_FAILED);
+    cr_assert_eq(mprotect(all + bytes, page, PROT_NONE), 0);
+    return (guarded){all, bytes};
+}
+
+static void *place(guarded memory, size_t bytes) {
+    cr_assert_leq(bytes, memory.bytes);
+    return memory.first + memory.bytes - bytes;
+}
+
+/* Copies to the end of the memory. */
+static void *put(guarded memory, const void *from, size_t bytes) {
+    return memcpy(place(memory, bytes), from, bytes);
+}
+
+/* ---- values ---- */
+
+typedef enum kind { RANDOM, LARGEST, SMALLEST, EXTREME_SIGNS, KIND_COUNT } kind;
+
+static uint64_t counter;
+static uint64_t bits_now(void) { return kith_random_u64(17, 4, counter++); }
+
+static void fill_words(uint32_t *words, size_t count, kind k) {
+    for (size_t w = 0; w < count; w++) words[w] = k == RANDOM ? (uint32_t)bits_now() : UINT32_MAX;
+}
+
+static void fill_query(int8_t *query, size_t count, kind k) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bits = bits_now();
+        query[i] = (int8_t)(k == RANDOM ? (int)(bits % 255) - 127 : k == LARGEST ? 127 : -127);
+        if (k == EXTREME_SIGNS) query[i] = bits % 2 != 0 ? 127 : -127;
+    }
+}
+
+/* From natural order; `padded` words a step. */
+static void to_steps(unsigned width, const int8_t *natural, size_t word_count, size_t padded, int8_t *query) {
+    const size_t steps = 8 / width;
+    memset(query, 0, steps * padded * 4);
+    for (size_t w = 0; w < word_count; w++)
+        for (size_t j = 0; j < steps; j++) memcpy(query + (j * padded + w) * 4, natural + (w * steps + j) * 4, 4);
+}
+
+static size_t pad(size_t words) { return (words + 15) / 16 * 16; }
+
+/* Dimension d of a row, by the definition of a plane. */
+static int64_t field(unsigned width, const uint32_t *words, size_t stride, size_t d) {
+    size_t per_word = 32 / width, in_word = d % per_word, i = in_word % 4, j = in_word / 4;
+    return words[d / per_word * stride] >> (8 * i + width * j) & ((1u << width) - 1);
+}
+
+static const size_t large_counts[] = {79, 96, 127, 128, 129, 255, 300, 1024};
+
+/* 1..70 and the large ones, then 0. */
+static size_t word_count_at(size_t i) {
+    if (i < 70) return i + 1;
+    return i - 70 < sizeof large_counts / sizeof *large_counts ? large_counts[i - 70] : 0;
+}
+
+/* ---- block ---- */
+
+typedef struct block_case {
+    unsigned log2;
+    size_t word_count, query_bytes;
+    guarded words_at, out_at, query_at[QUERIES];
+    const int8_t *queries[QUERIES];
+    const uint32_t *words;
+    int32_t want[QUERIES * KITH_BLOCK_ROWS];
+} block_case;
+
+static void lay_out_block(block_case *c, kind k) {
+    static uint32_t words[1024 * KITH_BLOCK_ROWS];
+    static int8_t query[1024 * 32];
+    fill_words(words, c->word_count * KITH_BLOCK_ROWS, k);
+    c->words = put(c->words_at, words, c->word_count * KITH_BLOCK_ROWS * 4);
+    for (size_t q = 0; q < QUERIES; q++) {
+        fill_query(query, c->query_bytes, k);
+        c->queries[q] = put(c->query_at[q], query, c->query_bytes);
+    }
+}
+
+static void check_block_definition(const block_case *c) {
+    unsigned width = 1u << c->log2;
+    for (size_t q = 0; q < QUERIES; q += 5)
+        for (size_t r = 0; r < KITH_BLOCK_ROWS; r++) {
+            int64_t sum = 0;
+            for (size_t d = 0; d < c->query_bytes; d++)
+                sum += c->queries[q][d] * field(width, c->words + r, KITH_BLOCK_ROWS, d);
+            cr_assert_eq(c->want[q * KITH_BLOCK_ROWS + r], sum, "width %u, %zu words", width, c->word_count);
+        }
+}
+
+static void check_block_tables(const block_case *c) {
+    EACH_TABLE(table) {
+        for (size_t count = 1; count <= QUERIES; count++) {
+            if (c->word_count > 70 && count % 3 != 1) continue;
+            size_t bytes = count * KITH_BLOCK_ROWS * sizeof(int32_t);
+            int32_t *out = place(c->out_at, bytes);
+            memset(out, 0x55, bytes);
+            /* The last queries: another choice for each count. */
+            size_t first = QUERIES - count;
+            table->fields[c->log2].block(c->queries + first, count, c->words, c->word_count, out);
+            cr_assert_arr_eq(out, c->want + first * KITH_BLOCK_ROWS, bytes, "%s: width %u, %zu words, %zu queries",
+                             table->full_name, 1u << c->log2, c->word_count, count);
+        }
+    }
+}
+
+static void check_block(unsigned log2) {
+    block_case c = {.log2 = log2};
+    c.words_at = guarded_make(1024 * KITH_BLOCK_ROWS * 4);
+    c.out_at = guarded_make(sizeof c.want);
+    for (size_t q = 0; q < QUERIES; q++) c.query_at[q] = guarded_make(1024 * 32);
+    for (size_t i = 0; (c.word_count = word_count_at(i)) > 0; i++) {
+        if (c.word_count * 32 >> log2 > 32768) break; /* dimensions */
+        c.query_bytes = c.word_count * 32 >> log2;
+        for (kind k = 0; k < KIND_COUNT; k++) {
+            lay_out_block(&c, k);
+            kith_simd_find("ref")->fields[log2].block(c.queries, QUERIES, c.words, c.word_count, c.want);
+            if (i % 9 == 0) check_block_definition(&c);
+            check_block_tables(&c);
+        }
+    }
+}
+
+Test(fields, blocks_of_1_bit) { check_block(0); }
+Test(fields, blocks_of_2_bits) { check_block(1); }
+Test(fields, blocks_of_4_bits) { check_block(2); }
+Test(fields, blocks_of_8_bits) { check_block(3); }
+
+/* ---- four, line_four ---- */
+
+typedef struct four_case {
+    unsigned log2;
+    size_t word_count;
+    guarded query_at, row_at[4];
+    int8_t *natural; /* query */
+    const uint32_t *rows[4];
+    int32_t want[4];
+} four_case;
+
+static const int8_t *steps_of(const four_case *c, size_t padded) {
+    static int8_t query[QUERY_BYTES_MAX];
+    to_steps(1u << c->log2, c->natural, c->word_count, padded, query);
+    return put(c->query_at, query, padded * 4 * (8u >> c->log2));
+}
+
+static void check_four_tables(const four_case *c) {
+    const int8_t *query = steps_of(c, pad(c->word_count));
+    EACH_TABLE(table) {
+        int32_t out[4] = {7, 7, 7, 7};
+        table->fields[c->log2].four(query, c->rows, c->word_count, out);
+        cr_assert_arr_eq(out, c->want, sizeof out, "%s: width %u, %zu words", table->full_name, 1u << c->log2,
+                         c->word_count);
+    }
+}
+
+static uint16_t finite_half(void) {
+    uint16_t half = (uint16_t)bits_now();
+    return (half & 0x7c00) == 0x7c00 ? (uint16_t)(half & 0x83ff) : half; /* infinity and NaN: a denormal instead */
+}
+
+static float float_of(uint16_t half) {
+    float value;
+    kith_simd_find("ref")->f32_from_f16(&half, 1, &value);
+    return value;
+}
+
+/* The same rows with a word of factors behind. */
+static void check_lines(four_case *c, const uint32_t *const words[4]) {
+    float add[4], scale[4], unit = 0.0131f, offset = -3.7f, step = 0x1p-3f, base = 11.3f;
+    for (size_t r = 0; r < 4; r++) {
+        uint16_t halves[2] = {finite_half(), finite_half()};
+        uint32_t factors = halves[0] | (uint32_t)halves[1] << 16;
+        add[r] = float_of(halves[0]);
+        scale[r] = float_of(halves[1]);
+        uint32_t *row = place(c->row_at[r], (c->word_count + 1) * 4);
+        memcpy(row, words[r], c->word_count * 4);
+        row[c->word_count] = factors;
+        c->rows[r] = row;
+    }
+    const int8_t *query = steps_of(c, pad(c->word_count + 1));
+    EACH_TABLE(table) {
+        float out[4] = {7, 7, 7, 7};
+        table->estimates.line_four[c->log2](query, c->rows, c->word_count, unit, offset, step, base, out);
+        for (size_t r = 0; r < 4; r++) {
+            float want = fmaf(step, fmaf(scale[r], fmaf((float)c->want[r], unit, offset), add[r]), base);
+            cr_assert_eq(memcmp(&want, &out[r], sizeof want), 0, "%s: width %u, %zu words: %a instead of %a",
+                         table->full_name, 1u << c->log2, c->word_count, (double)out[r], (double)want);
+        }
+    }
+}
+
+static void check_four_case(four_case *c, kind k) {
+    static uint32_t words[4][WORDS_MAX];
+    const uint32_t *const from[4] = {words[0], words[1], words[2], words[3]};
+    size_t dims = c->word_count * 32 >> c->log2;
+    fill_query(c->natural, dims, k);
+    for (size_t r = 0; r < 4; r++) {
+        fill_words(words[r], c->word_count, k);
+        c->rows[r] = put(c->row_at[r], words[r], c->word_count * 4);
+        c->want[r] = 0;
+        for (size_t d = 0; d < dims; d++)
+            c->want[r] += (int32_t)(c->natural[d] * field(1u << c->log2, words[r], 1, d));
+    }
+    check_four_tables(c);
+    if (c->word_count < WORDS_MAX) check_lines(c, from);
+}
+
+static void check_four(unsigned log2) {
+    static int8_t natural[QUERY_BYTES_MAX];
+    four_case c = {.log2 = log2, .natural = natural};
+    c.query_at = guarded_make(QUERY_BYTES_MAX);
+    for (size_t r = 0; r < 4; r++) c.row_at[r] = guarded_make((WORDS_MAX + 16) * 4);
+    for (size_t i = 0; (c.word_count = word_count_at(i)) > 0; i++)
+        for (kind k = 0; k < KIND_COUNT; k++) check_four_case(&c, k);
+    c.word_count = (size_t)1024 << log2; /* 32,768 dimensions */
+    for (kind k = 0; k < KIND_COUNT; k++) check_four_case(&c, k);
+}
+
+Test(fields, four_rows_of_1_bit) { check_four(0); }
+Test(fields, four_rows_of_2_bits) { check_four(1); }
+Test(fields, four_rows_of_4_bits) { check_four(2); }
+Test(fields, four_rows_of_8_bits) { check_four(3); }
+
+/* ---- estimates ---- */
+
+static float random_float(void) {
+    return ldexpf((float)(int64_t)(bits_now() >> 20) - 0x1p43f, (int)(bits_now() % 60) - 70);
+}
+
+Test(fields, affine_estimates) {
+    enum { MOST = 68, ARRAYS = 7 };
+    guarded at[ARRAYS];
+    for (size_t i = 0; i < ARRAYS; i++) at[i] = guarded_make(MOST * 4);
+    for (size_t count = 0; count <= MOST; count += 4) {
+        int32_t *high = place(at[0], count * 4), *low = place(at[1], count * 4);
+        float *add = place(at[2], count * 4), *scale = place(at[3], count * 4), *out = place(at[4], count * 4);
+        uint16_t *half_add = place(at[5], count * 2), *half_scale = place(at[6], count * 2);
+        float unit = random_float(), offset = random_float(), base = random_float(), want[3][MOST];
+        float step = ldexpf(1, (int)(bits_now() % 80) - 40);
+        for (size_t i = 0; i < count; i++) {
+            high[i] = (int32_t)bits_now() >> (bits_now() % 24);
+            low[i] = (int32_t)bits_now() >> (bits_now() % 24);
+            add[i] = random_float();
+            scale[i] = random_float();
+            half_add[i] = finite_half();
+            half_scale[i] = finite_half();
+            float inner = fmaf((float)high[i], unit, offset);
+            want[0][i] = base + fmaf(scale[i], inner, add[i]);
+            want[1][i] = fmaf(step, fmaf(float_of(half_scale[i]), inner, float_of(half_add[i])), base);
+            inner = fmaf((float)high[i], 128 * unit, fmaf((float)low[i], unit, offset));
+            want[2][i] = base + fmaf(scale[i], inner, add[i]);
+        }
+        EACH_TABLE(table) {
+            const kith_estimate_kernels *k = &table->estimates;
+            k->affine(high, add, scale, count, unit, offset, base, out);
+            cr_assert_arr_eq(out, want[0], count * 4, "%s: affine, %zu", table->full_name, count);
+            k->affine_f16(high, half_add, half_scale, count, unit, offset, step, base, out);
+            cr_assert_arr_eq(out, want[1], count * 4, "%s: affine_f16, %zu", table->full_name, count);
+            k->affine_parts(high, low, add, scale, count, unit, offset, base, out);
+            cr_assert_arr_eq(out, want[2], count * 4, "%s: affine_parts, %zu", table->full_name, count);
+        }
+    }
+}
