@@ -8,6 +8,7 @@
 
 enum { MAX_MAGNITUDE = 127, PART_BASE = 128, CACHE_LINE = 64, BLOCK_WORDS = KITH_BLOCK_ROWS };
 static const float f16_max = 65504.0f;
+static const float nothing = 1e-34f; /* a query this small is 0: the inverse of its step would not be finite */
 
 /* ---- Layout --------------------------------------------------------------------------------------------------- */
 
@@ -82,16 +83,28 @@ static float float_of(uint32_t bits) {
     return value;
 }
 
+/* 32 / width numbers, at their places in a word. */
+static uint32_t word_of(const uint8_t *numbers, unsigned width, unsigned shift) {
+    const uint32_t mask = ((1u << width) - 1) * 0x01010101u;
+    uint32_t word = 0;
+    for (unsigned place = 0; place < 8; place += width, numbers += 4) {
+        uint32_t four =
+            numbers[0] | (uint32_t)numbers[1] << 8 | (uint32_t)numbers[2] << 16 | (uint32_t)numbers[3] << 24;
+        word |= (four >> shift & mask) << place;
+    }
+    return word;
+}
+
 void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, float scale, unsigned char *row) {
     uint32_t *words = (uint32_t *)(void *)row;
-    memset(words, 0, grid->word_count * sizeof *words);
     for (size_t p = 0; p < grid->plane_count; p++) {
         const kith_grid_plane *plane = &grid->planes[p];
-        const uint32_t mask = (1u << plane->width) - 1;
-        for (size_t d = 0; d < grid->dim; d++) {
-            unsigned bit;
-            size_t word = place(plane->width, d, &bit);
-            words[plane->first_word + word] |= ((uint32_t)numbers[d] >> plane->shift & mask) << bit;
+        size_t per_word = 32 / plane->width;
+        for (size_t w = 0; w < plane->word_count; w++) {
+            uint8_t last[32] = {0};
+            const uint8_t *at = numbers + w * per_word;
+            if ((w + 1) * per_word > grid->dim) at = memcpy(last, at, grid->dim - w * per_word);
+            words[plane->first_word + w] = word_of(at, plane->width, plane->shift);
         }
     }
     uint32_t *factors = words + grid->word_count;
@@ -133,6 +146,11 @@ void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *num
 /* Are estimates made from f16 factors as they are stored, in units of add_unit? */
 static bool is_stored_f16(const kith_grid *grid) {
     return grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1;
+}
+
+/* What turns scale * (...) from true units to those of stored factors. */
+static float stored_ratio(const kith_grid *grid) {
+    return is_stored_f16(grid) ? grid->scale_unit / grid->add_unit : 1;
 }
 
 /* In a block, 32 f16 of add come before 32 of scale, so that a kernel converts either in one go. */
@@ -191,35 +209,65 @@ static void fill_steps(const kith_grid *grid, int8_t *part) {
     }
 }
 
-void kith_grid_prepare(const kith_grid *grid, const float *vector, float multiplier, float offset, void *query) {
-    float largest = 0;
-    for (size_t d = 0; d < grid->dim; d++) largest = fmaxf(largest, fabsf(vector[d]));
-    float steps = grid->query_parts == 1 ? MAX_MAGNITUDE : MAX_MAGNITUDE * PART_BASE;
-    float inverse = largest > 0 ? steps / largest : 0;
-    float ratio = is_stored_f16(grid) ? grid->scale_unit / grid->add_unit : 1;
-    *(query_head *)query = (query_head){multiplier * (largest / steps) * ratio, offset * ratio, grid->add_unit, 0};
+/* To the nearest, ties to even, for magnitudes below 2^22; a loop of it is one of vectors. */
+static inline int32_t rounded(float value) {
+    const float large = 12582912.0f; /* 1.5 * 2^23: behind it stands no fraction */
+    return (int32_t)((value + large) - large);
+}
+
+static inline int32_t cut(int32_t value) {
+    value = value > MAX_MAGNITUDE ? MAX_MAGNITUDE : value;
+    return value < -MAX_MAGNITUDE ? -MAX_MAGNITUDE : value;
+}
+
+/* The query's bytes in natural order; returns their sum, in units of the last part. */
+static int32_t round_query(const kith_grid *grid, const float *vector, float inverse, void *query) {
     int8_t *high = part_of(grid, query, 0);
+    int32_t sum = 0;
     memset(high, 0, grid->natural_bytes);
     if (grid->query_parts == 1) {
         for (size_t d = 0; d < grid->dim; d++) {
-            int32_t value = (int32_t)rintf(vector[d] * inverse);
-            high[d] = (int8_t)(value > MAX_MAGNITUDE    ? MAX_MAGNITUDE
-                               : value < -MAX_MAGNITUDE ? -MAX_MAGNITUDE
-                                                        : value);
+            int32_t value = cut(rounded(vector[d] * inverse));
+            high[d] = (int8_t)value;
+            sum += value;
         }
-        fill_steps(grid, high);
-        return;
+        return sum;
     }
     int8_t *low = part_of(grid, query, 1);
     memset(low, 0, grid->natural_bytes);
     for (size_t d = 0; d < grid->dim; d++) {
-        int32_t value = (int32_t)rintf(vector[d] * inverse), top = (value + PART_BASE / 2) >> 7;
-        top = top > MAX_MAGNITUDE ? MAX_MAGNITUDE : top < -MAX_MAGNITUDE ? -MAX_MAGNITUDE : top;
+        int32_t value = rounded(vector[d] * inverse), top = cut((value + PART_BASE / 2) >> 7);
         high[d] = (int8_t)top;
         low[d] = (int8_t)(value - top * PART_BASE);
+        sum += value;
     }
-    fill_steps(grid, high);
-    fill_steps(grid, low);
+    return sum;
+}
+
+/* Writes all of a query but its offset; returns the sum of its rounded elements. */
+static float fill_query(const kith_grid *grid, const float *vector, float multiplier, void *query) {
+    float largest = 0;
+    for (size_t d = 0; d < grid->dim; d++) {
+        float magnitude = fabsf(vector[d]);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    float steps = grid->query_parts == 1 ? MAX_MAGNITUDE : MAX_MAGNITUDE * PART_BASE;
+    float inverse = largest > nothing ? steps / largest : 0, step = largest > nothing ? largest / steps : 0;
+    *(query_head *)query = (query_head){multiplier * step * stored_ratio(grid), 0, grid->add_unit, 0};
+    int32_t sum = round_query(grid, vector, inverse, query);
+    for (size_t part = 0; part < grid->query_parts; part++) fill_steps(grid, part_of(grid, query, part));
+    return (float)sum * step;
+}
+
+void kith_grid_prepare(const kith_grid *grid, const float *vector, float multiplier, float offset, void *query) {
+    fill_query(grid, vector, multiplier, query);
+    ((query_head *)query)->offset = offset * stored_ratio(grid);
+}
+
+void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float multiplier, float centre,
+                               void *query) {
+    float sum = fill_query(grid, vector, multiplier, query);
+    ((query_head *)query)->offset = -centre * multiplier * sum * stored_ratio(grid);
 }
 
 void kith_grid_shift(void *query, float shift) { ((query_head *)query)->shift = shift; }

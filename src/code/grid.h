@@ -61,6 +61,10 @@ void kith_grid_unpack(const kith_grid *grid, const unsigned char *block, size_t 
 /* Prepares a query: `vector` (dim floats, what multiplies the numbers) is rounded to a multiple of its largest
  * magnitude / 127 (two parts: / 16,256). S as above with unit = multiplier times that step, offset as given. */
 void kith_grid_prepare(const kith_grid *grid, const float *vector, float multiplier, float offset, void *query);
+/* The same for numbers that count from `centre`, not from 0: the offset is -centre times the sum of the query as it
+ * was rounded. */
+void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float multiplier, float centre,
+                               void *query);
 /* Adds a number of this query's own to all its estimates: to be called after prepare, which sets it to 0. */
 void kith_grid_shift(void *query, float shift);
 /* S + base: vtable's four and scan. */

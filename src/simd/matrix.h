@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KITH_STRIP = 32 };
+enum { KITH_STRIP = 32, KITH_GRID_STEPS = 4, KITH_GRID_LANES = 16 };
 
 typedef struct kith_matrix_kernels {
     /* The Walsh-Hadamard transform in place, without its factor 1 / sqrt(count): stages of distance 1, 2, 4, ...,
@@ -32,6 +32,15 @@ typedef struct kith_matrix_kernels {
 
     /* The position of the largest of `count` values, the first of equals; 0 for none. No value is NaN. */
     size_t (*largest)(const float *values, size_t count);
+
+    /* A vector on a grid of numbers 0..levels: number i is u = floor(vector[i] * inverse + (levels + 1) / 2), cut to
+     * 0..levels, and stands for x = u - levels / 2. For each of four values of `inverse`: the sums of x * vector[i] and
+     * of x * x. Element i goes to partial sum i mod 16, these are added in halves. count is a multiple of 16; every
+     * product vector[i] * inverse is below 2^30. */
+    void (*grid_sums)(const float *vector, size_t count, const float inverses[KITH_GRID_STEPS], float levels,
+                      float products[KITH_GRID_STEPS], float norms[KITH_GRID_STEPS]);
+    /* The numbers themselves; levels <= 255. */
+    void (*grid_numbers)(const float *vector, size_t count, float inverse, float levels, uint8_t *numbers);
 
     /* sums[i] += values[i]. */
     void (*accumulate)(double *sums, const float *values, size_t count);

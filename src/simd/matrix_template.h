@@ -187,6 +187,57 @@ static size_t largest(const float *values, size_t count) {
     return found;
 }
 
+/* ---- Numbers on a grid --------------------------------------------------------------------------------------- */
+
+#if !defined(MAXIMUM)
+#define MAXIMUM(a, b) ((f32_vector)CHOOSE((a) > (b), a, b))
+#define MINIMUM(a, b) ((f32_vector)CHOOSE((a) < (b), a, b))
+#endif
+
+enum { GRID_VECTORS = KITH_GRID_LANES / F32_LANES };
+
+static inline i32_vector numbers_of(f32_vector v, float inverse, float levels) {
+    const f32_vector zero = {0};
+    f32_vector place = v * inverse + (levels + 1) / 2;
+    place = MINIMUM(MAXIMUM(place, zero), zero + levels);
+    return __builtin_convertvector(place, i32_vector); /* towards 0 */
+}
+
+static inline float sum_of_lanes(const f32_vector *sums) {
+    typedef float quarter __attribute__((vector_size(16)));
+    quarter parts[KITH_GRID_LANES / 4];
+    memcpy(parts, sums, sizeof parts);
+    quarter all = (parts[0] + parts[2]) + (parts[1] + parts[3]);
+    return (all[0] + all[2]) + (all[1] + all[3]);
+}
+
+static void grid_sums(const float *vector, size_t count, const float inverses[KITH_GRID_STEPS], float levels,
+                      float products[KITH_GRID_STEPS], float norms[KITH_GRID_STEPS]) {
+    f32_vector product[KITH_GRID_STEPS][GRID_VECTORS] = {0}, norm[KITH_GRID_STEPS][GRID_VECTORS] = {0};
+    for (size_t i = 0; i < count; i += KITH_GRID_LANES)
+#pragma GCC unroll 4
+        for (size_t p = 0; p < GRID_VECTORS; p++) {
+            f32_vector v = LOAD_F32(vector + i + p * F32_LANES);
+#pragma GCC unroll 4
+            for (size_t s = 0; s < KITH_GRID_STEPS; s++) {
+                f32_vector x = __builtin_convertvector(numbers_of(v, inverses[s], levels), f32_vector) - levels / 2;
+                product[s][p] += x * v;
+                norm[s][p] += x * x;
+            }
+        }
+    for (size_t s = 0; s < KITH_GRID_STEPS; s++) {
+        products[s] = sum_of_lanes(product[s]);
+        norms[s] = sum_of_lanes(norm[s]);
+    }
+}
+
+static void grid_numbers(const float *vector, size_t count, float inverse, float levels, uint8_t *numbers) {
+    for (size_t i = 0; i < count; i += F32_LANES) {
+        i32_vector u = numbers_of(LOAD_F32(vector + i), inverse, levels);
+        for (size_t l = 0; l < F32_LANES; l++) numbers[i + l] = (uint8_t)u[l];
+    }
+}
+
 /* ---- Matrices of f64 ----------------------------------------------------------------------------------------- */
 
 static void accumulate(double *sums, const float *values, size_t count) {
@@ -257,6 +308,6 @@ static void strip_multiply(const double *a, size_t stride, size_t rows, size_t d
     for (size_t r = 0; r < rows; r++) strip_multiply_row(a + r * stride, depth, strip, out + r * KITH_STRIP);
 }
 
-static const kith_matrix_kernels matrix_kernels = {hadamard,     flip,          butterfly,  panels_one,
-                                                   largest,      accumulate,    update_dot, strip_reflect,
-                                                   strip_rotate, strip_multiply};
+static const kith_matrix_kernels matrix_kernels = {hadamard,   flip,          butterfly,    panels_one,
+                                                   largest,    grid_sums,     grid_numbers, accumulate,
+                                                   update_dot, strip_reflect, strip_rotate, strip_multiply};

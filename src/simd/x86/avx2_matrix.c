@@ -8,6 +8,8 @@
 
 #define VECTOR_BYTES       32
 #define FUSED_MULTIPLY_ADD _mm256_fmadd_ps
+#define MAXIMUM            _mm256_max_ps
+#define MINIMUM            _mm256_min_ps
 #include "simd/matrix_template.h"
 
 void kith_fill_avx2_matrix(kith_simd_table *table) { table->matrix = matrix_kernels; }

@@ -8,6 +8,8 @@
 
 #define VECTOR_BYTES       64
 #define FUSED_MULTIPLY_ADD _mm512_fmadd_ps
+#define MAXIMUM            _mm512_max_ps
+#define MINIMUM            _mm512_min_ps
 #include "simd/matrix_template.h"
 
 void kith_fill_avx512_matrix(kith_simd_table *table) { table->matrix = matrix_kernels; }
