@@ -20,7 +20,8 @@ enum {
     KITH_CPU_AVX512_FP16 = 1 << 5,
     KITH_CPU_NEON = 1 << 6,         /* AArch64's base: Advanced SIMD */
     KITH_CPU_NEON_DOTPROD = 1 << 7, /* SDOT, UDOT */
-    KITH_CPU_NEON_FP16 = 1 << 8     /* half-precision arithmetic */
+    KITH_CPU_NEON_FP16 = 1 << 8,    /* half-precision arithmetic */
+    KITH_CPU_AVX512_VBMI = 1 << 9   /* bytes permuted across a register; with VNNI */
 };
 
 /* All of them that this machine runs: the processor has it and the system saves its registers. */
@@ -29,6 +30,7 @@ unsigned kith_cpu_features(void);
 void kith_fill_ref(kith_simd_table *table);
 void kith_fill_ref_fields(kith_simd_table *table);
 void kith_fill_ref_matrix(kith_simd_table *table);
+void kith_fill_ref_tables(kith_simd_table *table);
 void kith_fill_ref_peaks(kith_simd_table *table);
 void kith_fill_avx2_float(kith_simd_table *table);
 void kith_fill_avx2_int(kith_simd_table *table);
@@ -36,20 +38,24 @@ void kith_fill_avx2_ip_i8(kith_simd_table *table);
 void kith_fill_avx2_batch(kith_simd_table *table);
 void kith_fill_avx2_matrix(kith_simd_table *table);
 void kith_fill_avx2_fields(kith_simd_table *table);
+void kith_fill_avx2_tables(kith_simd_table *table);
 void kith_fill_avx2_peaks(kith_simd_table *table);
 void kith_fill_avx512_float(kith_simd_table *table);
 void kith_fill_avx512_int(kith_simd_table *table);
 void kith_fill_avx512_fields(kith_simd_table *table);
 void kith_fill_avx512_batch(kith_simd_table *table);
+void kith_fill_avx512_tables(kith_simd_table *table);
 void kith_fill_avx512_peaks(kith_simd_table *table);
 void kith_fill_avx512_matrix(kith_simd_table *table);
 void kith_fill_avx512_vnni(kith_simd_table *table);
 void kith_fill_avx512_vnni_fields(kith_simd_table *table);
 void kith_fill_avx512_vnni_peaks(kith_simd_table *table);
 void kith_fill_avx512_vpopcntdq(kith_simd_table *table);
+void kith_fill_avx512_vbmi(kith_simd_table *table);
 void kith_fill_avx512_bf16(kith_simd_table *table);
 void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);
+void kith_fill_neon_tables(kith_simd_table *table);
 void kith_fill_neon_dotprod(kith_simd_table *table);
 void kith_fill_neon_fp16(kith_simd_table *table);
 

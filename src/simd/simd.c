@@ -21,19 +21,23 @@ typedef struct level {
     const char *base;
     const char *below; /* base levels: the base level underneath */
     unsigned feature;
-    void (*fill[8])(kith_simd_table *table); /* one after the other, up to a NULL */
+    void (*fill[12])(kith_simd_table *table); /* one after the other, up to a NULL */
 } level;
 
 /* Base levels from the lowest to the best, each followed by its sub-levels. */
 static const level levels[] = {
-    {"ref", NULL, NULL, 0, {kith_fill_ref, kith_fill_ref_fields, kith_fill_ref_matrix, kith_fill_ref_peaks}},
+    {"ref",
+     NULL,
+     NULL,
+     0,
+     {kith_fill_ref, kith_fill_ref_fields, kith_fill_ref_matrix, kith_fill_ref_tables, kith_fill_ref_peaks}},
 #ifdef KITH_SIMD_AVX2
     {"avx2",
      NULL,
      "ref",
      KITH_CPU_AVX2,
      {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_ip_i8, kith_fill_avx2_batch, kith_fill_avx2_matrix,
-      kith_fill_avx2_fields, kith_fill_avx2_peaks}},
+      kith_fill_avx2_fields, kith_fill_avx2_tables, kith_fill_avx2_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512
     {"avx512",
@@ -41,7 +45,7 @@ static const level levels[] = {
      "avx2",
      KITH_CPU_AVX512,
      {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch, kith_fill_avx512_matrix,
-      kith_fill_avx512_fields, kith_fill_avx512_peaks}},
+      kith_fill_avx512_fields, kith_fill_avx512_tables, kith_fill_avx512_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VNNI
     {"vnni",
@@ -49,6 +53,9 @@ static const level levels[] = {
      NULL,
      KITH_CPU_AVX512_VNNI,
      {kith_fill_avx512_vnni, kith_fill_avx512_vnni_fields, kith_fill_avx512_vnni_peaks}},
+#endif
+#ifdef KITH_SIMD_AVX512_VBMI
+    {"vbmi", "avx512", NULL, KITH_CPU_AVX512_VBMI, {kith_fill_avx512_vbmi}},
 #endif
 #ifdef KITH_SIMD_AVX512_VPOPCNTDQ
     {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNTDQ, {kith_fill_avx512_vpopcntdq}},
@@ -60,7 +67,7 @@ static const level levels[] = {
     {"fp16", "avx512", NULL, KITH_CPU_AVX512_FP16, {kith_fill_avx512_fp16}},
 #endif
 #ifdef KITH_SIMD_NEON
-    {"neon", NULL, "ref", KITH_CPU_NEON, {kith_fill_neon}},
+    {"neon", NULL, "ref", KITH_CPU_NEON, {kith_fill_neon, kith_fill_neon_tables}},
 #endif
 #ifdef KITH_SIMD_NEON_DOTPROD
     {"dotprod", "neon", NULL, KITH_CPU_NEON_DOTPROD, {kith_fill_neon_dotprod}},
@@ -71,9 +78,9 @@ static const level levels[] = {
 };
 enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
 
-/* One table for each choice of a base level and its sub-levels: 1 + 1 + 2^4, or 1 + 2^2. They are made when first
+/* One table for each choice of a base level and its sub-levels: 1 + 1 + 2^5, or 1 + 2^2. They are made when first
  * asked for and never change or move afterwards. */
-enum { TABLES_MAX = 24, NAME_BYTES = 64 };
+enum { TABLES_MAX = 40, NAME_BYTES = 64 };
 static struct {
     kith_simd_table table;
     char full_name[NAME_BYTES];

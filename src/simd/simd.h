@@ -25,6 +25,7 @@
 #include "kith/types.h"
 #include "simd/fields.h"
 #include "simd/matrix.h"
+#include "simd/tables.h"
 
 typedef enum kith_op { KITH_OP_L2SQ, KITH_OP_IP, KITH_OP_COUNT } kith_op;
 
@@ -140,6 +141,8 @@ typedef struct kith_simd_table {
 
     kith_field_kernels fields[KITH_FIELD_WIDTHS]; /* of scalar quantisers and their kin: fields.h */
     kith_estimate_kernels estimates;
+
+    kith_table_kernels tables; /* of product quantisers: tables.h */
 
     kith_matrix_kernels matrix; /* of linear transforms: matrix.h */
 
