@@ -21,17 +21,10 @@
 
 /* Each line that is not there on this machine is skipped, and said so. */
 static const char *const table_names[] = {
-    "ref",
-    "avx2",
-    "avx512",
-    "avx512-vnni",
-    "avx512-vpopcntdq",
-    "avx512-bf16",
-    "avx512-fp16",
-    "avx512-vnni-vpopcntdq-bf16-fp16",
-    "neon",
-    "neon-fp16",
-    "neon-dotprod-fp16",
+    "ref",         "avx2",        "avx512",
+    "avx512-vnni", "avx512-vbmi", "avx512-vpopcntdq",
+    "avx512-bf16", "avx512-fp16", "avx512-vnni-vbmi-vpopcntdq-bf16-fp16",
+    "neon",        "neon-fp16",   "neon-dotprod-fp16",
 };
 
 static const size_t dims[] = {
@@ -662,6 +655,204 @@ static void check_tiles_i8(void) {
     }
 }
 
+/* ---- tables of product quantisers ---- */
+
+/* What simd/tables.h says, written again: the sum of a row's entries, and its estimate. */
+typedef struct lookup_case {
+    size_t parts, queries, blocks, rows_bytes, block_bytes;
+    bool is_nibbles, has_addend;
+    uint16_t *entries;      /* query x part x 256 (16 for nibbles) */
+    uint8_t *numbers;       /* row x part */
+    float *addends;         /* row */
+    kith_lookup lookups[9]; /* tables apart: as the kernels want them */
+} lookup_case;
+
+static float lookup_expected(const lookup_case *c, size_t q, size_t row) {
+    size_t entries = c->is_nibbles ? 16 : 256;
+    uint32_t sum = 0;
+    for (size_t p = 0; p < c->parts; p++)
+        sum += c->entries[(q * c->parts + p) * entries + c->numbers[row * c->parts + p]];
+    const kith_lookup *lookup = &c->lookups[q];
+    float term = fmaf((float)sum, lookup->unit, lookup->offset);
+    return lookup->base + (c->has_addend ? c->addends[row] + term : term);
+}
+
+/* The tables of all queries as the kernels want them. */
+static void lookup_tables(lookup_case *c) {
+    size_t each = c->is_nibbles ? (c->parts + 7) / 8 * KITH_NIBBLE_WORD_BYTES : c->parts * KITH_BYTE_TABLE_BYTES;
+    unsigned char *all = place(query_memory, each * c->queries);
+    memset(all, 0, each * c->queries);
+    for (size_t q = 0; q < c->queries; q++) {
+        unsigned char *tables = all + q * each;
+        for (size_t p = 0; c->is_nibbles && p < c->parts; p++)
+            for (size_t i = 0; i < 16; i++)
+                tables[p / 8 * 128 + p % 2 * 64 + p % 8 / 2 * 16 + i] =
+                    (unsigned char)c->entries[(q * c->parts + p) * 16 + i];
+        if (!c->is_nibbles) {
+            memcpy(tables, c->entries + q * c->parts * 256, each);
+            if (table->tables.arrange_bytes != NULL)
+                table->tables.arrange_bytes((uint16_t *)(void *)tables, c->parts);
+        }
+        c->lookups[q].tables = tables;
+    }
+}
+
+/* The rows' codes, one after the other, and as blocks. */
+static void lookup_codes(lookup_case *c, kith_lookup_shape *shape, unsigned char **rows, unsigned char **blocks) {
+    size_t words = c->is_nibbles ? (c->parts + 7) / 8 * 4 : (c->parts + 3) / 4 * 4, count = 32 * c->blocks;
+    *shape = (kith_lookup_shape){.part_count = c->parts,
+                                 .row_addend = c->has_addend ? words : KITH_NO_ADDEND,
+                                 .block_addend = c->has_addend ? words * 32 : KITH_NO_ADDEND,
+                                 .block_bytes = (words + (c->has_addend ? 4 : 0)) * 32};
+    c->rows_bytes = words + (c->has_addend ? 4 : 0);
+    *rows = place(row_memory[0], c->rows_bytes * count);
+    *blocks = place(block_memory, shape->block_bytes * c->blocks);
+    memset(*rows, 0, c->rows_bytes * count);
+    memset(*blocks, 0, shape->block_bytes * c->blocks);
+    for (size_t row = 0; row < count; row++) {
+        unsigned char *own = *rows + row * c->rows_bytes, *block = *blocks + row / 32 * shape->block_bytes;
+        for (size_t p = 0; p < c->parts; p++) {
+            size_t byte = c->is_nibbles ? p / 2 : p, lane = row % 32;
+            size_t at = c->is_nibbles ? (byte / 4 * 32 + lane) * 4 + byte % 4 : byte * 32 + lane;
+            unsigned char number =
+                (unsigned char)(c->numbers[row * c->parts + p] << (c->is_nibbles ? p % 2 * 4 : 0));
+            own[byte] |= number;
+            block[at] |= number;
+        }
+        if (!c->has_addend) continue;
+        memcpy(own + shape->row_addend, &c->addends[row], 4);
+        memcpy(block + shape->block_addend + row % 32 * 4, &c->addends[row], 4);
+    }
+}
+
+static void check_lookup_case(lookup_case *c) {
+    kith_lookup_shape shape;
+    unsigned char *rows, *blocks;
+    size_t count = 32 * c->blocks, entries = c->is_nibbles ? 16 : 256;
+    c->entries = malloc(c->queries * c->parts * entries * sizeof *c->entries);
+    c->numbers = malloc(count * c->parts);
+    c->addends = malloc(count * sizeof *c->addends);
+    bool is_largest = random_bits() % 4 == 0;
+    for (size_t i = 0; i < c->queries * c->parts * entries; i++)
+        c->entries[i] = (uint16_t)((is_largest ? 0xffff : random_bits() & 0xffff) >> (c->is_nibbles ? 8 : 0));
+    for (size_t i = 0; i < count * c->parts; i++) c->numbers[i] = (uint8_t)(random_bits() >> 8 & (entries - 1));
+    for (size_t i = 0; i < count; i++) c->addends[i] = random_float(KIND_WIDE);
+    for (size_t q = 0; q < c->queries; q++)
+        c->lookups[q] = (kith_lookup){.unit = random_float(KIND_PLAIN) * 0x1p-9f,
+                                      .offset = random_float(KIND_WIDE),
+                                      .base = random_float(KIND_WIDE)};
+    lookup_tables(c);
+    lookup_codes(c, &shape, &rows, &blocks);
+    const kith_lookup_kernels *kernels = c->is_nibbles ? &table->tables.nibbles : &table->tables.bytes;
+    float *out = place(out_memory, c->queries * count * sizeof *out), four[4];
+    kernels->scan(c->lookups, c->queries, &shape, blocks, c->blocks, out, count);
+    for (size_t q = 0; q < c->queries; q++)
+        for (size_t row = 0; row < count; row++)
+            report(bits_of_float(out[q * count + row]) == bits_of_float(lookup_expected(c, q, row)),
+                   "%s scan, %zu parts, %zu blocks, %zu queries: row %zu of query %zu",
+                   c->is_nibbles ? "nibbles" : "bytes", c->parts, c->blocks, c->queries, row, q);
+    for (size_t round = 0; round < 8; round++) {
+        size_t at[4], q = random_bits() % c->queries;
+        const unsigned char *chosen[4];
+        for (size_t r = 0; r < 4; r++) at[r] = random_bits() % count, chosen[r] = rows + at[r] * c->rows_bytes;
+        kernels->four(&c->lookups[q], &shape, chosen, four);
+        for (size_t r = 0; r < 4; r++)
+            report(bits_of_float(four[r]) == bits_of_float(lookup_expected(c, q, at[r])),
+                   "%s four, %zu parts: row %zu", c->is_nibbles ? "nibbles" : "bytes", c->parts, at[r]);
+    }
+    free(c->entries);
+    free(c->numbers);
+    free(c->addends);
+}
+
+static void check_gather(size_t parts, size_t entries) {
+    uint16_t *tables = place(query_memory, parts * entries * 2 + 2), *numbers = place(block_memory, parts * 64);
+    int32_t *sums = place(out_memory, 32 * sizeof *sums);
+    for (size_t i = 0; i < parts * entries; i++) tables[i] = (uint16_t)random_bits();
+    for (size_t i = 0; i < parts * 32; i++) numbers[i] = (uint16_t)(random_bits() >> 8 & (entries - 1));
+    for (size_t p = 0; p < parts; p++) numbers[p * 32] = (uint16_t)(entries - 1);
+    table->tables.gather(tables, entries, numbers, parts, sums);
+    for (size_t r = 0; r < 32; r++) {
+        int32_t expected = 0;
+        for (size_t p = 0; p < parts; p++) expected += tables[p * entries + numbers[p * 32 + r]];
+        report(sums[r] == expected, "gather, %zu parts of %zu entries: row %zu", parts, entries, r);
+    }
+}
+
+static void check_entries(size_t count, kind k) {
+    float *values = filled(query_memory, KITH_F32, count, k), least, largest, low = INFINITY, high = -INFINITY;
+    float *before = place(more_memory[0], count * sizeof *before), limit = 0x1p100f;
+    memcpy(before, values, count * sizeof *before);
+    table->tables.extent(values, count, limit, &least, &largest);
+    for (size_t i = 0; i < count; i++) {
+        float v = before[i] > -limit ? before[i] : -limit; /* a NaN as well */
+        v = v < limit ? v : limit;
+        low = v < low ? v : low;
+        high = v > high ? v : high;
+        report(values[i] == v, "extent of %zu, %s: value %zu", count, kind_names[k], i);
+    }
+    report(least == low && largest == high, "extent of %zu, %s", count, kind_names[k]);
+    float range = high - low, inverse = range > 0x1p-100f ? 65535 / range : 0;
+    uint16_t *wide = place(out_memory, count * sizeof *wide);
+    table->tables.to_u16(values, count, least, inverse, wide);
+    for (size_t i = 0; i < count; i++)
+        report(wide[i] == (uint16_t)rintf((values[i] - low) * inverse), "to_u16 of %zu, %s: %zu", count,
+               kind_names[k], i);
+    inverse = range > 0x1p-100f ? 255 / range : 0;
+    uint8_t *narrow = place(out_memory, count);
+    table->tables.to_u8(values, count, least, inverse, narrow);
+    for (size_t i = 0; i < count; i++)
+        report(narrow[i] == (uint8_t)rintf((values[i] - low) * inverse), "to_u8 of %zu, %s: %zu", count,
+               kind_names[k], i);
+}
+
+static void check_nearest(size_t dim, size_t count, bool equal) {
+    float *codewords = place(query_memory, count * dim * sizeof *codewords);
+    float *bias = place(more_memory[0], count * sizeof *bias);
+    float *columns = (float *)(void *)block_memory.first;
+    uint32_t *out = place(out_memory, 32 * sizeof *out);
+    for (size_t i = 0; i < count * dim; i++) codewords[i] = equal ? 1 : random_float(KIND_PLAIN);
+    for (size_t i = 0; i < count; i++) bias[i] = equal ? -(float)(random_bits() % 3) : random_float(KIND_PLAIN);
+    for (size_t i = 0; i < 32 * dim; i++) columns[i] = random_float(KIND_PLAIN);
+    table->tables.nearest(columns, dim, codewords, bias, count, out);
+    for (size_t r = 0; r < 32; r++) {
+        uint32_t best = 0;
+        float most = -INFINITY;
+        for (size_t i = 0; i < count; i++) {
+            float sum = bias[i];
+            for (size_t d = 0; d < dim; d++) sum = fmaf(codewords[i * dim + d], columns[d * 32 + r], sum);
+            if (sum > most) most = sum, best = (uint32_t)i;
+        }
+        report(out[r] == best, "nearest of %zu, %zu dimensions: row %zu is %u, expected %u", count, dim, r, out[r],
+               best);
+    }
+}
+
+static void check_tables(void) {
+    static const size_t parts[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 64, 100, 255, 256, 257, 300, 513};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        for (unsigned choice = 0; choice < 4; choice++)
+            for (size_t round = 0; round < 6; round++) {
+                lookup_case c = {.parts = parts[i],
+                                 .queries = 1 + (round == 0 ? 8 : random_bits() % (parts[i] > 100 ? 3 : 9)),
+                                 .blocks = 1 + (round + choice) % 7,
+                                 .is_nibbles = choice % 2 != 0,
+                                 .has_addend = choice / 2 != 0};
+                if (round == 1) c.queries = 1;
+                at_start = !at_start;
+                check_lookup_case(&c);
+            }
+    for (size_t i = 0; i < 12; i++)
+        for (size_t bits = 4; bits <= 12; bits += 2) check_gather(parts[i], (size_t)1 << bits);
+    check_gather(2, 65536);
+    for (size_t count = 16; count <= 256; count += 16)
+        for (kind k = 0; k < KIND_COUNT; k++) check_entries(count, k);
+    for (size_t dim = 1; dim <= 24; dim++)
+        for (size_t count = 4; count <= 64; count *= 2) check_nearest(dim, count, dim % 5 == 0);
+    check_nearest(8, 256, false);
+    check_nearest(0, 16, false);
+}
+
 /* ---- families of kernels ---- */
 
 static void check_distances(void (*check)(void)) {
@@ -692,6 +883,7 @@ static const struct {
     {"pack", MEMBERS(pack, tile_i8), check_packs}, /* the tiles say how many lanes */
     {"tile f32", MEMBERS(tile_f32, tile_f32), check_tiles_f32},
     {"tile i8", MEMBERS(tile_i8, tile_i8), check_tiles_i8},
+    {"tables", MEMBERS(tables, tables), check_tables},
 };
 enum { FAMILY_COUNT = sizeof families / sizeof *families, NAME_COUNT = sizeof table_names / sizeof *table_names };
 
@@ -720,7 +912,7 @@ int main(int argc, char **argv) {
     size_t earlier_count = 0;
     ref = kith_simd_find("ref");
     query_memory = guarded_make(BIG_BYTES);
-    for (size_t r = 0; r < 4; r++) row_memory[r] = guarded_make(1 << 17);
+    for (size_t r = 0; r < 4; r++) row_memory[r] = guarded_make(1 << 18);
     block_memory = guarded_make(2 * BIG_BYTES);
     out_memory = guarded_make(BIG_BYTES);
     for (size_t m = 0; m < 2; m++) more_memory[m] = guarded_make(BIG_BYTES);

@@ -27,7 +27,7 @@ extern "C" {
 KITH_API size_t kith_isa_count(void);
 /* Name of ISA i, the slowest first; NULL when i >= kith_isa_count(). Static. */
 KITH_API const char *kith_isa_name(size_t i);
-/* The name with the sub-levels in use, as "avx512+vnni+vpopcntdq+bf16+fp16", into *out, static. `isa` NULL: the
+/* The name with the sub-levels in use, as "avx512+vnni+vbmi+vpopcntdq+bf16+fp16", into *out, static. `isa` NULL: the
  * one in use. KITH_ERR_NOT_FOUND: no such name, or one that this build or this machine lacks; the message says
  * which names there are. */
 KITH_API kith_status kith_isa_full_name(const char *isa, const char **out) KITH_CHECK_RESULT;

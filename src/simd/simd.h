@@ -97,7 +97,7 @@ typedef struct kith_peaks {
 
 typedef struct kith_simd_table {
     const char *name; /* "ref", "avx2", "avx512", "neon" */
-    /* "avx512+vnni+vpopcntdq+bf16+fp16": the name with the sub-levels in use. */
+    /* "avx512+vnni+vbmi+vpopcntdq+bf16+fp16": the name with the sub-levels in use. */
     const char *full_name;
     kith_float_kernels floats[KITH_OP_COUNT][KITH_FLOAT_PAIR_COUNT];
     kith_int_kernels ints[KITH_OP_COUNT][KITH_INT_PAIR_COUNT];
