@@ -297,3 +297,40 @@ Test(fields, affine_estimates) {
         }
     }
 }
+
+/* ---- rounding ---- */
+
+Test(fields, queries_are_rounded_to_whole_numbers) {
+    enum { MOST = 300 };
+    guarded values_at = guarded_make(MOST * 4), high_at = guarded_make(MOST), low_at = guarded_make(MOST);
+    for (size_t count = 0; count <= MOST; count += count < 70 ? 1 : 23) {
+        float *values = place(values_at, count * 4);
+        float most = 0, factor = 0.25f;
+        for (size_t i = 0; i < count; i++) {
+            values[i] = (float)(int64_t)(bits_now() % 140000) -
+                        70000.0f; /* with the factor: ties, and beyond both limits */
+            if (i % 2 != 0) values[i] = (float)(int64_t)(bits_now() % 1200) - 600.0f;
+            most = fmaxf(most, fabsf(values[i]));
+        }
+        EACH_TABLE(table) {
+            const kith_rounding_kernels *k = &table->rounding;
+            int8_t *high = place(high_at, count), *low = place(low_at, count);
+            cr_assert_eq(k->largest(values, count), most, "%s, %zu", table->full_name, count);
+            int32_t sum = k->to_s8(values, count, factor, high);
+            for (size_t i = 0; i < count; i++) {
+                sum -= high[i];
+                float want = fminf(fmaxf(rintf(values[i] * factor), -127), 127);
+                cr_assert_eq((float)high[i], want, "%s, %zu of %zu", table->full_name, i, count);
+            }
+            cr_assert_eq(sum, 0, "%s, %zu", table->full_name, count);
+            sum = k->to_s15(values, count, factor, high, low);
+            for (size_t i = 0; i < count; i++) {
+                sum -= 128 * high[i] + low[i];
+                float want = fminf(fmaxf(rintf(values[i] * factor), -16256), 16256);
+                cr_assert_eq((float)(128 * high[i] + low[i]), want, "%s, %zu of %zu", table->full_name, i, count);
+                cr_assert(low[i] >= -64 && low[i] < 64 && high[i] >= -127);
+            }
+            cr_assert_eq(sum, 0, "%s, %zu", table->full_name, count);
+        }
+    }
+}

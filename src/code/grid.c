@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "code/grid.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "simd/simd.h"
@@ -24,10 +23,16 @@ static size_t factor_words(kith_grid_factors factors) {
     return factors == KITH_FACTORS_F32 ? 2 : factors == KITH_FACTORS_NONE ? 0 : 1;
 }
 
-/* The words of a row that a kernel for four rows sees as one: line_four takes the word of the factors along. */
+/* Are estimates made from f16 factors as they are stored, in units of add_unit? */
+static bool is_stored_f16(const kith_grid *grid) {
+    return grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1;
+}
+
+/* Are four rows estimated by line_four, which takes the word of the factors along? */
+static bool has_lines(const kith_grid *grid) { return is_stored_f16(grid) && grid->plane_count == 1; }
+
 static size_t padded_words(const kith_grid *grid, size_t plane) {
-    size_t words = grid->planes[plane].word_count + (grid->factors == KITH_FACTORS_F16 && grid->plane_count == 1);
-    return round_up(words, 16);
+    return round_up(grid->planes[plane].word_count + has_lines(grid), 16);
 }
 
 void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors factors, size_t query_parts) {
@@ -57,13 +62,6 @@ void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors 
 
 /* ---- Rows and blocks ------------------------------------------------------------------------------------------ */
 
-/* Where dimension d stands in a plane: its word and its first bit there. */
-static size_t place(unsigned width, size_t d, unsigned *bit) {
-    size_t per_word = 32 / width, in_word = d % per_word;
-    *bit = (unsigned)(8 * (in_word % 4) + width * (in_word / 4));
-    return d / per_word;
-}
-
 static uint16_t finite_f16(float value) {
     value = value > f16_max ? f16_max : value < -f16_max ? -f16_max : value;
     uint16_t bits;
@@ -83,16 +81,32 @@ static float float_of(uint32_t bits) {
     return value;
 }
 
+/* Four numbers side by side are a word of four bytes, and the four fields of a step lie in the same bytes of a plane's
+ * word: so numbers move into planes and back four at a time, by a shift and a mask. */
+enum { WORD_NUMBERS_MAX = 32 };
+
+static uint32_t byte_masks(unsigned width) { return ((1u << width) - 1) * 0x01010101u; }
+
+static uint32_t load_four(const uint8_t *numbers) {
+    return numbers[0] | (uint32_t)numbers[1] << 8 | (uint32_t)numbers[2] << 16 | (uint32_t)numbers[3] << 24;
+}
+
+static void store_four(uint8_t *numbers, uint32_t four) {
+    for (size_t i = 0; i < 4; i++) numbers[i] = (uint8_t)(four >> (8 * i));
+}
+
 /* 32 / width numbers, at their places in a word. */
 static uint32_t word_of(const uint8_t *numbers, unsigned width, unsigned shift) {
-    const uint32_t mask = ((1u << width) - 1) * 0x01010101u;
     uint32_t word = 0;
-    for (unsigned place = 0; place < 8; place += width, numbers += 4) {
-        uint32_t four =
-            numbers[0] | (uint32_t)numbers[1] << 8 | (uint32_t)numbers[2] << 16 | (uint32_t)numbers[3] << 24;
-        word |= (four >> shift & mask) << place;
-    }
+    for (unsigned place = 0; place < 8; place += width, numbers += 4)
+        word |= (load_four(numbers) >> shift & byte_masks(width)) << place;
     return word;
+}
+
+/* Adds what a plane's word holds to its numbers. */
+static void add_numbers(uint32_t word, unsigned width, unsigned shift, uint8_t *numbers) {
+    for (unsigned place = 0; place < 8; place += width, numbers += 4)
+        store_four(numbers, load_four(numbers) | (word >> place & byte_masks(width)) << shift);
 }
 
 void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, float scale, unsigned char *row) {
@@ -101,7 +115,7 @@ void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, flo
         const kith_grid_plane *plane = &grid->planes[p];
         size_t per_word = 32 / plane->width;
         for (size_t w = 0; w < plane->word_count; w++) {
-            uint8_t last[32] = {0};
+            uint8_t last[WORD_NUMBERS_MAX] = {0};
             const uint8_t *at = numbers + w * per_word;
             if ((w + 1) * per_word > grid->dim) at = memcpy(last, at, grid->dim - w * per_word);
             words[plane->first_word + w] = word_of(at, plane->width, plane->shift);
@@ -120,12 +134,14 @@ void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *num
         memset(numbers, 0, grid->dim);
         for (size_t p = 0; p < grid->plane_count; p++) {
             const kith_grid_plane *plane = &grid->planes[p];
-            const uint32_t mask = (1u << plane->width) - 1;
-            for (size_t d = 0; d < grid->dim; d++) {
-                unsigned bit;
-                size_t word = place(plane->width, d, &bit);
-                numbers[d] |= (uint8_t)((words[plane->first_word + word] >> bit & mask) << plane->shift);
-            }
+            size_t per_word = 32 / plane->width, whole = grid->dim / per_word, left = grid->dim % per_word;
+            for (size_t w = 0; w < whole; w++)
+                add_numbers(words[plane->first_word + w], plane->width, plane->shift, numbers + w * per_word);
+            if (left == 0) continue;
+            uint8_t last[WORD_NUMBERS_MAX] = {0};
+            memcpy(last, numbers + whole * per_word, left);
+            add_numbers(words[plane->first_word + whole], plane->width, plane->shift, last);
+            memcpy(numbers + whole * per_word, last, left);
         }
     }
     const uint32_t *factors = words + grid->word_count;
@@ -141,11 +157,6 @@ void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *num
     }
     if (add != NULL) *add = both[0];
     if (scale != NULL) *scale = both[1];
-}
-
-/* Are estimates made from f16 factors as they are stored, in units of add_unit? */
-static bool is_stored_f16(const kith_grid *grid) {
-    return grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1;
 }
 
 /* What turns scale * (...) from true units to those of stored factors. */
@@ -209,48 +220,20 @@ static void fill_steps(const kith_grid *grid, int8_t *part) {
     }
 }
 
-/* To the nearest, ties to even, for magnitudes below 2^22; a loop of it is one of vectors. */
-static inline int32_t rounded(float value) {
-    const float large = 12582912.0f; /* 1.5 * 2^23: behind it stands no fraction */
-    return (int32_t)((value + large) - large);
-}
-
-static inline int32_t cut(int32_t value) {
-    value = value > MAX_MAGNITUDE ? MAX_MAGNITUDE : value;
-    return value < -MAX_MAGNITUDE ? -MAX_MAGNITUDE : value;
-}
-
 /* The query's bytes in natural order; returns their sum, in units of the last part. */
 static int32_t round_query(const kith_grid *grid, const float *vector, float inverse, void *query) {
+    const kith_rounding_kernels *rounding = &kith_simd()->rounding;
     int8_t *high = part_of(grid, query, 0);
-    int32_t sum = 0;
-    memset(high, 0, grid->natural_bytes);
-    if (grid->query_parts == 1) {
-        for (size_t d = 0; d < grid->dim; d++) {
-            int32_t value = cut(rounded(vector[d] * inverse));
-            high[d] = (int8_t)value;
-            sum += value;
-        }
-        return sum;
-    }
+    memset(high + grid->dim, 0, grid->natural_bytes - grid->dim);
+    if (grid->query_parts == 1) return rounding->to_s8(vector, grid->dim, inverse, high);
     int8_t *low = part_of(grid, query, 1);
-    memset(low, 0, grid->natural_bytes);
-    for (size_t d = 0; d < grid->dim; d++) {
-        int32_t value = rounded(vector[d] * inverse), top = cut((value + PART_BASE / 2) >> 7);
-        high[d] = (int8_t)top;
-        low[d] = (int8_t)(value - top * PART_BASE);
-        sum += value;
-    }
-    return sum;
+    memset(low + grid->dim, 0, grid->natural_bytes - grid->dim);
+    return rounding->to_s15(vector, grid->dim, inverse, high, low);
 }
 
 /* Writes all of a query but its offset; returns the sum of its rounded elements. */
 static float fill_query(const kith_grid *grid, const float *vector, float multiplier, void *query) {
-    float largest = 0;
-    for (size_t d = 0; d < grid->dim; d++) {
-        float magnitude = fabsf(vector[d]);
-        largest = magnitude > largest ? magnitude : largest;
-    }
+    float largest = kith_simd()->rounding.largest(vector, grid->dim);
     float steps = grid->query_parts == 1 ? MAX_MAGNITUDE : MAX_MAGNITUDE * PART_BASE;
     float inverse = largest > nothing ? steps / largest : 0, step = largest > nothing ? largest / steps : 0;
     *(query_head *)query = (query_head){multiplier * step * stored_ratio(grid), 0, grid->add_unit, 0};
@@ -300,7 +283,7 @@ void kith_grid_four(const kith_grid *grid, const void *query, float base, const 
     for (size_t r = 0; r < 4; r++) words[r] = (const uint32_t *)(const void *)rows[r];
     const int8_t *part = part_of_const(grid, query, 0);
     base += head->shift;
-    if (grid->plane_count == 1 && is_stored_f16(grid)) {
+    if (has_lines(grid)) {
         simd->estimates.line_four[grid->planes[0].width_log2](part + grid->step_first[0], words, grid->word_count,
                                                               head->unit, head->offset, head->step, base, out);
         return;

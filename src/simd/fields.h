@@ -53,4 +53,15 @@ typedef struct kith_estimate_kernels {
                                          float unit, float offset, float step, float base, float out[4]);
 } kith_estimate_kernels;
 
+/* A query in whole numbers. Values and their products with the factor are finite. */
+typedef struct kith_rounding_kernels {
+    /* The largest magnitude of `count` values; 0 for none. */
+    float (*largest)(const float *values, size_t count);
+    /* out[i] = values[i] * factor, rounded to f32, then to the nearest whole number (the even one of two) and held to
+     * -127..127. Returns their sum. */
+    int32_t (*to_s8)(const float *values, size_t count, float factor, int8_t *out);
+    /* The same held to -16,256..16,256, in two parts: 128 * high[i] + low[i] with -64 <= low[i] < 64. */
+    int32_t (*to_s15)(const float *values, size_t count, float factor, int8_t *high, int8_t *low);
+} kith_rounding_kernels;
+
 #endif

@@ -87,10 +87,43 @@ static void affine_parts(const int32_t *high, const int32_t *low, const float *a
         out[i] = base + fmaf(scale[i], fmaf((float)high[i], 128 * unit, fmaf((float)low[i], unit, offset)), add[i]);
 }
 
+static float largest(const float *values, size_t count) {
+    float most = 0;
+    for (size_t i = 0; i < count; i++)
+        if (fabsf(values[i]) > most) most = fabsf(values[i]);
+    return most;
+}
+
+static int32_t whole(float value, float factor, float limit) {
+    float product = value * factor;
+    return (int32_t)rintf(product > limit ? limit : product < -limit ? -limit : product);
+}
+
+static int32_t to_s8(const float *values, size_t count, float factor, int8_t *out) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        out[i] = (int8_t)whole(values[i], factor, 127);
+        sum += out[i];
+    }
+    return sum;
+}
+
+static int32_t to_s15(const float *values, size_t count, float factor, int8_t *high, int8_t *low) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        int32_t value = whole(values[i], factor, 127 * 128), top = (value + 64) >> 7;
+        high[i] = (int8_t)top;
+        low[i] = (int8_t)(value - top * 128);
+        sum += value;
+    }
+    return sum;
+}
+
 void kith_fill_ref_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     for (size_t i = 0; i < KITH_FIELD_WIDTHS; i++) table->fields[i] = fields[i];
     table->estimates = (kith_estimate_kernels){
         affine, affine_f16, affine_parts, {line_four_1, line_four_2, line_four_4, line_four_8}};
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
 }

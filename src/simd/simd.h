@@ -141,6 +141,7 @@ typedef struct kith_simd_table {
 
     kith_field_kernels fields[KITH_FIELD_WIDTHS]; /* of scalar quantisers and their kin: fields.h */
     kith_estimate_kernels estimates;
+    kith_rounding_kernels rounding;
 
     kith_table_kernels tables; /* of product quantisers: tables.h */
 

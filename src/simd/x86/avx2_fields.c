@@ -3,6 +3,7 @@
  * avx2_fields.c: the kernels of fields.h with AVX2, FMA and F16C.
  */
 #include <immintrin.h>
+#include <string.h>
 
 #include "simd/isa.h"
 
@@ -12,9 +13,12 @@ enum { LANES = 8, TILE_QUERIES = 4 };
 
 INLINE __m256i load_words(const void *p) { return _mm256_loadu_si256(p); }
 INLINE void store_words(void *p, __m256i words) { _mm256_storeu_si256(p, words); }
+INLINE __m256i lanes_below(size_t count) { /* the first `count` of eight; count may be larger */
+    __m256i counts = _mm256_set1_epi32(count < LANES ? (int)count : LANES);
+    return _mm256_cmpgt_epi32(counts, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 INLINE __m256i load_part(const uint32_t *p, size_t count) {
-    __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    return _mm256_maskload_epi32((const int *)p, lanes);
+    return _mm256_maskload_epi32((const int *)p, lanes_below(count));
 }
 INLINE __m256i set_words(uint32_t word) { return _mm256_set1_epi32((int)word); }
 INLINE __m256i and_words(__m256i a, __m256i b) { return _mm256_and_si256(a, b); }
@@ -93,6 +97,74 @@ static void affine_parts(const int32_t *high, const int32_t *low, const float *a
               inner_4(high + i, lower(high_units), inner_4(low + i, lower(units), lower(offsets))));
 }
 
+/* ---- rounding ---- */
+
+static float largest(const float *values, size_t count) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MAX));
+    __m256 first = _mm256_setzero_ps(), second = first;
+    size_t i = 0;
+    for (; count - i >= 2 * LANES; i += 2 * LANES) {
+        first = _mm256_max_ps(first, _mm256_and_ps(magnitude, _mm256_loadu_ps(values + i)));
+        second = _mm256_max_ps(second, _mm256_and_ps(magnitude, _mm256_loadu_ps(values + i + LANES)));
+    }
+    for (; i < count; i += LANES)
+        first =
+            _mm256_max_ps(first, _mm256_and_ps(magnitude, _mm256_maskload_ps(values + i, lanes_below(count - i))));
+    first = _mm256_max_ps(first, second);
+    __m128 four = _mm_max_ps(lower(first), _mm256_extractf128_ps(first, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+INLINE __m256i whole(const float *values, size_t count, __m256 factor, __m256 limit) {
+    __m256 product = _mm256_mul_ps(_mm256_maskload_ps(values, lanes_below(count)), factor);
+    __m256 held = _mm256_max_ps(_mm256_min_ps(product, limit), _mm256_sub_ps(_mm256_setzero_ps(), limit));
+    return _mm256_cvtps_epi32(held);
+}
+
+/* The first `count` of eight words that fit a byte. */
+INLINE void store_bytes(int8_t *out, __m256i words, size_t count) {
+    __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(halves, halves));
+    if (count >= LANES)
+        memcpy(out, &bytes, sizeof bytes);
+    else
+        for (size_t i = 0; i < count; i++) out[i] = (int8_t)(bytes >> (8 * i));
+}
+
+INLINE int32_t fold(__m256i words) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+static int32_t to_s8(const float *values, size_t count, float factor, int8_t *out) {
+    const __m256 factors = _mm256_set1_ps(factor), limit = _mm256_set1_ps(127);
+    __m256i sums = _mm256_setzero_si256();
+    for (size_t i = 0; i < count; i += LANES) {
+        __m256i value = whole(values + i, count - i, factors, limit);
+        sums = _mm256_add_epi32(sums, value);
+        store_bytes(out + i, value, count - i);
+    }
+    return fold(sums);
+}
+
+static int32_t to_s15(const float *values, size_t count, float factor, int8_t *high, int8_t *low) {
+    const __m256 factors = _mm256_set1_ps(factor), limit = _mm256_set1_ps(127 * 128);
+    __m256i sums = _mm256_setzero_si256();
+    for (size_t i = 0; i < count; i += LANES) {
+        __m256i value = whole(values + i, count - i, factors, limit);
+        __m256i top = _mm256_srai_epi32(_mm256_add_epi32(value, _mm256_set1_epi32(64)), 7);
+        store_bytes(high + i, top, count - i);
+        store_bytes(low + i, _mm256_sub_epi32(value, _mm256_slli_epi32(top, 7)), count - i);
+        sums = _mm256_add_epi32(sums, value);
+    }
+    return fold(sums);
+}
+
 #include "simd/x86/fields_pairs.h"
 
-void kith_fill_avx2_fields(kith_simd_table *table) { fill_fields(table); }
+void kith_fill_avx2_fields(kith_simd_table *table) {
+    fill_fields(table);
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
+}

@@ -88,6 +88,55 @@ static void affine_parts(const int32_t *high, const int32_t *low, const float *a
     }
 }
 
+/* ---- rounding ---- */
+
+static float largest(const float *values, size_t count) {
+    __m512 first = _mm512_setzero_ps(), second = first;
+    size_t i = 0;
+    for (; count - i >= 2 * LANES; i += 2 * LANES) {
+        first = _mm512_max_ps(first, _mm512_abs_ps(_mm512_loadu_ps(values + i)));
+        second = _mm512_max_ps(second, _mm512_abs_ps(_mm512_loadu_ps(values + i + LANES)));
+    }
+    for (; i < count; i += LANES)
+        first = _mm512_max_ps(first, _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes_below(count - i), values + i)));
+    return _mm512_reduce_max_ps(_mm512_max_ps(first, second));
+}
+
+INLINE __m512i whole(const float *values, __mmask16 lanes, __m512 factor, __m512 limit) {
+    __m512 product = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, values), factor);
+    return _mm512_cvtps_epi32(
+        _mm512_max_ps(_mm512_min_ps(product, limit), _mm512_sub_ps(_mm512_setzero_ps(), limit)));
+}
+
+static int32_t to_s8(const float *values, size_t count, float factor, int8_t *out) {
+    const __m512 factors = _mm512_set1_ps(factor), limit = _mm512_set1_ps(127);
+    __m512i sums = _mm512_setzero_si512();
+    for (size_t i = 0; i < count; i += LANES) {
+        __mmask16 lanes = lanes_below(count - i);
+        __m512i value = whole(values + i, lanes, factors, limit);
+        _mm512_mask_cvtepi32_storeu_epi8(out + i, lanes, value);
+        sums = _mm512_add_epi32(sums, value);
+    }
+    return _mm512_reduce_add_epi32(sums);
+}
+
+static int32_t to_s15(const float *values, size_t count, float factor, int8_t *high, int8_t *low) {
+    const __m512 factors = _mm512_set1_ps(factor), limit = _mm512_set1_ps(127 * 128);
+    __m512i sums = _mm512_setzero_si512();
+    for (size_t i = 0; i < count; i += LANES) {
+        __mmask16 lanes = lanes_below(count - i);
+        __m512i value = whole(values + i, lanes, factors, limit);
+        __m512i top = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(64)), 7);
+        _mm512_mask_cvtepi32_storeu_epi8(high + i, lanes, top);
+        _mm512_mask_cvtepi32_storeu_epi8(low + i, lanes, _mm512_sub_epi32(value, _mm512_slli_epi32(top, 7)));
+        sums = _mm512_add_epi32(sums, value);
+    }
+    return _mm512_reduce_add_epi32(sums);
+}
+
 #include "simd/x86/fields_pairs.h"
 
-void kith_fill_avx512_fields(kith_simd_table *table) { fill_fields(table); }
+void kith_fill_avx512_fields(kith_simd_table *table) {
+    fill_fields(table);
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
+}
