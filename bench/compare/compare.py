@@ -8,6 +8,7 @@
   compare.py exact DIR... --out F.json    batch and single-query exact search: kith, OpenBLAS's sgemm, FAISS
   compare.py kmeans DIR... --out F.json   k-means: kith and faiss.Kmeans from the same initial rows
   compare.py run DIR --out F.json         operating points: recall and QPS of kith and of the peers
+  compare.py ivf DIR... --out F.json      inverted files and their rivals: rates at recall .90, .95, .99, single queries
   compare.py table F.json...              the tables as Markdown
   compare.py plot F.json... --out F.svg   the figure (matplotlib)
 
@@ -25,6 +26,7 @@ import tempfile
 import time
 
 import compare_data
+import compare_ivf
 import compare_kmeans
 import compare_report
 
@@ -110,13 +112,15 @@ class KithEngine:
 class PeerEngine:
     """compare_peers.py, which stays alive and waits between measurements."""
 
-    def __init__(self, name, folder, args):
+    def __init__(self, name, folder, args, cache=""):
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        command = [sys.executable, os.path.join(HERE, "compare_peers.py"), name, folder, args.queries, args.k, max(args.threads)]
-        self.name = name
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.name, self.scratch = name, tempfile.TemporaryDirectory()
+        settings = {"peer": name, "folder": folder, "queries": args.queries, "k": args.k, "threads": max(args.threads), "build": args.build,
+                    "cache": cache, "scratch": self.scratch.name}
+        command = [sys.executable, os.path.join(HERE, "compare_peers.py"), json.dumps(settings)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.about = self.read()
-        self.points = self.about.pop("points")
+        self.points, self.ladders = self.about.pop("points"), self.about.pop("ladders")
 
     def read(self):
         line = self.process.stdout.readline()
@@ -139,6 +143,7 @@ class PeerEngine:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+        self.scratch.cleanup()
 
 
 def first_rows(folder, part, count, scratch):
@@ -261,6 +266,12 @@ def run(args, programs):
                          "k": args.k, "threads": args.threads, "points": points})
 
 
+def ivf(args, programs):
+    content, is_complete = compare_ivf.run(args, programs, describe_machine(), PeerEngine)
+    print(compare_report.table(json.loads(json.dumps(content))))
+    return 0 if is_complete else 1
+
+
 def measure_rounds(engines, args):
     points = []
     for name, engine in engines.items():
@@ -291,7 +302,7 @@ def write(args, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "table", "plot"])
+    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "ivf", "table", "plot"])
     parser.add_argument("folders", nargs="+", metavar="DIR or FILE")
     parser.add_argument("--build", default="build", help="the build folder of kith")
     parser.add_argument("--out", default="", help="where the result goes")
@@ -299,14 +310,21 @@ def main():
     parser.add_argument("--queries", type=int, default=1000, help="the first so many queries; verify: 0 for all")
     parser.add_argument("--threads", type=lambda text: [int(word) for word in text.split(",")], default=[1, os.cpu_count()])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--singles", type=int, default=20, help="exact: queries handed over one by one in a round")
+    parser.add_argument("--singles", type=int, default=0, help="exact, ivf: queries handed over one by one in a round (default 20, 500)")
     parser.add_argument("--types", default="f32,f16,u8", help="exact: stored types")
-    parser.add_argument("--peers", default="", help="run: engines, of " + ", ".join(KITH_SPECS) + " and compare_peers.py; exact: none")
+    parser.add_argument("--peers", default="", help="run, ivf: engines, of " + ", ".join(KITH_SPECS) + " and compare_peers.py; none")
     parser.add_argument("--centroids", type=lambda text: [int(word) for word in text.split(",")], default=[1024, 4096], help="kmeans: k")
     parser.add_argument("--iterations", type=int, default=10, help="kmeans: rounds")
     parser.add_argument("--rows", type=int, default=262144, help="kmeans: train on a sample of so many rows")
+    parser.add_argument("--kith", default="", help="ivf: kith's specs, parted by ';'; {lists}, {half} and {pq} follow the data; none")
+    parser.add_argument("--work", default="", help="ivf: a folder for indexes of FAISS, which are kept, and for subsets")
+    parser.add_argument("--subset", type=int, default=0, help="ivf: the first so many rows of the base, with their own ground truth")
+    parser.add_argument("--max-seconds", type=float, default=0, help="ivf: stop after so long; the same command goes on")
+    parser.add_argument("--point-seconds", type=float, default=10, help="ivf: no slower settings once a batch takes so long")
+    parser.add_argument("--forget", default="", help="ivf: measure these engines again, parted by ';'")
     args = parser.parse_args()
     args.threads = sorted(set(args.threads))
+    args.singles = args.singles or {"exact": 20, "ivf": 500}.get(args.command, 0)
     if args.command in ("table", "plot"):
         contents = []
         for path in args.folders:
@@ -315,7 +333,7 @@ def main():
         if args.command == "plot":
             return compare_report.plot(contents, args.out or "compare.svg")
         return print("\n\n".join(compare_report.table(content) for content in contents))
-    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run}[args.command](args, Programs(args.build))
+    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run, "ivf": ivf}[args.command](args, Programs(args.build))
 
 
 if __name__ == "__main__":

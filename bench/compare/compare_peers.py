@@ -1,56 +1,101 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""One other engine in a process of its own: builds its index, then answers requests, a line of JSON each.
+"""One engine in a process of its own: builds its index, then answers requests, a line of JSON each.
 
-Started by compare.py as: compare_peers.py PEER FOLDER QUERIES K BUILD_THREADS. First line out: what was built. Then, for
-each line {"point": i, "threads": t, "single": 0 or n} in, one line out: seconds and recall of one batch, or seconds of n
-queries handed over one at a time. A process each, because the engines bring OpenMP runtimes that clash.
+Started by compare.py as: compare_peers.py JSON, where JSON has peer, folder, queries, k, threads (of the build), build
+(kith's build folder) and cache (a path that a built index may be kept under, or ""). First line out: what was built. Then,
+for each line {"point": i, "threads": t, "single": 0 or n} in, one line out: seconds and recall of one batch, or seconds,
+p50 and p99 of n queries handed over one at a time. A process each, because the engines bring OpenMP runtimes that clash.
 
-A peer is a class: build(data, threads), `points` (names of its operating points), search(point, queries, k, threads).
+A peer is a class: `ladders` (lists of settings, each by rising effort), build(data, threads) -> what is to be told of the
+index, set(setting, threads), search(queries, k) -> ids; save(path) and load(path) where the engine has them; `imports`, the
+modules that it loads.
 """
+import ctypes
+import importlib
 import json
 import os
 import sys
+import tempfile
 import time
 
 from compare_data import DataSet
+from compare_kith import Kith
 
-EF = [10, 20, 40, 80, 160, 320, 640]
-PROBES = [1, 2, 4, 8, 16, 32, 64, 128]
+EF = [10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 360, 540, 800]
+PROBES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+
+LEAVES = [3, 5, 8, 10, 15, 20, 30, 45, 60, 90, 130, 200, 300, 450]
+
+
+def ladder(name, values, **fixed):
+    """Settings that differ in one parameter."""
+    return [{**fixed, name: value} for value in values]
+
+
+def list_count(rows):
+    """Inverted lists: the power of two nearest to 4 sqrt(rows)."""
+    root = 4 * rows**0.5
+    power = 1 << int(root).bit_length() - 1
+    return power if root * root < 2 * power * power else 2 * power
+
+
+def spec_of(data, spec):
+    """{lists}: inverted lists for so many rows; {half}: two dimensions a byte pair of 4-bit PQ; {pq}: about 16 parts."""
+    rows, dim = data.base.shape
+    half = dim // 2 if dim % 4 == 0 else dim // 4
+    parts = next(count for count in (16, 20, 14, 12, 10, 8, 5, 4, 3, 2, 1) if dim % count == 0)
+    return spec.format(lists=list_count(rows), half=half, pq=parts)
 
 
 class Faiss:
-    """A FAISS factory string, and the parameters to try."""
+    """A FAISS factory string; its search parameters, by kith's names, are those of the ladders."""
 
-    def __init__(self, spec, parameters=("",)):
-        self.spec, self.parameters = spec, parameters
-        self.points = list(parameters)
+    imports = ("faiss",)
+    NAMES = {"nprobe": "nprobe", "k_factor": "k_factor_rf", "ef": "efSearch"}
 
-    def build(self, data, threads):
+    def __init__(self, spec, ladders=({},)):
+        self.spec, self.ladders = spec, [rungs if isinstance(rungs, list) else [rungs] for rungs in ladders]
+
+    def start(self, threads):
         import faiss
 
         self.faiss, self.space = faiss, faiss.ParameterSpace()
-        lists = 1 << int(4 * len(data.base) ** 0.5).bit_length() - 1
-        metric = faiss.METRIC_L2 if data.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         faiss.omp_set_num_threads(threads)
-        self.index = faiss.index_factory(data.base.shape[1], self.spec.format(lists=lists), metric)
-        self.index.train(data.base)
-        self.index.add(data.base)
         level = os.environ.get("FAISS_SIMD_LEVEL") or faiss.SIMDConfig.get_level_name()
-        return f"faiss-cpu {faiss.__version__} {self.index_name()} ({level})"
+        return f"faiss-cpu {faiss.__version__} {self.spec} ({level})"
 
-    def index_name(self):
-        return self.spec.format(lists="*")
+    def build(self, data, threads):
+        self.spec = spec_of(data, self.spec)
+        version = self.start(threads)
+        metric = self.faiss.METRIC_L2 if data.metric == "l2" else self.faiss.METRIC_INNER_PRODUCT
+        self.index = self.faiss.index_factory(data.base.shape[1], self.spec, metric)
+        start = time.perf_counter()
+        self.index.train(data.base)
+        trained = time.perf_counter()
+        self.index.add(data.base)
+        return {"version": version, "train_seconds": trained - start, "add_seconds": time.perf_counter() - trained}
 
-    def search(self, point, queries, k, threads):
+    def save(self, path):
+        self.faiss.write_index(self.index, path)
+
+    def load(self, path):
+        self.start(1)
+        self.index = self.faiss.read_index(path)
+
+    def set(self, setting, threads):
         self.faiss.omp_set_num_threads(threads)
-        if self.parameters[point]:
-            self.space.set_index_parameters(self.index, self.parameters[point])
+        text = ",".join(f"{self.NAMES[name]}={value}" for name, value in setting.items())
+        if text:
+            self.space.set_index_parameters(self.index, text)
+
+    def search(self, queries, k):
         return self.index.search(queries, k)[1]
 
 
 class Hnswlib:
-    points = [f"ef={ef}" for ef in EF]
+    imports = ("hnswlib",)
+    ladders = [ladder("ef", EF)]
 
     def build(self, data, threads):
         import hnswlib
@@ -58,15 +103,19 @@ class Hnswlib:
         self.index = hnswlib.Index("l2" if data.metric == "l2" else "ip", data.base.shape[1])
         self.index.init_index(len(data.base), ef_construction=200, M=16)
         self.index.add_items(data.base, num_threads=threads)
-        return "hnswlib M=16 efConstruction=200"
+        return {"version": "hnswlib M=16 efConstruction=200"}
 
-    def search(self, point, queries, k, threads):
-        self.index.set_ef(max(EF[point], k))
-        return self.index.knn_query(queries, k, num_threads=threads)[0]
+    def set(self, setting, threads):
+        self.index.set_ef(setting["ef"])
+        self.threads = threads
+
+    def search(self, queries, k):
+        return self.index.knn_query(queries, k, num_threads=self.threads)[0]
 
 
 class USearch:
-    points = [f"ef={ef}" for ef in EF]
+    imports = ("usearch.index",)
+    ladders = [ladder("ef", EF)]
 
     def __init__(self, dtype):
         self.dtype = dtype
@@ -79,15 +128,19 @@ class USearch:
         metric = {"l2": "l2sq", "ip": "ip", "cosine": "cos"}[data.metric]
         self.index = Index(ndim=data.base.shape[1], metric=metric, dtype=self.dtype, connectivity=16, expansion_add=200)
         self.index.add(np.arange(len(data.base)), data.base, threads=threads)
-        return f"usearch {version} {self.dtype} M=16 efConstruction=200"
+        return {"version": f"usearch {version} {self.dtype} M=16 efConstruction=200"}
 
-    def search(self, point, queries, k, threads):
-        self.index.expansion_search = max(EF[point], k)
-        return self.index.search(queries, k, threads=threads).keys.reshape(len(queries), -1)
+    def set(self, setting, threads):
+        self.index.expansion_search = setting["ef"]
+        self.threads = threads
+
+    def search(self, queries, k):
+        return self.index.search(queries, k, threads=self.threads).keys.reshape(len(queries), -1)
 
 
 class USearchExact:
-    points = [""]
+    imports = ("usearch.index",)
+    ladders = [[{}]]
 
     def build(self, data, threads):
         from usearch import __version__ as version
@@ -96,18 +149,23 @@ class USearchExact:
         del threads
         self.base = data.base
         self.metric = {"l2": MetricKind.L2sq, "ip": MetricKind.IP, "cosine": MetricKind.Cos}[data.metric]
-        return f"usearch {version} exact"
+        return {"version": f"usearch {version} exact"}
 
-    def search(self, point, queries, k, threads):
+    def set(self, setting, threads):
+        del setting
+        self.threads = threads
+
+    def search(self, queries, k):
         from usearch.index import search
 
-        del point
-        return search(self.base, queries, k, self.metric, exact=True, threads=threads).keys.reshape(len(queries), -1)
+        return search(self.base, queries, k, self.metric, exact=True, threads=self.threads).keys.reshape(len(queries), -1)
 
 
 class ScaNN:
-    LEAVES = [(5, 50), (10, 50), (20, 100), (40, 150), (80, 250), (160, 400)]
-    points = [f"leaves={leaves},reorder={reorder}" for leaves, reorder in LEAVES]
+    """A tree of 2 sqrt(n) leaves, 4-bit codes of two dimensions each, exact reordering; anisotropic loss for inner product."""
+
+    imports = ("scann",)
+    ladders = [ladder("leaves", LEAVES, reorder=reorder) for reorder in (30, 60, 100, 200, 400)]
 
     def build(self, data, threads):
         import scann
@@ -117,48 +175,201 @@ class ScaNN:
         builder = builder.tree(int(2 * len(data.base) ** 0.5), 10, training_sample_size=min(len(data.base), 250000))
         threshold = float("nan") if data.metric == "l2" else 0.2
         self.index = builder.score_ah(2, anisotropic_quantization_threshold=threshold).reorder(100).build()
-        return "scann tree-AH"
+        return {"version": f"scann {scann.__version__ if hasattr(scann, '__version__') else ''} tree-AH"}
 
-    def search(self, point, queries, k, threads):
-        leaves, reorder = self.LEAVES[point]
-        call = self.index.search_batched if threads == 1 else self.index.search_batched_parallel
-        return call(queries, final_num_neighbors=k, leaves_to_search=leaves, pre_reorder_num_neighbors=reorder)[0]
+    def set(self, setting, threads):
+        self.setting = {"leaves_to_search": setting["leaves"], "pre_reorder_num_neighbors": setting["reorder"]}
+        self.call = self.index.search_batched if threads == 1 else self.index.search_batched_parallel
+
+    def search(self, queries, k):
+        if len(queries) == 1:
+            return self.index.search(queries[0], final_num_neighbors=k, **self.setting)[0][None]
+        return self.call(queries, final_num_neighbors=k, **self.setting)[0]
 
 
-NPROBE = tuple(f"nprobe={probes}" for probes in PROBES)
+class RabitqIvf:
+    """IVF-RaBitQ by its authors; centroids from faiss.Kmeans, as their examples take them."""
+
+    imports = ("faiss", "rabitqlib")
+    ladders = [ladder("nprobe", PROBES)]
+
+    def __init__(self, bits):
+        self.bits = bits
+
+    def build(self, data, threads):
+        import faiss
+        import numpy as np
+        import rabitqlib
+
+        faiss.omp_set_num_threads(threads)
+        rows, dim = data.base.shape
+        start = time.perf_counter()
+        clusters = faiss.Kmeans(dim, list_count(rows), niter=10, spherical=data.metric != "l2")
+        clusters.train(data.base)
+        trained = time.perf_counter()
+        lists = clusters.index.search(data.base, 1)[1].ravel().astype(np.uint32)
+        self.index = rabitqlib.IvfIndex(dim, rows, list_count(rows), self.bits, "l2" if data.metric == "l2" else "ip")
+        self.index.build(data.base, clusters.centroids, lists, threads)
+        return {"version": f"rabitqlib IVF{list_count(rows)}, {self.bits} bits", "train_seconds": trained - start,
+                "add_seconds": time.perf_counter() - trained}
+
+    def set(self, setting, threads):
+        self.probes, self.threads = setting["nprobe"], threads
+
+    def search(self, queries, k):
+        return self.index.search(queries, k, self.probes, num_threads=self.threads)[0]
+
+
+class SymphonyQG:
+    imports = ("rabitqlib",)
+    ladders = [ladder("ef", EF)]
+
+    def build(self, data, threads):
+        import rabitqlib
+
+        self.index = rabitqlib.SymqgIndex(data.base.shape[1], 32, "l2" if data.metric == "l2" else "ip", 0)
+        self.index.build(data.base, 200, threads)
+        return {"version": "rabitqlib SymphonyQG R=32 L=200"}
+
+    def set(self, setting, threads):
+        self.ef, self.threads = setting["ef"], threads
+
+    def search(self, queries, k):
+        return self.index.search_batch(queries, k, self.ef, self.threads)[0]
+
+
+class SVS:
+    """Vamana; primary and residual bits of LVQ, 0 for none."""
+
+    imports = ("svs",)
+    ladders = [ladder("ef", EF)]
+
+    def __init__(self, primary, residual):
+        self.primary, self.residual = primary, residual
+
+    def build(self, data, threads):
+        import svs
+
+        metric = svs.DistanceType.L2 if data.metric == "l2" else svs.DistanceType.MIP
+        parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128, alpha=1.2 if data.metric == "l2" else 0.95)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = data.base
+            if self.primary:
+                path = os.path.join(folder, "base.fvecs")
+                svs.write_vecs(rows, path)
+                strategy = svs.LVQStrategy.Turbo if self.primary == 4 else svs.LVQStrategy.Auto
+                rows = svs.LVQLoader(svs.VectorDataLoader(path, svs.DataType.float32, dims=data.base.shape[1]),
+                                     primary=self.primary, residual=self.residual, strategy=strategy)
+            self.index = svs.Vamana.build(parameters, rows, metric, num_threads=threads)
+        return {"version": f"svs Vamana R=64 L=128 LVQ{self.primary}x{self.residual}" if self.primary else "svs Vamana R=64 L=128"}
+
+    def set(self, setting, threads):
+        self.index.num_threads = threads
+        self.index.search_window_size = setting["ef"]
+
+    def search(self, queries, k):
+        return self.index.search(queries, k)[0]
+
+
+def refined(*factors):
+    return [ladder("nprobe", PROBES, k_factor=factor) for factor in factors]
+
+
+NPROBE = [ladder("nprobe", PROBES)]
 PEERS = {
     "faiss-flat": lambda: Faiss("Flat"),
     "faiss-ivf": lambda: Faiss("IVF{lists},Flat", NPROBE),
     "faiss-ivfsq8": lambda: Faiss("IVF{lists},SQ8", NPROBE),
-    "faiss-hnsw": lambda: Faiss("HNSW32,Flat", tuple(f"efSearch={ef}" for ef in EF)),
+    "faiss-ivfpq": lambda: Faiss("IVF{lists},PQ{pq}", NPROBE),
+    "faiss-ivfpqfs": lambda: Faiss("IVF{lists},PQ{half}x4fs,RFlat", refined(2, 4, 8, 16, 64)),
+    "faiss-ivfrabitq": lambda: Faiss("IVF{lists},RaBitQfs4,RFlat", refined(1, 2, 4, 8)),
+    "faiss-ivfrabitq1": lambda: Faiss("IVF{lists},RaBitQfs,RFlat", refined(4, 8, 16, 64)),
+    "faiss-hnsw": lambda: Faiss("HNSW32,Flat", [ladder("ef", EF)]),
+    "faiss-hnswsq8": lambda: Faiss("HNSW32,SQ8,RFlat", [ladder("ef", EF, k_factor=4)]),
     "hnswlib": Hnswlib,
     "usearch": lambda: USearch("f32"),
     "usearch-f16": lambda: USearch("f16"),
     "usearch-exact": USearchExact,
     "scann": ScaNN,
+    "rabitq-ivf": lambda: RabitqIvf(7),
+    "symqg": SymphonyQG,
+    "svs": lambda: SVS(0, 0),
+    "svs-lvq8": lambda: SVS(8, 0),
+    "svs-lvq4x8": lambda: SVS(4, 8),
 }
 
 
+def make(name, settings):
+    """A peer by its name, or kith=SPEC."""
+    if name.startswith("kith="):
+        return Kith(name[5:], settings, spec_of)
+    if name not in PEERS:
+        raise SystemExit(f"{name}: not one of {', '.join(PEERS)}, kith=SPEC")
+    return PEERS[name]()
+
+
 def resident_bytes():
+    """What this process has in memory, after what it freed went back to the system."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def answer(peer, data, request):
+def build(peer, data, settings):
+    """Builds the index, or takes the kept one, and tells what is to be known of it. The base goes from our hands."""
+    cache, about = settings.get("cache", ""), None
+    rows, dim = data.base.shape
+    if cache and os.path.exists(cache + ".json"):
+        with open(cache + ".json", encoding="utf-8") as file:
+            about = json.load(file)
+        peer.load(cache)
+    else:
+        for module in getattr(peer, "imports", ()):
+            importlib.import_module(module)  # its own memory is not the index's
+        before, start = resident_bytes(), time.perf_counter()
+        about = {"rows": rows, "dim": dim, **peer.build(data, settings["threads"])}
+        about.setdefault("build_seconds", time.perf_counter() - start)
+        about.setdefault("memory_bytes", resident_bytes() - before)
+        if cache and hasattr(peer, "save"):
+            peer.save(cache)
+            with open(cache + ".json", "w", encoding="utf-8") as file:
+                json.dump(about, file)
+    data.base = None
+    points, ladders = [], []
+    for rungs in peer.ladders:
+        ladders.append(list(range(len(points), len(points) + len(rungs))))
+        points += rungs
+    names = [",".join(f"{name}={value}" for name, value in point.items()) for point in points]
+    return points, {**about, "queries": len(data.query), "points": names, "ladders": ladders}
+
+
+def percentile(ordered, share):
+    """Nearest rank."""
+    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
+
+
+def answer(peer, data, points, request):
     threads, single = request["threads"], request["single"]
-    start = time.perf_counter()
+    peer.set(points[request["point"]], threads)
     if single:
+        seconds = []
         for number in range(single):
-            row = number % len(data.query)
-            peer.search(request["point"], data.query[row : row + 1], data.k, threads)
-        return {"seconds": time.perf_counter() - start}
-    ids = peer.search(request["point"], data.query, data.k, threads)
+            query = data.query[number % len(data.query)][None]
+            start = time.perf_counter()
+            peer.search(query, data.k)
+            seconds.append(time.perf_counter() - start)
+        total = sum(seconds)
+        seconds.sort()
+        return {"seconds": total, "p50": percentile(seconds, 50), "p99": percentile(seconds, 99)}
+    start = time.perf_counter()
+    ids = peer.search(data.query, data.k)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "recall": data.recall(ids)}
 
 
 def main():
-    name, folder, queries, k, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+    settings = json.loads(sys.argv[1])
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the engines print must not come among the replies
 
@@ -166,14 +377,12 @@ def main():
         replies.write(json.dumps(content) + "\n")
         replies.flush()
 
-    data, peer = DataSet(folder, queries, k), PEERS[name]()
-    before, start = resident_bytes(), time.perf_counter()
-    version = peer.build(data, threads)
-    reply({"version": version, "points": peer.points, "build_seconds": time.perf_counter() - start,
-           "memory_bytes": resident_bytes() - before, "rows": len(data.base), "dim": data.base.shape[1],
-           "queries": len(data.query)})
+    data = DataSet(settings["folder"], settings["queries"], settings["k"])
+    peer = make(settings["peer"], settings)
+    points, about = build(peer, data, settings)
+    reply(about)
     for line in sys.stdin:
-        reply(answer(peer, data, json.loads(line)))
+        reply(answer(peer, data, points, json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def number(value, digits=1):
 
 
 def table(content):
-    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run}[content["kind"]](content)
+    import compare_ivf_report
+
+    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run, "ivf": compare_ivf_report.table}[content["kind"]](content)
 
 
 # ---- Exact search ----------------------------------------------------------------------------------------------------
@@ -145,6 +147,10 @@ def plot(contents, path):
 
     if all(content["kind"] == "exact" for content in contents):
         figure = plot_exact(plt, contents)
+    elif all(content["kind"] == "ivf" for content in contents):
+        import compare_ivf_report
+
+        figure = compare_ivf_report.plot(plt, contents)
     else:
         figure = plot_run(plt, [content for content in contents if content["kind"] == "run"])
     figure.tight_layout()

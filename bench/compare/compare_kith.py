@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kith as a peer: built by the command, searched through libkith, as a program in another language uses it."""
+import ctypes
+import json
+import os
+import subprocess
+
+import compare_data
+
+DTYPES = {"float32": 1, "float16": 2, "int8": 4, "uint8": 5}  # enum kith_dtype
+PARAMS_BYTES = 1024  # more than kith_search_params has; kith_search_params_init writes its size
+PROBES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+FACTORS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
+EF = [10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 360, 540, 800]
+
+
+class View(ctypes.Structure):
+    """struct kith_view."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int), ("count", ctypes.c_size_t), ("dim", ctypes.c_size_t), ("stride", ctypes.c_size_t)]
+
+
+class ParamsHead(ctypes.Structure):
+    """The first fields of struct kith_search_params; the others are set by name."""
+
+    _fields_ = [("size", ctypes.c_size_t), ("threads", ctypes.c_size_t), ("filter", ctypes.c_void_p), ("context", ctypes.c_void_p)]
+
+
+class SearchParam(ctypes.Structure):
+    """struct kith_search_param."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("help", ctypes.c_char_p), ("min", ctypes.c_uint64), ("max", ctypes.c_uint64), ("default", ctypes.c_uint64)]
+
+
+def library(build):
+    for folder in (os.path.join(build, "src"), "/usr/local/lib", "/usr/lib"):
+        path = os.path.join(folder, "libkith.so")
+        if os.path.exists(path):
+            return ctypes.CDLL(path)
+    return ctypes.CDLL("libkith.so")
+
+
+class Kith:
+    """A spec, where {lists}, {half} and {pq} stand for numbers that follow the data."""
+
+    def __init__(self, spec, settings, spec_of):
+        self.spec, self.settings, self.spec_of = spec, settings, spec_of
+        self.kith = library(settings["build"])
+        for name, result in {"kith_error_message": ctypes.c_char_p, "kith_index_spec": ctypes.c_char_p,
+                             "kith_index_param_count": ctypes.c_size_t, "kith_index_param": ctypes.POINTER(SearchParam)}.items():
+            getattr(self.kith, name).restype = result
+        self.kith.kith_index_search.argtypes = [ctypes.c_void_p, ctypes.POINTER(View), ctypes.c_size_t] + 4 * [ctypes.c_void_p]
+        self.index, self.context = ctypes.c_void_p(), ctypes.c_void_p()
+        self.buffer = ctypes.create_string_buffer(PARAMS_BYTES)
+        self.check(self.kith.kith_search_context_create(ctypes.byref(self.context)))
+
+    def check(self, status):
+        if status != 0:
+            raise SystemExit(f"kith: {self.kith.kith_error_message().decode()}")
+
+    def build(self, data, threads):
+        """By `kith build`, from the folder's own file, in a process that ends before the searches."""
+        path = os.path.join(self.settings["scratch"], "index.kith")
+        command = [os.path.join(self.settings["build"], "tools/kith"), "build", "--spec", self.spec_of(data, self.spec), "--metric", data.metric,
+                   "--base", compare_data.find(self.settings["folder"], "base"), "--out", path, "--threads", str(threads), "--quiet", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr.strip())
+        report = json.loads(done.stdout)
+        self.load(path)
+        os.remove(path)
+        return {"version": f"kith {report['spec']}", "spec": report["spec"], "memory_bytes": report["memory_bytes"],
+                **{key: report[key] for key in ("train_seconds", "add_seconds", "build_seconds")}}
+
+    def load(self, path):
+        self.check(self.kith.kith_index_load(os.fsencode(path), ctypes.byref(self.index)))
+        names = {self.kith.kith_index_param(self.index, i)[0].name.decode() for i in range(self.kith.kith_index_param_count(self.index))}
+        main, values = ("nprobe", PROBES) if "nprobe" in names else ("ef", EF) if "ef" in names else (None, [])
+        factors = FACTORS if "k_factor" in names else [None]
+        self.ladders = []
+        for factor in factors:
+            fixed = {} if factor is None else {"k_factor": factor}
+            self.ladders.append([{**fixed, main: value} for value in values] if main else [fixed])
+
+    def set(self, setting, threads):
+        self.kith.kith_search_params_init(self.buffer)
+        for name, value in {**setting, "threads": threads}.items():
+            self.check(self.kith.kith_search_params_set(self.buffer, self.index, name.encode(), str(value).encode()))
+        ParamsHead.from_buffer(self.buffer).context = self.context.value
+
+    def search(self, queries, k):
+        import numpy as np
+
+        view = View(queries.ctypes.data, DTYPES[queries.dtype.name], len(queries), queries.shape[1], queries.strides[0])
+        ids = np.empty((len(queries), k), np.int64)
+        distances = np.empty((len(queries), k), np.float32)
+        counts = np.empty(len(queries), np.uint64)
+        self.check(self.kith.kith_index_search(self.index, ctypes.byref(view), k, self.buffer, ids.ctypes.data, distances.ctypes.data, counts.ctypes.data))
+        return ids
