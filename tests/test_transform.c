@@ -311,6 +311,34 @@ Test(transform, pca_against_a_reference) {
 }
 
 /* Whitened outputs have variance 1; directions without variance give 0. */
+Test(transform, pca_narrowed_is_a_rotated_pca) {
+    float *rows = make_rows(ROWS, DIM, 8, 2);
+    kith_view view = view_of(rows, ROWS, DIM);
+    kith_pca_options options;
+    kith_pca_options_init(&options);
+    kith_transform *plain, *rotated, *narrow = NULL;
+    cr_assert_eq(kith_pca_create(DIM, DIM / 2, &options, &plain), KITH_OK);
+    kith_job job = job_of(2);
+    cr_assert_eq(kith_pca_narrow(plain, DIM / 4, &job, &narrow), KITH_ERR_NOT_TRAINED);
+    train(plain, &view, 2);
+    cr_assert_eq(kith_pca_narrow(plain, DIM, &job, &narrow), KITH_ERR_ARGUMENT);
+    cr_assert_null(narrow);
+    options.is_rotated = true;
+    cr_assert_eq(kith_pca_create(DIM, DIM / 4, &options, &rotated), KITH_OK);
+    train(rotated, &view, 2);
+    cr_assert_eq(kith_pca_narrow(rotated, DIM / 4, &job, &narrow), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_pca_narrow(plain, DIM / 4, &job, &narrow), KITH_OK);
+    float *expected = apply(rotated, &view, 1), *got = apply(narrow, &view, 2);
+    for (size_t i = 0; i < ROWS * (DIM / 4); i++)
+        cr_assert_float_eq((double)got[i], (double)expected[i], 1e-4, "%zu", i);
+    kith_transform_free(plain);
+    kith_transform_free(rotated);
+    kith_transform_free(narrow);
+    free(rows);
+    free(expected);
+    free(got);
+}
+
 Test(transform, pca_whitens) {
     enum { N = 500, D = 20 };
     float *rows = make_rows(N, D, 8, 3);
@@ -615,6 +643,10 @@ Test(transform, failing_allocations) {
         }
         MEMORY_FAULTS_EACH(status, kith_transform_clone(t, &copy)) { cr_assert_null(copy); }
         kith_transform_free(copy);
+        if (kind == 0) {
+            MEMORY_FAULTS_EACH(status, kith_pca_narrow(t, 5, &job, &copy)) { cr_assert_null(copy); }
+            kith_transform_free(copy);
+        }
         kith_transform_free(t);
     }
     kith_opq_options options;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/options.h"
 #include "linalg/moments.h"
 #include "linalg/transform_inside.h"
 #include "simd/simd.h"
@@ -191,4 +192,56 @@ kith_status kith_pca_create(size_t dim_in, size_t dim_out, const kith_pca_option
     kith_pca_options_init(&filled.pca);
     if (options != NULL) filled.pca = *options;
     return kith_transform_create(&filled, out);
+}
+
+/* ---- Narrowing ----------------------------------------------------------------------------------------------- */
+
+static kith_status narrow_arrays(const kith_transform *pca, kith_transform *made, const kith_job *job) {
+    size_t dim = pca->dim_in, dim_out = made->dim_out, stride = kith_matrix_stride(dim);
+    kith_transform_arrays *arrays = &made->arrays;
+    float *rotation = NULL;
+    double *rows = NULL;
+    kith_status status;
+    KITH_GO(kith_alloc(dim, sizeof *arrays->eigenvalues, &arrays->eigenvalues));
+    memcpy(arrays->eigenvalues, pca->arrays.eigenvalues, dim * sizeof *arrays->eigenvalues);
+    if (pca->arrays.mean != NULL) {
+        KITH_GO(kith_alloc(dim, sizeof *arrays->mean, &arrays->mean));
+        memcpy(arrays->mean, pca->arrays.mean, dim * sizeof *arrays->mean);
+    }
+    KITH_GO(kith_alloc(dim_out, dim * sizeof *arrays->matrix, &arrays->matrix));
+    KITH_GO(kith_alloc(dim_out, dim_out * sizeof *rotation, &rotation));
+    KITH_GO(kith_random_orthogonal(dim_out, dim_out, job->seed, STREAM_ROTATION, job->threads, 0, rotation));
+    KITH_GO(kith_alloc_zeroed(dim_out, stride * sizeof *rows, &rows));
+    for (size_t i = 0; i < dim_out; i++)
+        for (size_t j = 0; j < dim; j++) rows[i * stride + j] = (double)pca->arrays.matrix[i * dim + j];
+    KITH_GO(rotate(dim_out, dim, rotation, rows, stride));
+    for (size_t i = 0; i < dim_out; i++)
+        for (size_t j = 0; j < dim; j++) arrays->matrix[i * dim + j] = (float)rows[i * stride + j];
+    KITH_GO(kith_affine_pack(dim, dim_out, arrays->matrix, &arrays->panels));
+    made->is_trained = true;
+done:
+    kith_free(rotation);
+    kith_free(rows);
+    return status;
+}
+
+kith_status kith_pca_narrow(const kith_transform *pca, size_t dim_out, const kith_job *job, kith_transform **out) {
+    kith_transform *made;
+    kith_job own;
+    *out = NULL;
+    KITH_TRY(kith_job_read(&own, job));
+    if (pca->vtable->kind != KITH_TRANSFORM_PCA || pca->pca.is_rotated || pca->pca.eigen_power != 0 ||
+        dim_out > pca->dim_out)
+        return kith_error(KITH_ERR_ARGUMENT, "pca: %zu rotated components of %s", dim_out, pca->vtable->name);
+    if (!pca->is_trained) return kith_error(KITH_ERR_NOT_TRAINED, "pca: not trained");
+    kith_pca_options options = pca->pca;
+    options.is_rotated = true;
+    KITH_TRY(kith_pca_create(pca->dim_in, dim_out, &options, &made));
+    kith_status status = narrow_arrays(pca, made, &own);
+    if (status != KITH_OK) {
+        kith_transform_free(made);
+        return status;
+    }
+    *out = made;
+    return KITH_OK;
 }

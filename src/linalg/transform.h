@@ -48,6 +48,10 @@ void kith_pca_options_init(kith_pca_options *options);
  * without variance (below 1e-7 of the largest) gives 0 when eigen_power < 0. */
 kith_status kith_pca_create(size_t dim_in, size_t dim_out, const kith_pca_options *options, kith_transform **out);
 
+/* The first dim_out components of a trained PCA that is not rotated and does not whiten, and a random rotation
+ * afterwards: what training with is_rotated gives, without training again. job: threads, seed. */
+kith_status kith_pca_narrow(const kith_transform *pca, size_t dim_out, const kith_job *job, kith_transform **out);
+
 /* A dense random rotation, orthonormal rows (dim_out <= dim_in) or columns: "RR64". Training takes job.seed. */
 kith_status kith_rotation_create(size_t dim_in, size_t dim_out, kith_transform **out);
 
