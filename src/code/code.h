@@ -54,8 +54,8 @@ typedef struct kith_code_vtable kith_code_vtable;
 /* The part that every code begins with. */
 typedef struct kith_code {
     const kith_code_vtable *vtable;
-    size_t dim, projected_dim;
-    kith_metric metric; /* l2 or ip */
+    size_t dim, projected_dim; /* projected_dim and query_bytes are final once trained: a line chooses its bits */
+    kith_metric metric;        /* l2 or ip */
     bool is_trained;
     bool is_exact; /* S is the distance itself: base is 0 */
     size_t

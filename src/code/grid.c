@@ -253,6 +253,10 @@ void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float
     ((query_head *)query)->offset = -centre * multiplier * sum * stored_ratio(grid);
 }
 
+float kith_grid_query_step(const kith_grid *grid, const void *query) {
+    return ((const query_head *)query)->unit / stored_ratio(grid);
+}
+
 void kith_grid_shift(void *query, float shift) { ((query_head *)query)->shift = shift; }
 
 /* ---- Estimates ------------------------------------------------------------------------------------------------ */

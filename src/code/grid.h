@@ -65,6 +65,8 @@ void kith_grid_prepare(const kith_grid *grid, const float *vector, float multipl
  * was rounded. */
 void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float multiplier, float centre,
                                void *query);
+/* The step to whose multiples the query was rounded, times the multiplier. */
+float kith_grid_query_step(const kith_grid *grid, const void *query);
 /* Adds a number of this query's own to all its estimates: to be called after prepare, which sets it to 0. */
 void kith_grid_shift(void *query, float shift);
 /* S + base: vtable's four and scan. */
