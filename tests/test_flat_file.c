@@ -490,6 +490,16 @@ Test(flat_file, lying_fields_are_named) {
     free(file.bytes);
 }
 
+Test(flat_file, spec_without_an_end_is_refused) {
+    image file = image_of(KITH_F32, KITH_L2, MIXED);
+    kith_index *index;
+    memset(content(&file, "INDXMETA") + 32, 'x', 256);
+    repair(&file);
+    cr_assert_eq(open_image(&file, true, &index), KITH_ERR_FORMAT);
+    cr_assert_not_null(strstr(kith_error_message(), "the spec has no end"), "'%s'", kith_error_message());
+    free(file.bytes);
+}
+
 Test(flat_file, sections_of_another_length_are_refused) {
     image file = image_of(KITH_F32, KITH_COSINE, MIXED);
     for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++)

@@ -56,8 +56,9 @@ static kith_status parse_meta(const kith_container *file, const kith_section *se
                                   (unsigned long long)count);
     const char *spec = (const char *)bytes + 32;
     size_t length = strnlen(spec, KITH_SPEC_BYTES_MAX);
+    if (length == KITH_SPEC_BYTES_MAX) return kith_section_error(file, section, "the spec has no end");
     for (size_t i = 0; i < KITH_SPEC_BYTES_MAX; i++)
-        if (i < length ? spec[i] < ' ' || spec[i] > '~' : spec[i] != 0 || length == KITH_SPEC_BYTES_MAX)
+        if (i < length ? spec[i] < ' ' || spec[i] > '~' : spec[i] != 0)
             return kith_section_error(file, section, "byte %zu of the spec is %d", i, spec[i]);
     *meta = (kith_index_meta){
         .dim = dim,
