@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/options.h"
 #include "base/parallel.h"
+#include "exact/check.h"
 #include "simd/simd.h"
 
 void kith_code_free(kith_code *code) {
@@ -27,7 +29,11 @@ float kith_code_base(const kith_code *code, const float *query, const float *cen
 kith_status kith_code_train(kith_code *code, const kith_code_rows *sample, const kith_job *job) {
     if (code->vtable->train == NULL) return KITH_OK;
     if (sample->count == 0) return kith_error(KITH_ERR_EMPTY, "train %s: no vectors", code->name);
-    return code->vtable->train(code, sample, job);
+    kith_job own;
+    KITH_TRY(kith_job_read(&own, job));
+    const kith_view view = {.data = sample->rows, .dtype = KITH_F32, .count = sample->count, .dim = code->dim};
+    KITH_TRY(kith_check_vectors("train", &view, sample->first_row, KITH_L2, own.threads));
+    return code->vtable->train(code, sample, &own);
 }
 
 kith_status kith_code_project(const kith_code *code, const float *vectors, size_t count, size_t threads,
@@ -55,6 +61,7 @@ static kith_status encode_item(void *context, size_t item, size_t worker) {
         .count = kith_min_size(ROWS_PER_ITEM, all->count - first),
         .centroids = all->centroids,
         .assigned = all->assigned != NULL ? all->assigned + first : NULL,
+        .first_row = all->first_row + first,
     };
     return loop->code->vtable->encode(loop->code, &part, loop->codes + first * loop->code->code_bytes);
 }

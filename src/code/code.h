@@ -71,7 +71,14 @@ typedef struct kith_code_rows {
     size_t count;
     const float *centroids; /* reference points in the same space, packed; NULL: the vectors themselves are coded */
     const uint32_t *assigned; /* count: the number of each row's reference point; NULL with centroids: all 0 */
+    size_t first_row;         /* what the first row is called in messages */
 } kith_code_rows;
+
+/* The reference point of row i; NULL: none. `dim` is that of the rows. */
+static inline const float *kith_code_centroid(const kith_code_rows *rows, size_t i, size_t dim) {
+    if (rows->centroids == NULL) return NULL;
+    return rows->centroids + (rows->assigned != NULL ? rows->assigned[i] : 0) * dim;
+}
 
 struct kith_code_vtable {
     kith_code_kind kind;
@@ -79,14 +86,14 @@ struct kith_code_vtable {
     kith_status (*clone)(const kith_code *code, kith_code **out);
     uint64_t (*memory)(const kith_code *code); /* bytes: codebooks, rotations */
 
-    /* Learns from rows before projection; with reference points from the residuals. All or nothing; trained again, it
-     * forgets. NULL: nothing to learn. job: threads, seed, progress. */
+    /* Learns from rows before projection, finite and at least one; with reference points from the residuals. All or
+     * nothing; trained again, it forgets. NULL: nothing to learn. job: threads (at least 1), seed, progress. */
     kith_status (*train)(kith_code *code, const kith_code_rows *sample, const kith_job *job);
     /* count x dim to count x projected_dim. NULL: projected_dim == dim and nothing happens. */
     kith_status (*project)(const kith_code *code, const float *vectors, size_t count, size_t threads,
                            kith_arena *arena, float *out);
     /* One after the other on the caller's thread: callers share the rows out. `codes` gets count rows of code_bytes.
-     * KITH_ERR_RANGE names a row (from 0) that the code cannot hold. */
+     * KITH_ERR_RANGE names a row (from rows->first_row) that the code cannot hold. */
     kith_status (*encode)(const kith_code *code, const kith_code_rows *rows, unsigned char *codes);
     /* The vectors that the codes stand for, reference points added back: rows->rows is ignored. Back in `dim`
      * dimensions. */
@@ -112,10 +119,10 @@ struct kith_code_vtable {
     /* Gets the row of one lane back. */
     void (*unpack)(const kith_code *code, const unsigned char *block, size_t lane, unsigned char *row);
 
-    /* Writes what was trained: sections of the parts *part and on, and raises *part by their number. The section
-     * CODEMETA, which kith_code_save writes before, says kind and name. */
+    /* Writes what was trained: sections of the parts *part and on, and raises *part by their number, at least by 1.
+     * The section CODEMETA, which kith_code_save writes before, says kind and name. NULL: nothing to write. */
     kith_status (*save)(const kith_code *code, kith_container_writer *writer, uint32_t *part);
-    /* Fills a code that was just made by its name: all that train would. */
+    /* Fills a code that was just made by its name: all that train would, is_trained among it. */
     kith_status (*load)(kith_code *code, kith_container *file, uint32_t *part);
 };
 
@@ -133,7 +140,8 @@ void kith_code_free(kith_code *code);
 /* base(q, c) of projected vectors; c may be NULL. 0 for an exact code. Sums in the fixed order of simd.h. */
 float kith_code_base(const kith_code *code, const float *query, const float *centroid);
 
-/* vtable->train with its arguments checked: KITH_ERR_EMPTY without rows, KITH_ERR_NOT_FINITE names the row. */
+/* vtable->train with its arguments checked: KITH_ERR_EMPTY without rows, KITH_ERR_NOT_FINITE and KITH_ERR_RANGE (too
+ * large) name the row. job may be NULL. */
 kith_status kith_code_train(kith_code *code, const kith_code_rows *sample, const kith_job *job);
 /* vtable->project, or a copy. */
 kith_status kith_code_project(const kith_code *code, const float *vectors, size_t count, size_t threads,
