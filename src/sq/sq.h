@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sq.h: vectors kept as they are in some element type, and the scalar quantiser.
+ *
+ * Raw codes (KITH_CODE_RAW) are exact but for the rounding of their type: estimates are the distances that the
+ * structure Flat gives, bit for bit. "Flat" (f32), "f16", "bf16", "i8", "u8"; FAISS's names "SQfp16", "SQbf16",
+ * "SQ8_direct" (u8) and "SQ8_direct_signed" (i8) are taken for the last four. Blocks are 32 rows one after the other.
+ * Reference points are passed over: what is coded is the vector. i8 and u8 hold whole numbers in their range only.
+ */
+#ifndef KITH_SQ_SQ_H
+#define KITH_SQ_SQ_H
+
+#include "code/code.h"
+
+/* kith_code_make_fn of both. */
+kith_status kith_sq_make(const char *name, size_t dim, kith_metric metric, kith_code **out, size_t *position);
+
+/* raw.c: the same for raw codes alone. */
+kith_status kith_raw_make(const char *name, size_t dim, kith_metric metric, kith_code **out);
+/* The element type of a raw code. Its rows are `dim` of them, packed, code_bytes apart in a block as well: what
+ * exact search (src/exact) reads. */
+kith_dtype kith_raw_dtype(const kith_code *code);
+
+#endif
