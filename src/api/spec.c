@@ -5,9 +5,13 @@
 #include "api/structures.h"
 #include "base/error.h"
 #include "flat/flat.h"
+#include "hnsw/hnsw.h"
+
+static bool is_flat(const kith_spec_part *first) { return kith_spec_part_is(first, KITH_FLAT_NAME); }
 
 static const kith_structure structures[] = {
-    {KITH_FLAT_NAME, kith_flat_create, kith_flat_open},
+    {KITH_FLAT_NAME, is_flat, kith_flat_create, kith_flat_open},
+    {KITH_HNSW_NAME "32", kith_hnsw_is_named, kith_hnsw_create, kith_hnsw_open},
 };
 enum { STRUCTURE_COUNT = sizeof structures / sizeof *structures };
 
@@ -36,7 +40,7 @@ static kith_status cut(const char *text, kith_spec *spec) {
 static kith_status unknown_structure(const kith_spec *spec) {
     char names[128] = "";
     for (size_t i = 0, at = 0; i < STRUCTURE_COUNT && at < sizeof names; i++) {
-        int wrote = snprintf(names + at, sizeof names - at, "%s%s", i > 0 ? ", " : "", structures[i].name);
+        int wrote = snprintf(names + at, sizeof names - at, "%s%s", i > 0 ? ", " : "", structures[i].example);
         at += wrote > 0 ? (size_t)wrote : sizeof names;
     }
     return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: expected one of %s", spec->text,
@@ -46,7 +50,7 @@ static kith_status unknown_structure(const kith_spec *spec) {
 kith_status kith_spec_parse(const char *text, kith_spec *spec, const kith_structure **structure) {
     KITH_TRY(cut(text, spec));
     for (size_t i = 0; i < STRUCTURE_COUNT; i++)
-        if (kith_spec_part_is(&spec->parts[0], structures[i].name)) {
+        if (structures[i].claims(&spec->parts[0])) {
             *structure = &structures[i];
             return KITH_OK;
         }

@@ -9,7 +9,8 @@
 #include "index/spec.h"
 
 typedef struct kith_structure {
-    const char *name; /* the first part of a spec */
+    const char *example;                         /* the first part of a spec, for messages */
+    bool (*claims)(const kith_spec_part *first); /* is this first part of a spec its own? */
     kith_status (*create)(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out);
     /* An index in place in a file, from its parts *part and on; raises *part by how many there are, as the vtable's
      * save does. On failure the file stays open. */

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw.c: the graph as an index: its spec, its life, what it holds.
+ */
+#include "hnsw/hnsw.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "hnsw/hnsw_inside.h"
+
+enum { M_DEFAULT = 32, EF_BUILD_DEFAULT = 128, ALPHA_DEFAULT = 115 };
+
+/* ---- Spec ------------------------------------------------------------------------------------------------- */
+
+static bool is_digits(const char *text, size_t length) {
+    for (size_t i = 0; i < length; i++)
+        if (text[i] < '0' || text[i] > '9') return false;
+    return length > 0;
+}
+
+/* Is the part `word` and a number? */
+static bool has_number(const kith_spec_part *part, const char *word) {
+    size_t length = strlen(word);
+    return part->length > length && memcmp(part->text, word, length) == 0 &&
+           is_digits(part->text + length, part->length - length);
+}
+
+bool kith_hnsw_is_named(const kith_spec_part *part) {
+    return kith_spec_part_is(part, KITH_HNSW_NAME) || has_number(part, KITH_HNSW_NAME);
+}
+
+/* The number behind `word`. */
+static kith_status read_number(const kith_spec *spec, const kith_spec_part *part, const char *word, size_t min,
+                               size_t max, size_t *out) {
+    size_t value = 0;
+    for (size_t i = strlen(word); i < part->length && value <= max; i++)
+        value = 10 * value + (size_t)(part->text[i] - '0');
+    if (value < min || value > max)
+        return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: the number after %s is not in %zu..%zu",
+                          spec->text, part->offset + strlen(word), word, min, max);
+    *out = value;
+    return KITH_OK;
+}
+
+static bool read_dtype(const kith_spec_part *part, kith_dtype *dtype) {
+    for (kith_dtype type = KITH_F32; type <= KITH_U8; type++)
+        if (kith_spec_part_is(part, kith_dtype_name(type))) {
+            *dtype = type;
+            return true;
+        }
+    return false;
+}
+
+static kith_status read_part(const kith_spec *spec, const kith_spec_part *part, kith_hnsw_options *options,
+                             kith_dtype *dtype) {
+    if (has_number(part, "efc"))
+        return read_number(spec, part, "efc", 1, KITH_HNSW_EF_BUILD_MAX, &options->ef_build);
+    if (has_number(part, "alpha"))
+        return read_number(spec, part, "alpha", KITH_HNSW_ALPHA_MIN, KITH_HNSW_ALPHA_MAX, &options->alpha_percent);
+    if (kith_spec_part_is(part, "Flat") || read_dtype(part, dtype)) return KITH_OK;
+    return kith_error(KITH_ERR_ARGUMENT,
+                      "spec '%s': character %zu: expected efc and a number, alpha and a number, or one of Flat, "
+                      "f32, f16, bf16, i8, u8",
+                      spec->text, part->offset);
+}
+
+static kith_status read_spec(const kith_spec *spec, kith_hnsw_options *options, kith_dtype *dtype) {
+    *options = (kith_hnsw_options){M_DEFAULT, EF_BUILD_DEFAULT, ALPHA_DEFAULT};
+    *dtype = KITH_F32;
+    if (has_number(&spec->parts[0], KITH_HNSW_NAME))
+        KITH_TRY(read_number(spec, &spec->parts[0], KITH_HNSW_NAME, KITH_HNSW_M_MIN, KITH_HNSW_M_MAX, &options->m));
+    for (size_t p = 1; p < spec->part_count; p++) KITH_TRY(read_part(spec, &spec->parts[p], options, dtype));
+    return KITH_OK;
+}
+
+static void write_spec(const kith_hnsw_options *options, kith_dtype dtype, char out[KITH_SPEC_BYTES_MAX]) {
+    int at = snprintf(out, KITH_SPEC_BYTES_MAX, "%s%zu", KITH_HNSW_NAME, options->m);
+    if (options->ef_build != EF_BUILD_DEFAULT)
+        at += snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",efc%zu", options->ef_build);
+    if (options->alpha_percent != ALPHA_DEFAULT)
+        at += snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",alpha%zu", options->alpha_percent);
+    if (dtype != KITH_F32)
+        (void)snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",%s", kith_dtype_name(dtype));
+}
+
+/* ---- Life ------------------------------------------------------------------------------------------------- */
+
+/* Bytes from one row to the next: short rows never straddle a cache line more than they must, long ones begin with
+ * one. */
+static size_t stride_of(size_t row_bytes) {
+    size_t stride = 4;
+    if (row_bytes > KITH_ALIGNMENT) return kith_round_up(row_bytes, KITH_ALIGNMENT);
+    while (stride < row_bytes) stride *= 2;
+    return stride;
+}
+
+static kith_status make(const kith_hnsw_options *options, kith_dtype dtype, size_t dim, kith_metric metric,
+                        kith_hnsw **out) {
+    KITH_TRY(kith_alloc_zeroed(1, sizeof **out, out));
+    kith_hnsw *graph = *out;
+    char spec[KITH_SPEC_BYTES_MAX];
+    write_spec(options, dtype, spec);
+    kith_index_init(&graph->base, &kith_hnsw_vtable, dim, metric, dtype, spec);
+    graph->options = *options;
+    graph->degree = 2 * options->m;
+    kith_chunks_init(&graph->rows, stride_of(kith_dtype_row_bytes(dtype, dim)));
+    kith_chunks_init(&graph->side, sizeof(float));
+    kith_chunks_init(&graph->links, graph->degree * sizeof(uint32_t));
+    kith_idlist_init(&graph->ids);
+    return KITH_OK;
+}
+
+kith_status kith_hnsw_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_hnsw **out) {
+    kith_hnsw_options options;
+    kith_dtype dtype;
+    KITH_TRY(read_spec(spec, &options, &dtype));
+    return make(&options, dtype, dim, metric, out);
+}
+
+kith_status kith_hnsw_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out) {
+    kith_hnsw *graph;
+    KITH_TRY(kith_hnsw_make(spec, dim, metric, &graph));
+    *out = &graph->base;
+    return KITH_OK;
+}
+
+static void release(kith_index *index) {
+    kith_hnsw *graph = kith_hnsw_of(index);
+    kith_chunks_free(&graph->rows);
+    kith_chunks_free(&graph->side);
+    kith_chunks_free(&graph->links);
+    kith_idlist_free(&graph->ids);
+    kith_free(graph);
+}
+
+static kith_status copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
+    KITH_TRY(kith_chunks_reserve(to, count));
+    for (size_t i = 0, run, from_run; i < count; i += run) {
+        void *at = kith_chunks_run(to, i, &run);
+        const void *source = kith_chunks_run(from, i, &from_run);
+        run = kith_min_size(kith_min_size(run, from_run), count - i);
+        memcpy(at, source, run * to->item_bytes);
+    }
+    return KITH_OK;
+}
+
+static kith_status copy_ids(const kith_idlist *from, kith_idlist *to) {
+    if (from->count == 0) return KITH_OK;
+    int64_t *ids = NULL;
+    kith_new_ids all = {.first_id = from->first_id, .count = from->count, .rise = from->rises};
+    kith_status status;
+    if (from->is_stored) {
+        KITH_GO(kith_alloc(from->count, sizeof *ids, &ids));
+        for (size_t r = 0; r < from->count; r++) ids[r] = kith_idlist_get(from, r);
+        all.ids = ids;
+    }
+    KITH_GO(kith_idlist_reserve(to, &all));
+    kith_idlist_append(to, &all);
+done:
+    kith_free(ids);
+    return status;
+}
+
+static kith_status clone(const kith_index *index, kith_index **out) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    kith_hnsw *copy;
+    KITH_TRY(make(&graph->options, index->dtype, index->dim, index->metric, &copy));
+    kith_status status;
+    KITH_GO(copy_chunks(&graph->rows, index->count, &copy->rows));
+    if (kith_hnsw_has_side(graph)) KITH_GO(copy_chunks(&graph->side, index->count, &copy->side));
+    KITH_GO(copy_chunks(&graph->links, index->count, &copy->links));
+    KITH_GO(copy_ids(&graph->ids, &copy->ids));
+    memcpy(copy->entries, graph->entries, sizeof copy->entries);
+    copy->entry_count = graph->entry_count;
+    copy->entries_picked_at = graph->entries_picked_at;
+    copy->node_count = graph->node_count;
+    copy->unchecked = graph->unchecked;
+    *out = &copy->base;
+    return KITH_OK;
+done:
+    release(&copy->base);
+    return status;
+}
+
+/* ---- Contents --------------------------------------------------------------------------------------------- */
+
+static uint64_t chunks_bytes(const kith_hnsw *graph, const kith_chunks *chunks) {
+    uint64_t pointers = (uint64_t)chunks->chunk_capacity * sizeof *chunks->chunk;
+    if (!graph->base.is_mapped) return pointers + kith_chunks_bytes(chunks);
+    /* What is mapped fills its last chunk in part. */
+    return pointers + (chunks->chunk_count > 0 ? (uint64_t)graph->base.count * chunks->item_bytes : 0);
+}
+
+static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    const kith_memory_part all[] = {
+        {"vectors", chunks_bytes(graph, &graph->rows)},
+        {"norms", chunks_bytes(graph, &graph->side)},
+        {"links", chunks_bytes(graph, &graph->links)},
+        {"ids", kith_idlist_bytes(&graph->ids)},
+        {"fixed", sizeof *graph},
+    };
+    size_t count = sizeof all / sizeof *all;
+    if (capacity > 0) memcpy(parts, all, kith_min_size(count, capacity) * sizeof *all);
+    return count;
+}
+
+static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    uint64_t *rows;
+    KITH_TRY(kith_alloc(count, sizeof *rows, &rows));
+    kith_status status;
+    KITH_GO(kith_idlist_find(&graph->ids, ids, count, rows));
+    for (size_t i = 0; i < count; i++)
+        if (rows[i] == KITH_IDLIST_NO_ROW)
+            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "reconstruct: id %lld is not in the index", (long long)ids[i]));
+    for (size_t i = 0; i < count; i++)
+        kith_exact_to_f32(kith_hnsw_row(graph, (uint32_t)rows[i]), index->dtype, index->dim, out + i * index->dim);
+done:
+    kith_free(rows);
+    return status;
+}
+
+static kith_status unsupported(const char *what, const kith_index *index) {
+    return kith_error(KITH_ERR_UNSUPPORTED, "%s: an index %s only grows", what, index->spec);
+}
+
+static kith_status remove_ids(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
+    (void)ids, (void)count, (void)removed;
+    return unsupported("remove", index);
+}
+
+static kith_status update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
+    (void)vectors, (void)ids;
+    return unsupported("update", index);
+}
+
+static const kith_param params[] = {
+    KITH_PARAM_THREADS,
+    KITH_PARAM_MAX_DISTANCES,
+    KITH_PARAM(ef, "how many of the nearest nodes are followed; more find more and take longer", 0, UINT32_MAX,
+               KITH_HNSW_EF_DEFAULT),
+};
+
+const kith_index_vtable kith_hnsw_vtable = {
+    .name = KITH_HNSW_NAME,
+    .params = params,
+    .param_count = sizeof params / sizeof *params,
+    .release = release,
+    .clone = clone,
+    .memory = memory,
+    .add = kith_hnsw_add,
+    .remove = remove_ids,
+    .update = update,
+    .reset = kith_hnsw_reset,
+    .reconstruct = reconstruct,
+    .search = kith_hnsw_search,
+    .range_search = kith_hnsw_range_search,
+    .save = kith_hnsw_save,
+    .verify = kith_hnsw_verify,
+};

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_add.c: new vectors, linked in batches.
+ *
+ * New nodes are taken in a random order, in batches that grow with the graph. For a batch, first each new node looks
+ * for its links in the graph as it stands, which nobody changes meanwhile, and writes its own row, which nobody reads
+ * yet. Then the reverse links are sorted by the node that they start from, and each such node takes all of its own at
+ * once. So no row is ever written by two, nothing waits, and the graph depends on the vectors, their order and the
+ * seed alone: the same bytes at every thread count. (Manohar et al., "ParlayANN", PPoPP 2024, section 3.)
+ */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/bitset.h"
+#include "base/error.h"
+#include "base/random.h"
+#include "base/sort.h"
+#include "hnsw/hnsw_inside.h"
+#include "index/convert.h"
+
+enum {
+    BATCH_MIN = 64,         /* small graphs grow by at least so many nodes at a time, once they have them */
+    BATCH_SHARE = 50,       /* and large ones by one node in so many */
+    PARALLEL_NODES_MIN = 8, /* fewer new nodes are linked on the caller's thread */
+    CHECK_SHARE = 8,        /* reachability is checked once one node in so many is new */
+    ORDER_STREAM = 0x6f72,  /* of random numbers: the order of new nodes */
+    ENTRIES_STREAM = 0x656e /* and entries */
+};
+
+typedef struct worker {
+    kith_walker walker;
+    kith_pruner pruner;
+    kith_candidate *candidates; /* as many as the pool holds, or two rows of links */
+} worker;
+
+typedef struct linking {
+    kith_hnsw *graph;
+    const kith_addition *addition;
+    size_t first, count; /* the new nodes */
+    size_t threads, batch_max;
+    uint32_t *order;    /* count: the new nodes in the order in which they are linked */
+    uint64_t *unpruned; /* unpruned_words for each node: see unpruned_of */
+    size_t unpruned_words;
+    worker *workers;
+    size_t batch_first, batch_count; /* in `order` */
+    int64_t *edges, *edge_scratch;   /* batch_max x degree: target << 32 | place */
+    float *edge_distances;           /* by place */
+    size_t edge_count;
+    uint32_t *groups; /* where each target's edges begin */
+    size_t group_count;
+    uint32_t *parent, *queue; /* for kith_hnsw_connect, when it is due */
+    uint32_t *links_before;   /* the rows of old nodes, for a call that may be cancelled */
+    kith_meter meter;
+} linking;
+
+/* ---- Vectors ---------------------------------------------------------------------------------------------- */
+
+static kith_status store_row(kith_hnsw *graph, size_t node, const kith_view *view, size_t number) {
+    const kith_index *base = &graph->base;
+    unsigned char *row = kith_chunks_at(&graph->rows, node);
+    size_t row_bytes = kith_dtype_row_bytes(base->dtype, base->dim);
+    KITH_TRY(
+        kith_row_convert("vectors", number, kith_view_row(view, number), view->dtype, base->dtype, base->dim, row));
+    memset(row + row_bytes, 0, graph->rows.item_bytes - row_bytes);
+    if (!kith_hnsw_has_side(graph)) return KITH_OK;
+    float *side = kith_chunks_at(&graph->side, node);
+    *side = kith_exact_inverse_norm(row, base->dtype, base->dim);
+    return KITH_OK;
+}
+
+static kith_status store_item(void *context, size_t item, size_t worker_number) {
+    (void)worker_number;
+    const linking *work = context;
+    const kith_view *view = &work->addition->view;
+    size_t rows = kith_rows_per_item(work->graph->rows.item_bytes), first = item * rows;
+    for (size_t i = first; i < kith_min_size(work->count, first + rows); i++)
+        KITH_TRY(store_row(work->graph, work->first + i, view, i));
+    return KITH_OK;
+}
+
+static kith_status store_rows(linking *work) {
+    kith_hnsw *graph = work->graph;
+    size_t items = (work->count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
+    KITH_TRY(kith_parallel_for(work->threads, items, store_item, work));
+    for (size_t i = 0; i < work->count; i++)
+        memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
+    return KITH_OK;
+}
+
+/* ---- Entries ---------------------------------------------------------------------------------------------- */
+
+/* A node that is linked already, by its place among the old nodes and the new ones in their order. */
+static uint32_t linked_node(const linking *work, size_t place) {
+    return place < work->first ? (uint32_t)place : work->order[place - work->first];
+}
+
+/* Picks entries anew, at random, once the graph has doubled. */
+static void pick_entries(const linking *work) {
+    kith_hnsw *graph = work->graph;
+    size_t linked = work->first + work->batch_first;
+    if (linked == 0 || (graph->entry_count > 0 && linked < 2 * graph->entries_picked_at)) return;
+    size_t wanted = kith_min_size(linked, KITH_HNSW_ENTRIES_MAX), taken = 0;
+    /* One from each of `wanted` equal parts: distinct, and the same whatever came before. */
+    for (size_t i = 0; i < wanted; i++) {
+        size_t from = linked * i / wanted, to = linked * (i + 1) / wanted;
+        size_t place =
+            from + (size_t)kith_random_below(work->addition->job->seed, ENTRIES_STREAM + linked, i, to - from);
+        graph->entries[taken++] = linked_node(work, place);
+    }
+    graph->entry_count = taken;
+    graph->entries_picked_at = linked;
+}
+
+/* ---- Forward links ---------------------------------------------------------------------------------------- */
+
+static kith_status link_forward(void *context, size_t item, size_t worker_number) {
+    const linking *work = context;
+    kith_hnsw *graph = work->graph;
+    worker *mine = &work->workers[worker_number];
+    uint32_t node = work->order[work->batch_first + item];
+    kith_probe probe = kith_probe_node(graph, node);
+    KITH_TRY(kith_hnsw_walk(&mine->walker, &probe, graph->options.ef_build));
+    size_t count = mine->walker.pool_count;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t entry = mine->walker.pool[i];
+        mine->candidates[i] = (kith_candidate){kith_pool_distance(entry), kith_pool_node(entry), true};
+    }
+    kith_walker_clear(&mine->walker);
+    uint32_t *links = kith_hnsw_links(graph, node);
+    size_t kept = kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, links);
+    size_t place = item * graph->degree;
+    for (size_t i = 0, c = 0; i < kept; i++) {
+        while (mine->candidates[c].node != links[i]) c++;
+        work->edges[place + i] = (int64_t)((uint64_t)links[i] << 32 | (place + i));
+        work->edge_distances[place + i] = mine->candidates[c].distance;
+    }
+    for (size_t i = kept; i < graph->degree; i++) work->edges[place + i] = -1;
+    return KITH_OK;
+}
+
+/* ---- Reverse links ---------------------------------------------------------------------------------------- */
+
+/* Sorts the edges by target and finds where each target's begin. Within a target they stand in the batch's order. */
+static void group_edges(linking *work) {
+    size_t all = work->batch_count * work->graph->degree, count = 0;
+    for (size_t i = 0; i < all; i++)
+        if (work->edges[i] >= 0) work->edges[count++] = work->edges[i];
+    kith_sort_i64(work->edges, count, work->edge_scratch);
+    work->edge_count = count;
+    work->group_count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (i == 0 || work->edges[i] >> 32 != work->edges[i - 1] >> 32)
+            work->groups[work->group_count++] = (uint32_t)i;
+}
+
+static void sort_candidates(kith_candidate *candidates, size_t count) {
+    for (size_t i = 1; i < count; i++) { /* few, and the first part is in order already */
+        kith_candidate moving = candidates[i];
+        size_t at = i;
+        for (; at > 0 && kith_candidate_before(&moving, &candidates[at - 1]); at--)
+            candidates[at] = candidates[at - 1];
+        candidates[at] = moving;
+    }
+}
+
+/* Which of a node's links have not been held against the others. */
+static uint64_t *unpruned_of(const linking *work, uint32_t node) {
+    return work->unpruned + (size_t)node * work->unpruned_words;
+}
+
+/* The links that a node has, with their distances. */
+static size_t gather_links(const linking *work, worker *mine, uint32_t node) {
+    const kith_hnsw *graph = work->graph;
+    const uint32_t *links = kith_hnsw_links(graph, node);
+    size_t count = kith_hnsw_link_count(graph, links);
+    if (count == 0) return 0;
+    uint32_t *nodes = mine->walker.fresh;
+    memcpy(nodes, links, count * sizeof *links);
+    kith_probe probe = kith_probe_node(graph, node);
+    kith_probe_many(&probe, nodes, count, mine->walker.distances);
+    for (size_t i = 0; i < count; i++)
+        mine->candidates[i] =
+            (kith_candidate){mine->walker.distances[i], links[i], kith_bitset_get(unpruned_of(work, node), i)};
+    return count;
+}
+
+/* Writes links that all fit, and those among them that are to be pruned one day. */
+static void write_links(const linking *work, uint32_t node, const kith_candidate *candidates, size_t count) {
+    uint32_t *links = kith_hnsw_links(work->graph, node);
+    for (size_t i = 0; i < count; i++) {
+        links[i] = candidates[i].node;
+        if (candidates[i].is_new)
+            kith_bitset_set(unpruned_of(work, node), i);
+        else
+            kith_bitset_clear(unpruned_of(work, node), i);
+    }
+}
+
+/* Gives one node its reverse links, a row of them at a time. Links are pruned only when they do not fit any more, and
+ * then those that were pruned together before are not held against each other again. */
+static kith_status link_reverse(void *context, size_t group, size_t worker_number) {
+    const linking *work = context;
+    kith_hnsw *graph = work->graph;
+    worker *mine = &work->workers[worker_number];
+    size_t at = work->groups[group];
+    size_t end = group + 1 < work->group_count ? work->groups[group + 1] : work->edge_count;
+    uint32_t node = (uint32_t)(work->edges[at] >> 32);
+    while (at < end) {
+        size_t count = gather_links(work, mine, node);
+        for (size_t i = 0; i < graph->degree && at < end; i++, at++) {
+            uint32_t place = (uint32_t)work->edges[at];
+            uint32_t source = work->order[work->batch_first + place / graph->degree];
+            mine->candidates[count++] = (kith_candidate){work->edge_distances[place], source, true};
+        }
+        sort_candidates(mine->candidates, count);
+        if (count <= graph->degree) {
+            write_links(work, node, mine->candidates, count);
+        } else {
+            kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, kith_hnsw_links(graph, node));
+            memset(unpruned_of(work, node), 0, work->unpruned_words * sizeof *work->unpruned);
+        }
+    }
+    return KITH_OK;
+}
+
+/* ---- Batches ---------------------------------------------------------------------------------------------- */
+
+static size_t next_batch(const linking *work) {
+    size_t linked = work->first + work->batch_first;
+    size_t batch = kith_max_size(1, kith_min_size(linked, work->batch_max));
+    return kith_min_size(batch, work->count - work->batch_first);
+}
+
+static kith_status link_batch(linking *work) {
+    size_t threads = work->batch_count < PARALLEL_NODES_MIN ? 1 : work->threads;
+    pick_entries(work);
+    KITH_TRY(kith_parallel_for(threads, work->batch_count, link_forward, work));
+    group_edges(work);
+    return kith_parallel_for(threads, work->group_count, link_reverse, work);
+}
+
+static kith_status link_all(linking *work) {
+    while (work->batch_first < work->count) {
+        work->batch_count = next_batch(work);
+        KITH_TRY(link_batch(work));
+        work->batch_first += work->batch_count;
+        KITH_TRY(kith_meter_add(&work->meter, work->batch_count));
+    }
+    pick_entries(work);
+    return KITH_OK;
+}
+
+/* ---- Memory of a call ------------------------------------------------------------------------------------- */
+
+static kith_status take_worker(const linking *work, worker *mine) {
+    const kith_hnsw *graph = work->graph;
+    size_t words = kith_walk_seen_words(work->first + work->count), ef = graph->options.ef_build;
+    size_t row = graph->degree + KITH_WALK_ROOM;
+    mine->walker.graph = graph;
+    mine->walker.pool_capacity = ef;
+    KITH_TRY(kith_alloc_zeroed(words, sizeof *mine->walker.seen, &mine->walker.seen));
+    KITH_TRY(kith_alloc(words, sizeof *mine->walker.touched, &mine->walker.touched));
+    KITH_TRY(kith_alloc(ef, sizeof *mine->walker.pool, &mine->walker.pool));
+    KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.fresh, &mine->walker.fresh));
+    KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof(float), &mine->walker.distances));
+    KITH_TRY(kith_alloc(kith_max_size(ef, 2 * graph->degree), sizeof *mine->candidates, &mine->candidates));
+    KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
+    return kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_new);
+}
+
+static void free_worker(worker *mine) {
+    kith_free(mine->walker.seen);
+    kith_free(mine->walker.touched);
+    kith_free(mine->walker.pool);
+    kith_free(mine->walker.fresh);
+    kith_free(mine->walker.distances);
+    kith_free(mine->candidates);
+    kith_free(mine->pruner.kept_old);
+    kith_free(mine->pruner.kept_new);
+}
+
+static void free_linking(linking *work) {
+    for (size_t w = 0; work->workers != NULL && w < work->threads; w++) free_worker(&work->workers[w]);
+    kith_free(work->workers);
+    kith_free(work->order);
+    kith_free(work->unpruned);
+    kith_free(work->edges);
+    kith_free(work->edge_scratch);
+    kith_free(work->edge_distances);
+    kith_free(work->groups);
+    kith_free(work->parent);
+    kith_free(work->queue);
+    kith_free(work->links_before);
+}
+
+static kith_status take_linking(linking *work) {
+    kith_hnsw *graph = work->graph;
+    size_t total = work->first + work->count, edges;
+    work->batch_max = kith_min_size(work->count, kith_max_size(BATCH_MIN, total / BATCH_SHARE));
+    work->unpruned_words = (graph->degree + 63) / 64;
+    if (kith_mul_overflows(work->batch_max, graph->degree, &edges)) edges = SIZE_MAX;
+    KITH_TRY(kith_alloc(work->count, sizeof *work->order, &work->order));
+    KITH_TRY(kith_alloc_zeroed(total, work->unpruned_words * sizeof *work->unpruned, &work->unpruned));
+    KITH_TRY(kith_alloc(edges, sizeof *work->edges, &work->edges));
+    KITH_TRY(kith_alloc(edges, sizeof *work->edges, &work->edge_scratch));
+    KITH_TRY(kith_alloc(edges, sizeof *work->edge_distances, &work->edge_distances));
+    KITH_TRY(kith_alloc(edges, sizeof *work->groups, &work->groups));
+    KITH_TRY(kith_alloc_zeroed(work->threads, sizeof *work->workers, &work->workers));
+    for (size_t w = 0; w < work->threads; w++) KITH_TRY(take_worker(work, &work->workers[w]));
+    if (graph->unchecked + work->count < total / CHECK_SHARE) return KITH_OK;
+    KITH_TRY(kith_alloc(total, sizeof *work->parent, &work->parent));
+    return kith_alloc(total, sizeof *work->queue, &work->queue);
+}
+
+/* ---- The call --------------------------------------------------------------------------------------------- */
+
+static kith_status check_absent(const kith_hnsw *graph, const kith_addition *addition, const kith_new_ids *ids) {
+    if (addition->ids_rise && kith_new_id(ids, 0) >= graph->base.next_id) return KITH_OK;
+    for (size_t i = 0; i < ids->count; i++) {
+        uint64_t row;
+        if (kith_idlist_find_one(&graph->ids, kith_new_id(ids, i), &row))
+            return kith_error(KITH_ERR_EXISTS, "add: id %lld is in the index already",
+                              (long long)kith_new_id(ids, i));
+    }
+    return KITH_OK;
+}
+
+/* What a call that is cancelled has to put back. Without old nodes there is nothing. */
+typedef struct before {
+    uint32_t entries[KITH_HNSW_ENTRIES_MAX];
+    size_t entry_count, entries_picked_at;
+} before;
+
+static kith_status save_before(linking *work, before *old) {
+    const kith_hnsw *graph = work->graph;
+    memcpy(old->entries, graph->entries, sizeof old->entries);
+    old->entry_count = graph->entry_count;
+    old->entries_picked_at = graph->entries_picked_at;
+    if (work->addition->job->progress == NULL || work->first == 0) return KITH_OK;
+    size_t row_bytes = graph->links.item_bytes;
+    KITH_TRY(kith_alloc(work->first, row_bytes, &work->links_before));
+    for (size_t i = 0; i < work->first; i++)
+        memcpy(work->links_before + i * graph->degree, kith_hnsw_links(graph, (uint32_t)i), row_bytes);
+    return KITH_OK;
+}
+
+static void put_back(linking *work, const before *old) {
+    kith_hnsw *graph = work->graph;
+    memcpy(graph->entries, old->entries, sizeof old->entries);
+    graph->entry_count = old->entry_count;
+    graph->entries_picked_at = old->entries_picked_at;
+    graph->node_count = work->first;
+    for (size_t i = 0; work->links_before != NULL && i < work->first; i++)
+        memcpy(kith_hnsw_links(graph, (uint32_t)i), work->links_before + i * graph->degree,
+               graph->links.item_bytes);
+    kith_chunks_trim(&graph->rows, work->first, 0);
+    kith_chunks_trim(&graph->side, work->first, 0);
+    kith_chunks_trim(&graph->links, work->first, 0);
+    kith_idlist_unreserve(&graph->ids);
+}
+
+static kith_status link_new(linking *work) {
+    kith_hnsw *graph = work->graph;
+    const kith_job *job = work->addition->job;
+    kith_meter_init(&work->meter, job->progress, job->progress_user, "add", work->count);
+    KITH_TRY(store_rows(work));
+    graph->node_count = work->first + work->count;
+    kith_random_permutation(job->seed, ORDER_STREAM + work->first, work->count, work->order);
+    for (size_t i = 0; i < work->count; i++) work->order[i] += (uint32_t)work->first;
+    KITH_TRY(link_all(work));
+    KITH_TRY(kith_meter_finish(&work->meter));
+    if (work->parent != NULL) kith_hnsw_connect(graph, work->parent, work->queue);
+    graph->unchecked = work->parent != NULL ? 0 : graph->unchecked + work->count;
+    return KITH_OK;
+}
+
+kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
+    kith_hnsw *graph = kith_hnsw_of(index);
+    linking work = {.graph = graph, .addition = addition, .first = index->count, .count = addition->view.count};
+    const kith_new_ids ids = {addition->ids, addition->first_id, work.count, addition->ids_rise};
+    KITH_TRY(check_absent(graph, addition, &ids));
+    size_t total;
+    if (kith_add_overflows(index->count, work.count, &total) || total > KITH_HNSW_NODES_MAX)
+        return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu; a graph holds at most %zu", work.count,
+                          index->count, KITH_HNSW_NODES_MAX);
+    work.threads = kith_min_size(addition->job->threads, work.count);
+    before old;
+    kith_status status;
+    KITH_GO(save_before(&work, &old));
+    KITH_GO(kith_chunks_reserve(&graph->rows, total));
+    if (kith_hnsw_has_side(graph)) KITH_GO(kith_chunks_reserve(&graph->side, total));
+    KITH_GO(kith_chunks_reserve(&graph->links, total));
+    KITH_GO(kith_idlist_reserve(&graph->ids, &ids));
+    KITH_GO(take_linking(&work));
+    KITH_GO(link_new(&work));
+    kith_idlist_append(&graph->ids, &ids);
+    index->count = total;
+done:
+    if (status != KITH_OK) put_back(&work, &old);
+    free_linking(&work);
+    return status;
+}
+
+void kith_hnsw_reset(kith_index *index) {
+    kith_hnsw *graph = kith_hnsw_of(index);
+    kith_chunks_trim(&graph->rows, 0, 0);
+    kith_chunks_trim(&graph->side, 0, 0);
+    kith_chunks_trim(&graph->links, 0, 0);
+    kith_idlist_free(&graph->ids);
+    graph->entry_count = graph->entries_picked_at = graph->unchecked = graph->node_count = 0;
+    index->count = 0;
+}

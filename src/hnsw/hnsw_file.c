@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_file.c: the sections of a graph, all of version 1. Numbers are little-endian; rows stand in the order of the
+ * nodes, the same in every section.
+ *
+ *   HNSWMETA  36 bytes: first_id u64; entries_picked_at u64; unchecked u64; entry_count u32; has_ids u32, 0 or 1;
+ *             ids_rise u32, 0 or 1
+ *   HNSWENTR  entry_count x u32: the nodes where walks begin
+ *   HNSWROWS  count rows: the vector as the stored type, padded with zeros to the row's stride
+ *   HNSWSIDE  under cosine only: count x f32, 1 / |x|
+ *   HNSWLINK  count x degree x u32: the links of each node, filled up with 2^32 - 1
+ *   HNSWROWI  with has_ids only: count x i64, the nodes' ids, distinct, from 0 up to below next_id
+ *
+ * Without has_ids node v has the id first_id + v, and ids_rise is 1.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/sort.h"
+#include "hnsw/hnsw_inside.h"
+#include "index/convert.h"
+
+enum { META_BYTES = 36, VERSION = 1 };
+static const char meta_tag[] = "HNSWMETA", entries_tag[] = "HNSWENTR", rows_tag[] = "HNSWROWS",
+                  side_tag[] = "HNSWSIDE", links_tag[] = "HNSWLINK", ids_tag[] = "HNSWROWI";
+
+/* ---- Writing ---------------------------------------------------------------------------------------------- */
+
+static kith_status write_chunks(kith_container_writer *writer, const char *tag, uint32_t part,
+                                const kith_chunks *chunks, size_t count) {
+    KITH_TRY(kith_container_writer_begin(writer, tag, part, VERSION, 0));
+    for (size_t i = 0, run; i < count; i += run) {
+        const void *at = kith_chunks_run(chunks, i, &run);
+        run = kith_min_size(run, count - i);
+        KITH_TRY(kith_container_writer_write(writer, at, run * chunks->item_bytes));
+    }
+    return KITH_OK;
+}
+
+static uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    uint32_t own = (*part)++;
+    unsigned char meta[META_BYTES], entries[KITH_HNSW_ENTRIES_MAX * 4];
+    kith_put_u64(meta, graph->ids.is_stored ? 0 : (uint64_t)graph->ids.first_id);
+    kith_put_u64(meta + 8, graph->entries_picked_at);
+    kith_put_u64(meta + 16, graph->unchecked);
+    kith_put_u32(meta + 24, (uint32_t)graph->entry_count);
+    kith_put_u32(meta + 28, graph->ids.is_stored);
+    kith_put_u32(meta + 32, graph->ids.rises);
+    for (size_t i = 0; i < graph->entry_count; i++) kith_put_u32(entries + 4 * i, graph->entries[i]);
+    KITH_TRY(kith_container_writer_add(writer, meta_tag, own, meta, sizeof meta));
+    KITH_TRY(kith_container_writer_add(writer, entries_tag, own, entries, graph->entry_count * 4));
+    KITH_TRY(write_chunks(writer, rows_tag, own, &graph->rows, index->count));
+    if (kith_hnsw_has_side(graph)) KITH_TRY(write_chunks(writer, side_tag, own, &graph->side, index->count));
+    KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, index->count));
+    if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, index->count));
+    return KITH_OK;
+}
+
+/* ---- Opening ---------------------------------------------------------------------------------------------- */
+
+static kith_status borrow(kith_container *file, const kith_hnsw *graph, const char *tag, kith_chunks *chunks) {
+    const void *items;
+    KITH_TRY(kith_container_need_items(file, tag, graph->instance, graph->base.count, chunks->item_bytes, &items));
+    return kith_chunks_borrow(chunks, chunks->item_bytes, items, graph->base.count);
+}
+
+static kith_status open_entries(kith_container *file, kith_hnsw *graph, const kith_section *meta) {
+    const void *items;
+    size_t count = graph->entry_count;
+    if (count > KITH_HNSW_ENTRIES_MAX || count > graph->base.count || (count == 0) != (graph->base.count == 0))
+        return kith_section_error(file, meta, "%zu entries for %zu nodes", count, graph->base.count);
+    KITH_TRY(kith_container_need_items(file, entries_tag, graph->instance, count, 4, &items));
+    for (size_t i = 0; i < count; i++) {
+        graph->entries[i] = kith_get_u32((const unsigned char *)items + 4 * i);
+        if (graph->entries[i] >= graph->base.count)
+            return kith_section_error(file, meta, "entry %zu is node %u of %zu", i, graph->entries[i],
+                                      graph->base.count);
+    }
+    return KITH_OK;
+}
+
+static kith_status open_ids(kith_container *file, kith_hnsw *graph, const kith_section *meta) {
+    const unsigned char *bytes = meta->data;
+    size_t count = graph->base.count;
+    uint64_t first_id = kith_get_u64(bytes), next_id = (uint64_t)graph->base.next_id;
+    uint32_t has_ids = kith_get_u32(bytes + 28), rise = kith_get_u32(bytes + 32);
+    if (has_ids > 1 || rise > 1 || (!has_ids && !rise))
+        return kith_section_error(file, meta, "has_ids is %u and ids_rise %u", has_ids, rise);
+    if (has_ids ? first_id != 0 : first_id > next_id || count > next_id - first_id)
+        return kith_section_error(file, meta, "%zu ids from %llu on, all below %llu", count,
+                                  (unsigned long long)first_id, (unsigned long long)next_id);
+    const void *ids = NULL;
+    if (has_ids) KITH_TRY(kith_container_need_items(file, ids_tag, graph->instance, count, sizeof(int64_t), &ids));
+    return kith_idlist_borrow(&graph->ids, ids, (int64_t)first_id, count, rise != 0);
+}
+
+static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
+    const kith_section *meta;
+    KITH_TRY(kith_container_need(file, meta_tag, graph->instance, VERSION, &meta));
+    if (meta->bytes != META_BYTES)
+        return kith_section_error(file, meta, "has %zu bytes, not %d", meta->bytes, META_BYTES);
+    const unsigned char *bytes = meta->data;
+    uint64_t picked_at = kith_get_u64(bytes + 8), unchecked = kith_get_u64(bytes + 16);
+    graph->entry_count = kith_get_u32(bytes + 24);
+    if (graph->base.count > KITH_HNSW_NODES_MAX || picked_at > graph->base.count || unchecked > graph->base.count)
+        return kith_section_error(file, meta, "%zu nodes, entries picked at %llu, %llu unchecked",
+                                  graph->base.count, (unsigned long long)picked_at, (unsigned long long)unchecked);
+    graph->entries_picked_at = (size_t)picked_at;
+    graph->unchecked = (size_t)unchecked;
+    graph->node_count = graph->base.count;
+    KITH_TRY(open_entries(file, graph, meta));
+    KITH_TRY(borrow(file, graph, rows_tag, &graph->rows));
+    if (kith_hnsw_has_side(graph)) KITH_TRY(borrow(file, graph, side_tag, &graph->side));
+    KITH_TRY(borrow(file, graph, links_tag, &graph->links));
+    return open_ids(file, graph, meta);
+}
+
+kith_status kith_hnsw_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
+                           kith_index **out) {
+    kith_hnsw *graph;
+    KITH_TRY(kith_hnsw_make(spec, meta->dim, meta->metric, &graph));
+    graph->base.count = meta->count;
+    graph->base.next_id = meta->next_id;
+    graph->base.is_mapped = true;
+    graph->instance = (*part)++;
+    kith_status status = open_sections(file, graph);
+    if (status != KITH_OK) {
+        graph->base.vtable->release(&graph->base);
+        return status;
+    }
+    *out = &graph->base;
+    return KITH_OK;
+}
+
+/* ---- Verifying -------------------------------------------------------------------------------------------- */
+
+static kith_status bad_content(const kith_hnsw *graph, const char *tag, const char *what) {
+    const char *path = graph->base.file != NULL ? kith_container_path(graph->base.file) : "index";
+    return kith_error(KITH_ERR_FORMAT, "%s: section %s.%u: %s", path, tag, graph->instance, what);
+}
+
+static kith_status verify_vectors(const kith_hnsw *graph) {
+    const kith_view view = {kith_hnsw_row(graph, 0), graph->base.dtype, graph->base.count, graph->base.dim,
+                            graph->rows.item_bytes};
+    if (kith_check_vectors("stored vectors", &view, 0, graph->base.metric, kith_threads_default()) == KITH_OK)
+        return KITH_OK;
+    char message[512];
+    (void)snprintf(message, sizeof message, "%s", kith_error_message());
+    return bad_content(graph, rows_tag, message);
+}
+
+/* One row's padding, norm and links. */
+static kith_status verify_node(const kith_hnsw *graph, uint32_t node) {
+    const kith_index *base = &graph->base;
+    const unsigned char *row = kith_hnsw_row(graph, node);
+    for (size_t b = kith_dtype_row_bytes(base->dtype, base->dim); b < graph->rows.item_bytes; b++)
+        if (row[b] != 0) return bad_content(graph, rows_tag, "a row is not padded with zeros");
+    if (kith_hnsw_has_side(graph)) {
+        float side = kith_exact_inverse_norm(row, base->dtype, base->dim);
+        if (bits_of(side) != bits_of(kith_hnsw_side(graph, node)))
+            return bad_content(graph, side_tag, "a norm is not that of its row");
+    }
+    const uint32_t *links = kith_hnsw_links(graph, node);
+    size_t count = kith_hnsw_link_count(graph, links);
+    for (size_t i = 0; i < graph->degree; i++)
+        if (i < count ? links[i] >= base->count || links[i] == node : links[i] != KITH_NO_NODE)
+            return bad_content(graph, links_tag, "a link does not lead to another node");
+    return KITH_OK;
+}
+
+static kith_status verify_item(void *context, size_t item, size_t worker) {
+    (void)worker;
+    const kith_hnsw *graph = context;
+    size_t rows = kith_rows_per_item(graph->rows.item_bytes), first = item * rows;
+    for (size_t v = first; v < kith_min_size(graph->base.count, first + rows); v++)
+        KITH_TRY(verify_node(graph, (uint32_t)v));
+    return KITH_OK;
+}
+
+static kith_status verify_ids(const kith_hnsw *graph) {
+    size_t count = graph->base.count;
+    const int64_t *ids = kith_chunks_at(&graph->ids.ids, 0);
+    for (size_t v = 0; v < count; v++)
+        if (ids[v] < 0 || ids[v] >= graph->base.next_id)
+            return bad_content(graph, ids_tag, "an id is not in 0 .. next_id - 1");
+    bool rise = kith_rises_i64(ids, count);
+    if (rise != graph->ids.rises) return bad_content(graph, meta_tag, "ids_rise does not say how the ids are");
+    if (rise) return KITH_OK;
+    int64_t *sorted, *scratch;
+    KITH_TRY(kith_alloc(count, sizeof *sorted, &sorted));
+    kith_status status = kith_alloc(count, sizeof *scratch, &scratch);
+    if (status == KITH_OK) {
+        memcpy(sorted, ids, count * sizeof *sorted);
+        kith_sort_i64(sorted, count, scratch);
+        if (!kith_rises_i64(sorted, count)) status = bad_content(graph, ids_tag, "an id stands twice");
+    }
+    kith_free(scratch);
+    kith_free(sorted);
+    return status;
+}
+
+kith_status kith_hnsw_verify(const kith_index *index) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    if (index->count == 0) return KITH_OK;
+    KITH_TRY(verify_vectors(graph));
+    size_t items = (index->count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
+    KITH_TRY(kith_parallel_for(kith_threads_default(), items, verify_item, (void *)(uintptr_t)graph));
+    return graph->ids.is_stored ? verify_ids(graph) : KITH_OK;
+}

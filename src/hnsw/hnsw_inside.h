@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_inside.h: what the files of src/hnsw share: the graph, how a query is held against its nodes, the walk.
+ *
+ * A vector is a node; node v is row v of every array, in the order of addition, and never moves. Its links are a row
+ * of `degree` node numbers, nearest first, filled up with KITH_NO_NODE. A walk begins at the entry nodes.
+ *
+ * Distances inside the graph are floats, smaller for nearer: squared L2, or inner products negated. Between nodes,
+ * where links are chosen, cosine is the squared L2 of the normalised vectors. Under ip links are chosen by inner
+ * product as well, so that they lead to long vectors, which are the nearest of many queries (Morozov and Babenko,
+ * "Non-metric Similarity Graphs for Maximum Inner Product Search", NeurIPS 2018). Squared L2 with the coordinate that
+ * makes all vectors equally long was tried: where lengths differ tenfold it found half as much.
+ */
+#ifndef KITH_HNSW_HNSW_INSIDE_H
+#define KITH_HNSW_HNSW_INSIDE_H
+
+#include "base/chunks.h"
+#include "base/idlist.h"
+#include "code/code.h"
+#include "hnsw/hnsw.h"
+#include "index/vtable.h"
+#include "simd/simd.h"
+
+enum {
+    KITH_HNSW_M_MIN = 2,
+    KITH_HNSW_M_MAX = 512,
+    KITH_HNSW_EF_BUILD_MAX = 10000,
+    KITH_HNSW_ALPHA_MIN = 100, /* per cent */
+    KITH_HNSW_ALPHA_MAX = 300,
+    KITH_HNSW_ENTRIES_MAX = 64,
+    KITH_HNSW_EF_DEFAULT = 64
+};
+#define KITH_NO_NODE        UINT32_MAX
+#define KITH_HNSW_NODES_MAX ((size_t)INT32_MAX)
+
+/* What links are chosen by. */
+typedef struct kith_hnsw_options {
+    size_t m;             /* the degree is 2 * m, as that of HNSW's lowest level */
+    size_t ef_build;      /* how many candidates a new node's links are chosen from */
+    size_t alpha_percent; /* a candidate is dropped when a link is alpha times nearer to it than the node, in
+                             squared distance */
+} kith_hnsw_options;
+
+typedef struct kith_hnsw {
+    kith_index base;
+    kith_hnsw_options options;
+    size_t degree;
+    kith_chunks rows;  /* the vectors as the stored type, at a stride that starts few cache lines */
+    kith_chunks side;  /* cosine: 1 / |x|, a float each */
+    kith_chunks links; /* degree x uint32_t each */
+    kith_idlist ids;
+    uint32_t entries[KITH_HNSW_ENTRIES_MAX];
+    size_t entry_count, entries_picked_at; /* the count for which they were picked */
+    size_t node_count; /* those that links may name: base.count, and during an addition the new ones too */
+    size_t unchecked;  /* nodes added since all were seen to be reachable */
+    uint32_t instance; /* of the sections of a mapped index */
+} kith_hnsw;
+
+extern const kith_index_vtable kith_hnsw_vtable;
+
+static inline kith_hnsw *kith_hnsw_of(kith_index *index) { return (kith_hnsw *)index; }
+static inline const kith_hnsw *kith_hnsw_of_const(const kith_index *index) { return (const kith_hnsw *)index; }
+static inline bool kith_hnsw_has_side(const kith_hnsw *graph) { return graph->base.metric == KITH_COSINE; }
+static inline const void *kith_hnsw_row(const kith_hnsw *graph, uint32_t node) {
+    return kith_chunks_at(&graph->rows, node);
+}
+static inline uint32_t *kith_hnsw_links(const kith_hnsw *graph, uint32_t node) {
+    return kith_chunks_at(&graph->links, node);
+}
+static inline float kith_hnsw_side(const kith_hnsw *graph, uint32_t node) {
+    return *(const float *)kith_chunks_at(&graph->side, node);
+}
+/* How many of a row's links are in use. */
+static inline size_t kith_hnsw_link_count(const kith_hnsw *graph, const uint32_t *links) {
+    size_t count = 0;
+    while (count < graph->degree && links[count] != KITH_NO_NODE) count++;
+    return count;
+}
+
+/* ---- hnsw_probe.c: a query, or a node, held against nodes ------------------------------------------------- */
+
+typedef enum kith_probe_kind {
+    KITH_PROBE_PLAIN,   /* the kernel's value */
+    KITH_PROBE_NEGATED, /* minus that */
+    KITH_PROBE_COSINE,  /* minus that, over both norms */
+    KITH_PROBE_UNIT     /* squared L2 of the normalised vectors */
+} kith_probe_kind;
+
+typedef struct kith_probe {
+    const kith_hnsw *graph;
+    kith_probe_kind kind;
+    const kith_float_kernels *floats; /* one of the two */
+    const kith_int_kernels *ints;
+    const void *vector;
+    float side; /* cosine: 1 / |q| */
+} kith_probe;
+
+/* A node as it is held against other nodes. */
+kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node);
+/* How queries of an element type are held against nodes: all but the vector and its side. */
+kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype);
+void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]);
+/* `count` distances, four at a time. nodes has room for the next multiple of four, out as well. */
+void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, float *out);
+
+/* ---- hnsw_walk.c ------------------------------------------------------------------------------------------ */
+
+/* A node of the pool: ordered by distance, then number. The lowest bit says that its links have been followed. */
+static inline uint64_t kith_pool_entry(float distance, uint32_t node) {
+    return (uint64_t)((uint32_t)kith_key_f32(distance) ^ 0x80000000u) << 32 | (uint64_t)node << 1;
+}
+static inline uint32_t kith_pool_node(uint64_t entry) { return (uint32_t)entry >> 1; }
+static inline float kith_pool_distance(uint64_t entry) {
+    return kith_key_to_f32((int32_t)((uint32_t)(entry >> 32) ^ 0x80000000u));
+}
+
+/* What a worker owns. Nodes that a walk has seen are marked in `seen` until it is cleared. */
+typedef struct kith_walker {
+    const kith_hnsw *graph;
+    uint64_t *seen;    /* a bit per node */
+    uint32_t *touched; /* words of it that are not 0 */
+    size_t touched_count;
+    uint64_t *pool; /* nearest first */
+    size_t pool_count, pool_capacity;
+    uint32_t *fresh; /* nodes met for the first time: room for a row of links or all entries */
+    float *distances;
+    uint64_t distance_count, distances_max; /* of the walk; 0: no bound */
+    uint64_t hop_count;
+    /* Called for every node whose distance was computed; NULL: not. The seam of filters and range searches. */
+    kith_status (*met)(void *context, uint32_t node, float distance);
+    void *met_context;
+} kith_walker;
+
+enum { KITH_WALK_ROOM = 4 }; /* past the end of fresh and distances, for the last group of four */
+
+/* How many items each array of a walker for a graph of `node_count` nodes has room for. */
+static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 64 + 1; }
+static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
+    return kith_round_up(kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX), 4) + KITH_WALK_ROOM;
+}
+
+/* Walks from the entries until the `ef` nearest nodes that were met have all been followed; the pool_capacity
+ * nearest stand in the pool. The walker has been cleared. */
+kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t ef);
+/* Offers the links of one node that have not been seen. */
+kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node);
+void kith_walker_clear(kith_walker *walker);
+
+/* ---- hnsw_prune.c ----------------------------------------------------------------------------------------- */
+
+typedef struct kith_candidate {
+    float distance;
+    uint32_t node;
+    bool is_new; /* not yet held against the other candidates */
+} kith_candidate;
+
+static inline bool kith_candidate_before(const kith_candidate *a, const kith_candidate *b) {
+    return a->distance < b->distance || (a->distance == b->distance && a->node < b->node);
+}
+
+typedef struct kith_pruner {
+    uint32_t *kept_old, *kept_new; /* degree + KITH_WALK_ROOM each */
+} kith_pruner;
+
+/* Chooses at most `degree` links from candidates in order of distance, writes them to a row of links and returns how
+ * many. */
+size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
+                       uint32_t *links);
+
+/* ---- hnsw_add.c, hnsw_reach.c, hnsw_search.c, hnsw_file.c --------------------------------------------------- */
+
+kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition);
+void kith_hnsw_reset(kith_index *index);
+
+/* Gives every node that no walk can reach a link from a near one that it can. Each scratch has room for a number per
+ * node. */
+void kith_hnsw_connect(kith_hnsw *graph, uint32_t *scratch, uint32_t *more_scratch);
+
+kith_status kith_hnsw_search(const kith_index *index, const kith_search_request *request,
+                             const kith_search_results *results);
+kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_request *request,
+                                   kith_range_lists *lists);
+
+kith_status kith_hnsw_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_hnsw **out);
+kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);
+kith_status kith_hnsw_verify(const kith_index *index);
+
+#endif

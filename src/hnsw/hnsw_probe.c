@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_probe.c: distances from a query or a node to nodes.
+ */
+#include <math.h>
+
+#include "hnsw/hnsw_inside.h"
+
+static kith_op op_of(const kith_hnsw *graph) { return graph->base.metric == KITH_L2 ? KITH_OP_L2SQ : KITH_OP_IP; }
+
+static void set_kernels(kith_probe *probe, kith_dtype dtype) {
+    const kith_hnsw *graph = probe->graph;
+    kith_dtype stored = graph->base.dtype;
+    probe->ints = kith_simd_ints(kith_simd(), op_of(graph), dtype, stored);
+    if (probe->ints == NULL) probe->floats = kith_simd_floats(kith_simd(), op_of(graph), dtype, stored);
+}
+
+kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype) {
+    kith_probe probe = {.graph = graph};
+    probe.kind = graph->base.metric == KITH_L2   ? KITH_PROBE_PLAIN
+                 : graph->base.metric == KITH_IP ? KITH_PROBE_NEGATED
+                                                 : KITH_PROBE_COSINE;
+    set_kernels(&probe, dtype);
+    return probe;
+}
+
+kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node) {
+    kith_probe probe = {.graph = graph, .vector = kith_hnsw_row(graph, node)};
+    set_kernels(&probe, graph->base.dtype);
+    probe.kind = graph->base.metric == KITH_L2   ? KITH_PROBE_PLAIN
+                 : graph->base.metric == KITH_IP ? KITH_PROBE_NEGATED
+                                                 : KITH_PROBE_UNIT;
+    if (probe.kind == KITH_PROBE_UNIT) probe.side = kith_hnsw_side(graph, node);
+    return probe;
+}
+
+static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4]) {
+    const kith_hnsw *graph = probe->graph;
+    switch (probe->kind) {
+        case KITH_PROBE_PLAIN: return;
+        case KITH_PROBE_NEGATED:
+            for (size_t i = 0; i < 4; i++) out[i] = -out[i];
+            return;
+        case KITH_PROBE_COSINE:
+            for (size_t i = 0; i < 4; i++) out[i] = -(out[i] * kith_hnsw_side(graph, nodes[i]) * probe->side);
+            return;
+        case KITH_PROBE_UNIT:
+            for (size_t i = 0; i < 4; i++)
+                out[i] = fmaxf(2 - 2 * (out[i] * kith_hnsw_side(graph, nodes[i]) * probe->side), 0);
+            return;
+    }
+}
+
+void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]) {
+    const void *rows[4];
+    for (size_t i = 0; i < 4; i++) rows[i] = kith_hnsw_row(probe->graph, nodes[i]);
+    size_t dim = probe->graph->base.dim;
+    if (probe->ints != NULL) {
+        int32_t values[4];
+        probe->ints->four(probe->vector, rows, dim, values);
+        for (size_t i = 0; i < 4; i++) out[i] = (float)values[i];
+    } else {
+        probe->floats->four(probe->vector, rows, dim, out);
+    }
+    adjust(probe, nodes, out);
+}
+
+void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, float *out) {
+    for (size_t i = count; i % 4 != 0; i++) nodes[i] = nodes[count - 1];
+    for (size_t i = 0; i < count; i += 4) kith_probe_four(probe, nodes + i, out + i);
+}

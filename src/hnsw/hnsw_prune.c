@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_prune.c: which candidates become links: robust pruning.
+ *
+ * Candidates are taken nearest first. One is dropped when a link taken before is so much nearer to it than the node
+ * itself that a walk gets there by that link: alpha * d(link, candidate) <= d(node, candidate). Equal vectors, all at
+ * distance 0, are dropped but for one, which keeps rows short where thousands of vectors are the same.
+ */
+#include <math.h>
+
+#include "hnsw/hnsw_inside.h"
+
+/* How near a link has to be to a candidate at this distance from the node. */
+static float limit_of(const kith_hnsw *graph, float distance) {
+    float alpha = (float)graph->options.alpha_percent / 100;
+    if (graph->base.metric != KITH_IP) return distance / alpha;
+    return distance - (alpha - 1) * fabsf(distance); /* negative for most */
+}
+
+/* Is one of the links that near? Pads them to a multiple of four. */
+static bool is_covered(const kith_probe *candidate, uint32_t *links, size_t count, float limit) {
+    for (size_t i = count; i % 4 != 0; i++) links[i] = links[count - 1];
+    for (size_t i = 0; i < count; i += 4) {
+        float between[4];
+        kith_probe_four(candidate, links + i, between);
+        for (size_t j = 0; j < 4; j++)
+            if (between[j] <= limit) return true;
+    }
+    return false;
+}
+
+size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
+                       uint32_t *links) {
+    size_t kept = 0, old_count = 0, new_count = 0;
+    for (size_t i = 0; i < count && kept < graph->degree; i++) {
+        const kith_candidate *candidate = &candidates[i];
+        kith_probe probe = kith_probe_node(graph, candidate->node);
+        float limit = limit_of(graph, candidate->distance);
+        if (is_covered(&probe, pruner->kept_new, new_count, limit)) continue;
+        if (candidate->is_new && is_covered(&probe, pruner->kept_old, old_count, limit)) continue;
+        if (candidate->is_new)
+            pruner->kept_new[new_count++] = candidate->node;
+        else
+            pruner->kept_old[old_count++] = candidate->node;
+        links[kept++] = candidate->node;
+    }
+    for (size_t i = kept; i < graph->degree; i++) links[i] = KITH_NO_NODE;
+    return kept;
+}

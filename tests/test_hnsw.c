@@ -1,0 +1,582 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "base/random.h"
+#include "faults.h"
+#include "hnsw/hnsw_inside.h"
+#include "index_fixture.h"
+#include "memory_faults.h"
+
+/* ---- What the tests share --------------------------------------------------------------------------------- */
+
+#define OK(call) cr_assert_eq((call), KITH_OK, "%s: %s", #call, kith_error_message())
+
+static kith_index *created(const char *spec, size_t dim, kith_metric metric) {
+    kith_index *index;
+    OK(kith_index_create(spec, dim, metric, &index));
+    return index;
+}
+
+static kith_view view_of(const float *values, size_t count, size_t dim) {
+    return (kith_view){values, KITH_F32, count, dim, 0};
+}
+
+static void add_on(kith_index *index, const float *values, size_t count, size_t threads) {
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = threads;
+    kith_view view = view_of(values, count, index->dim);
+    OK(kith_index_add(index, &view, NULL, &job));
+}
+
+/* Vectors near a surface of ten dimensions: a random map of normal numbers, stretched and folded by a sine. */
+static float *surface(size_t count, size_t dim, uint64_t stream) {
+    enum { LATENT = 10 };
+    float *values = malloc(count * dim * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        for (size_t d = 0; d < dim; d++) {
+            double sum = 0;
+            for (size_t l = 0; l < LATENT; l++)
+                sum += (double)kith_random_normal(stream, 1, i * LATENT + l) *
+                       (double)kith_random_f32(1338, 2, d * LATENT + l);
+            values[i * dim + d] = (float)sin(sum * (4 * (double)kith_random_f32(1338, 3, d) + 0.1));
+        }
+    return values;
+}
+
+/* Points around `centres` far from each other. */
+static float *clusters(size_t count, size_t centres, size_t dim) {
+    float *values = malloc(count * dim * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        for (size_t d = 0; d < dim; d++)
+            values[i * dim + d] = 1000 * kith_random_normal(7, 1, i * centres / count * dim + d) +
+                                  kith_random_normal(7, 2, i * dim + d);
+    return values;
+}
+
+static void truth_of(kith_metric metric, const float *base, size_t count, const float *queries, size_t query_count,
+                     size_t dim, size_t k, int64_t *ids) {
+    kith_index *flat = created("Flat", dim, metric);
+    add_on(flat, base, count, 1);
+    kith_view view = view_of(queries, query_count, dim);
+    OK(kith_index_search(flat, &view, k, NULL, ids, NULL, NULL));
+    kith_index_free(flat);
+}
+
+static size_t shared(const int64_t *a, const int64_t *b, size_t rows, size_t k) {
+    size_t found = 0;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < k; i++)
+            for (size_t j = 0; j < k; j++) found += a[r * k + i] == b[r * k + j];
+    return found;
+}
+
+/* How many of the k nearest of each query the index finds. */
+static size_t found_of(const kith_index *index, size_t ef, const float *queries, size_t query_count, size_t k,
+                       const int64_t *truth) {
+    int64_t *ids = malloc(query_count * k * sizeof *ids);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.ef = ef;
+    kith_view view = view_of(queries, query_count, index->dim);
+    OK(kith_index_search(index, &view, k, &params, ids, NULL, NULL));
+    size_t found = shared(ids, truth, query_count, k);
+    free(ids);
+    return found;
+}
+
+/* Nodes that can be reached from the entries, and that every row is as it should be. */
+static size_t reachable(const kith_index *index) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    size_t count = index->count, visited = 0;
+    uint32_t *queue = malloc((count + 1) * sizeof *queue);
+    bool *seen = calloc(count + 1, 1);
+    for (size_t i = 0; i < graph->entry_count; i++)
+        if (!seen[graph->entries[i]]) seen[graph->entries[i]] = true, queue[visited++] = graph->entries[i];
+    for (size_t at = 0; at < visited; at++) {
+        const uint32_t *links = kith_hnsw_links(graph, queue[at]);
+        size_t links_count = kith_hnsw_link_count(graph, links);
+        for (size_t i = 0; i < graph->degree; i++) {
+            if (i >= links_count) {
+                cr_assert_eq(links[i], KITH_NO_NODE);
+                continue;
+            }
+            cr_assert(links[i] < count && links[i] != queue[at]);
+            for (size_t j = 0; j < i; j++) cr_assert_neq(links[i], links[j], "node %u links twice", queue[at]);
+            if (!seen[links[i]]) seen[links[i]] = true, queue[visited++] = links[i];
+        }
+    }
+    free(seen);
+    free(queue);
+    return visited;
+}
+
+static bool same_graph(const kith_index *a, const kith_index *b) {
+    const kith_hnsw *x = kith_hnsw_of_const(a), *y = kith_hnsw_of_const(b);
+    if (a->count != b->count || x->entry_count != y->entry_count || x->unchecked != y->unchecked) return false;
+    if (memcmp(x->entries, y->entries, x->entry_count * sizeof *x->entries) != 0) return false;
+    for (uint32_t v = 0; v < a->count; v++)
+        if (memcmp(kith_hnsw_links(x, v), kith_hnsw_links(y, v), x->degree * sizeof(uint32_t)) != 0 ||
+            memcmp(kith_hnsw_row(x, v), kith_hnsw_row(y, v), x->rows.item_bytes) != 0)
+            return false;
+    return true;
+}
+
+/* ---- Specs ------------------------------------------------------------------------------------------------ */
+
+Test(hnsw, specs) {
+    static const char *const good[][2] = {
+        {"HNSW", "HNSW32"},
+        {"HNSW32", "HNSW32"},
+        {"HNSW32,Flat", "HNSW32"},
+        {"HNSW16,f16", "HNSW16,f16"},
+        {"HNSW2,u8", "HNSW2,u8"},
+        {"HNSW512,bf16", "HNSW512,bf16"},
+        {"HNSW32,f32", "HNSW32"},
+        {"HNSW8,efc400,alpha130,i8", "HNSW8,efc400,alpha130,i8"},
+        {"HNSW8,i8,efc400", "HNSW8,efc400,i8"},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        kith_index *index = created(good[i][0], 4, KITH_L2);
+        cr_assert_str_eq(kith_index_spec(index), good[i][1]);
+        kith_index_free(index);
+    }
+    static const char *const bad[] = {"HNSW1",      "HNSW513",         "HNSW99999999999999999999",
+                                      "HNSWx",      "hnsw32",          "HNSW32,efc0",
+                                      "HNSW32,efc", "HNSW32,alpha99",  "HNSW32,",
+                                      "HNSW32,f64", "HNSW32,alpha301", "HNSW32,efc10001"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        kith_index *index;
+        cr_assert_eq(kith_index_create(bad[i], 4, KITH_L2, &index), KITH_ERR_ARGUMENT, "%s", bad[i]);
+        cr_assert_null(index);
+    }
+}
+
+/* ---- Against exact search --------------------------------------------------------------------------------- */
+
+/* So small a graph that a walk sees all of it: results as exact as Flat's, for every type and metric. */
+static void check_small(kith_dtype dtype, kith_metric metric, size_t count) {
+    enum { DIM = 6 };
+    char spec[32];
+    snprintf(spec, sizeof spec, "HNSW4,%s", kith_dtype_name(dtype));
+    kith_index *index = created(spec, DIM, metric);
+    fixture_vectors vectors = fixture_vectors_make(dtype, count, DIM, 11);
+    fixture_vectors queries = fixture_vectors_make(dtype, 9, DIM, 12);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    for (size_t i = 0; i < count; i++) fixture_model_put(&model, (int64_t)i, vectors.values + i * DIM);
+    kith_view view = fixture_view(&vectors, 0, count);
+    OK(kith_index_add(index, &view, NULL, NULL));
+    cr_assert_eq(reachable(index), count);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.ef = count + 10;
+    size_t ks[] = {1, 3, count};
+    for (size_t i = 0; i < 3; i++)
+        if (ks[i] <= count) fixture_check_search(index, &model, &queries, ks[i], &params, NULL);
+    fixture_check_content(index, &model);
+    fixture_check_range(index, &model, &queries, metric == KITH_L2 ? 4.0f : 0.5f, &params, NULL);
+    fixture_model_free(&model);
+    fixture_vectors_free(&queries);
+    fixture_vectors_free(&vectors);
+    kith_index_free(index);
+}
+
+Test(hnsw, small_graphs_are_exact) {
+    static const size_t counts[] = {1, 2, 7, 8, 9, 60};
+    for (size_t t = 0; t < 5; t++)
+        for (size_t m = 0; m < 3; m++)
+            for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+                check_small(fixture_types[t], fixture_metrics[m], counts[c]);
+}
+
+Test(hnsw, empty) {
+    kith_index *index = created("HNSW32", 3, KITH_L2);
+    float query[3] = {0};
+    int64_t id;
+    kith_view view = view_of(query, 1, 3);
+    cr_assert_eq(kith_index_search(index, &view, 1, NULL, &id, NULL, NULL), KITH_ERR_EMPTY);
+    add_on(index, query, 1, 1);
+    OK(kith_index_search(index, &view, 1, NULL, &id, NULL, NULL));
+    cr_assert_eq(id, 0);
+    OK(kith_index_reset(index));
+    cr_assert_eq(kith_index_search(index, &view, 1, NULL, &id, NULL, NULL), KITH_ERR_EMPTY);
+    add_on(index, query, 1, 1);
+    OK(kith_index_search(index, &view, 1, NULL, &id, NULL, NULL));
+    cr_assert_eq(id, 0);
+    cr_assert_eq(kith_index_remove(index, &id, 1, NULL), KITH_ERR_UNSUPPORTED);
+    cr_assert_eq(kith_index_update(index, &view, &id), KITH_ERR_UNSUPPORTED);
+    kith_index_free(index);
+}
+
+/* The floors that FAISS holds its graphs to: 16 dimensions, 1,500 vectors, 500 queries, M = 16, ef 16. */
+static void check_floor(kith_metric metric, size_t floor) {
+    enum { NB = 1500, NQ = 500, DIM = 16 };
+    float *base = surface(NB, DIM, 1), *queries = surface(NQ, DIM, 2);
+    int64_t *truth = malloc(NQ * sizeof *truth);
+    truth_of(metric, base, NB, queries, NQ, DIM, 1, truth);
+    kith_index *index = created("HNSW16", DIM, metric);
+    add_on(index, base, NB, 2);
+    cr_assert_eq(reachable(index), NB);
+    size_t found = found_of(index, 16, queries, NQ, 1, truth);
+    cr_assert_geq(found, floor, "%zu of %d under %s", found, NQ, kith_metric_name(metric));
+    kith_index_free(index);
+    free(truth);
+    free(base);
+    free(queries);
+}
+
+Test(hnsw, recall_l2) { check_floor(KITH_L2, 460); }
+Test(hnsw, recall_ip) { check_floor(KITH_IP, 470); }
+Test(hnsw, recall_cosine) { check_floor(KITH_COSINE, 460); }
+
+/* Vectors whose lengths differ a hundredfold: by inner product few long ones are everybody's nearest. */
+Test(hnsw, inner_products_of_unequal_lengths) {
+    enum { NB = 3000, NQ = 200, DIM = 24, K = 10 };
+    float *base = surface(NB, DIM, 3), *queries = surface(NQ, DIM, 4);
+    for (size_t i = 0; i < NB; i++) {
+        float length = expf(1.5f * kith_random_normal(9, 1, i));
+        for (size_t d = 0; d < DIM; d++) base[i * DIM + d] *= length;
+    }
+    int64_t *truth = malloc(NQ * K * sizeof *truth);
+    truth_of(KITH_IP, base, NB, queries, NQ, DIM, K, truth);
+    kith_index *index = created("HNSW16", DIM, KITH_IP);
+    add_on(index, base, NB, 2);
+    size_t found = found_of(index, 64, queries, NQ, K, truth);
+    cr_assert_geq(found, NQ * K * 95 / 100, "%zu of %d", found, NQ * K);
+    kith_index_free(index);
+    free(truth);
+    free(base);
+    free(queries);
+}
+
+/* ---- How it grows ----------------------------------------------------------------------------------------- */
+
+Test(hnsw, same_bytes_at_any_thread_count) {
+    enum { NB = 4000, DIM = 12 };
+    float *base = surface(NB, DIM, 5);
+    for (size_t m = 0; m < 3; m++) {
+        kith_index *one = created("HNSW8", DIM, fixture_metrics[m]);
+        add_on(one, base, NB - 500, 1);
+        add_on(one, base + (NB - 500) * DIM, 500, 1);
+        for (size_t threads = 2; threads <= 16; threads *= 2) {
+            kith_index *many = created("HNSW8", DIM, fixture_metrics[m]);
+            add_on(many, base, NB - 500, threads);
+            add_on(many, base + (NB - 500) * DIM, 500, threads);
+            cr_assert(same_graph(one, many), "%zu threads", threads);
+            kith_index_free(many);
+        }
+        kith_index_free(one);
+    }
+    free(base);
+}
+
+/* Bulk, one at a time, and half and half find about as much. */
+Test(hnsw, adding_later_is_as_good) {
+    enum { NB = 4000, NQ = 200, DIM = 16, K = 10 };
+    float *base = surface(NB, DIM, 6), *queries = surface(NQ, DIM, 7);
+    int64_t *truth = malloc(NQ * K * sizeof *truth);
+    truth_of(KITH_L2, base, NB, queries, NQ, DIM, K, truth);
+    size_t bulk_counts[] = {NB, NB / 2, 0}, found[3];
+    for (size_t i = 0; i < 3; i++) {
+        kith_index *index = created("HNSW16", DIM, KITH_L2);
+        if (bulk_counts[i] > 0) add_on(index, base, bulk_counts[i], 2);
+        for (size_t r = bulk_counts[i]; r < NB; r++) add_on(index, base + r * DIM, 1, 1);
+        cr_assert_geq(reachable(index), (size_t)NB * 999 / 1000);
+        found[i] = found_of(index, 24, queries, NQ, K, truth);
+        kith_index_free(index);
+    }
+    for (size_t i = 0; i < 3; i++)
+        cr_assert_geq(found[i] + NQ * K / 100, found[0], "%zu, %zu and %zu of %d", found[0], found[1], found[2],
+                      NQ * K);
+    cr_assert_geq(found[0], NQ * K * 95 / 100);
+    free(truth);
+    free(base);
+    free(queries);
+}
+
+Test(hnsw, a_hundred_thousand_equal_vectors) {
+    enum { NB = 100000, DIM = 4, K = 10 };
+    float *base = malloc(NB * DIM * sizeof *base);
+    for (size_t i = 0; i < (size_t)NB * DIM; i++) base[i] = 3;
+    kith_index *index = created("HNSW16", DIM, KITH_L2);
+    uint64_t start = kith_now_ns();
+    add_on(index, base, NB, 2);
+    uint64_t took = kith_now_ns() - start;
+    cr_assert_lt(took, 60 * (uint64_t)1000000000, "took %llu ms", (unsigned long long)took / 1000000);
+    cr_assert_eq(reachable(index), NB);
+    int64_t ids[K];
+    float distances[K];
+    kith_view view = view_of(base, 1, DIM);
+    OK(kith_index_search(index, &view, K, NULL, ids, distances, NULL));
+    for (size_t i = 0; i < K; i++) cr_assert_eq(distances[i], 0);
+    kith_index_free(index);
+    free(base);
+}
+
+Test(hnsw, far_clusters_and_lines_are_reached) {
+    enum { NB = 6000, DIM = 8 };
+    float *sets[2] = {clusters(NB, 40, DIM), calloc(NB * DIM, sizeof(float))};
+    for (size_t i = 0; i < NB; i++)
+        for (size_t d = 0; d < DIM; d++) sets[1][i * DIM + d] = (float)(i / 2); /* on a line, each point twice */
+    for (size_t s = 0; s < 2; s++) {
+        kith_index *index = created("HNSW8", DIM, KITH_L2);
+        add_on(index, sets[s], NB, 2);
+        cr_assert_eq(reachable(index), NB);
+        kith_view view = view_of(sets[s], NB, DIM);
+        int64_t *ids = malloc(NB * sizeof *ids);
+        float *distances = malloc(NB * sizeof *distances);
+        OK(kith_index_search(index, &view, 1, NULL, ids, distances, NULL));
+        size_t found = 0;
+        for (size_t i = 0; i < NB; i++) found += distances[i] == 0;
+        cr_assert_geq(found, NB * 99 / 100, "set %zu: %zu of %d find themselves", s, found, NB);
+        free(ids);
+        free(distances);
+        kith_index_free(index);
+        free(sets[s]);
+    }
+}
+
+static int cancel_later(void *user, const char *phase, uint64_t done, uint64_t total) {
+    (void)phase, (void)done, (void)total;
+    return ++*(int *)user > 1;
+}
+
+Test(hnsw, a_cancelled_addition_changes_nothing) {
+    enum { NB = 3000, DIM = 8 };
+    float *base = surface(2 * NB, DIM, 8);
+    kith_index *index = created("HNSW8", DIM, KITH_IP), *before;
+    add_on(index, base, NB, 1);
+    OK(kith_index_clone(index, &before));
+    int calls = 0;
+    kith_job job;
+    kith_job_init(&job);
+    job.progress = cancel_later;
+    job.progress_user = &calls;
+    kith_view view = view_of(base + NB * DIM, NB, DIM);
+    kith_status status = kith_index_add(index, &view, NULL, &job);
+    cr_assert_eq(status, KITH_ERR_CANCELLED);
+    cr_assert(same_graph(index, before));
+    add_on(index, base + NB * DIM, NB, 1);
+    add_on(before, base + NB * DIM, NB, 1);
+    cr_assert(same_graph(index, before));
+    kith_index_free(before);
+    kith_index_free(index);
+    free(base);
+}
+
+/* ---- Searches --------------------------------------------------------------------------------------------- */
+
+static bool allow_tenth(int64_t id) { return id % 10 == 3; }
+static int allow_tenth_fn(void *user, int64_t id) {
+    (void)user;
+    return allow_tenth(id);
+}
+
+Test(hnsw, filters) {
+    enum { NB = 2000, DIM = 8 };
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, NB, DIM, 21);
+    fixture_vectors queries = fixture_vectors_make(KITH_F32, 20, DIM, 22);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    for (size_t i = 0; i < NB; i++) fixture_model_put(&model, (int64_t)i, vectors.values + i * DIM);
+    kith_index *index = created("HNSW16", DIM, KITH_L2);
+    kith_view view = fixture_view(&vectors, 0, NB);
+    OK(kith_index_add(index, &view, NULL, NULL));
+    int64_t tenth[NB / 10];
+    for (size_t i = 0; i < NB / 10; i++) tenth[i] = (int64_t)(10 * i + 3);
+    kith_filter *filters[2]; /* one that is listed, one that is asked */
+    OK(kith_filter_ids(tenth, NB / 10, &filters[0]));
+    OK(kith_filter_callback(allow_tenth_fn, NULL, &filters[1]));
+    for (size_t f = 0; f < 2; f++) {
+        kith_search_params params;
+        kith_search_params_init(&params);
+        params.filter = filters[f];
+        params.ef = 1000;
+        fixture_check_search(index, &model, &queries, 5, &params, allow_tenth);
+        fixture_check_range(index, &model, &queries, 3, &params, allow_tenth);
+        kith_filter_free(filters[f]);
+    }
+    kith_index_free(index);
+    fixture_model_free(&model);
+    fixture_vectors_free(&queries);
+    fixture_vectors_free(&vectors);
+}
+
+Test(hnsw, a_query_alone_is_as_in_a_batch_and_bounds_hold) {
+    enum { NB = 3000, NQ = 64, DIM = 16, K = 10 };
+    float *base = surface(NB, DIM, 31), *queries = surface(NQ, DIM, 32);
+    kith_index *index = created("HNSW16,f16", DIM, KITH_COSINE);
+    add_on(index, base, NB, 2);
+    int64_t batch[NQ * K], alone[K];
+    float batch_distances[NQ * K], alone_distances[K];
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.threads = 4;
+    kith_view view = view_of(queries, NQ, DIM);
+    OK(kith_index_search(index, &view, K, &params, batch, batch_distances, NULL));
+    OK(kith_search_context_create(&params.context));
+    params.threads = 1;
+    for (size_t q = 0; q < NQ; q++) {
+        kith_view one = view_of(queries + q * DIM, 1, DIM);
+        OK(kith_index_search(index, &one, K, &params, alone, alone_distances, NULL));
+        cr_assert_eq(memcmp(alone, batch + q * K, sizeof alone), 0);
+        cr_assert_eq(memcmp(alone_distances, batch_distances + q * K, sizeof alone_distances), 0);
+    }
+    kith_search_context_free(params.context);
+    params.context = NULL;
+    size_t counts[NQ];
+    params.max_distances = 5;
+    OK(kith_index_search(index, &view, K, &params, batch, NULL, counts));
+    for (size_t q = 0; q < NQ; q++) cr_assert_eq(counts[q], 5);
+    params.max_distances = 0;
+    params.ef = 2; /* fewer than k: k are kept all the same */
+    OK(kith_index_search(index, &view, K, &params, batch, NULL, NULL));
+    kith_index_free(index);
+    free(base);
+    free(queries);
+}
+
+Test(hnsw, a_warm_search_allocates_nothing) {
+    enum { NB = 1000, DIM = 8 };
+    faults_fail_allocation(0);
+    float *base = surface(NB, DIM, 33);
+    kith_index *index = created("HNSW8", DIM, KITH_L2);
+    add_on(index, base, NB, 1);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    OK(kith_search_context_create(&params.context));
+    int64_t ids[5];
+    for (size_t i = 0; i < 20; i++) {
+        if (i == 3) faults_fail_allocation(0);
+        kith_view view = view_of(base + i * DIM, 1, DIM);
+        OK(kith_index_search(index, &view, 5, &params, ids, NULL, NULL));
+        cr_assert_eq(ids[0], (int64_t)i);
+    }
+    cr_assert_eq(faults_allocation_count(), 0);
+    kith_search_context_free(params.context);
+    kith_index_free(index);
+    free(base);
+}
+
+/* ---- Files and copies ------------------------------------------------------------------------------------- */
+
+static void check_copies(kith_dtype dtype, kith_metric metric, bool own_ids, size_t count) {
+    enum { DIM = 5 };
+    char spec[32];
+    snprintf(spec, sizeof spec, "HNSW4,%s", kith_dtype_name(dtype));
+    const char *folder = faults_folder();
+    fixture_vectors vectors = fixture_vectors_make(dtype, count + 1, DIM, 41);
+    kith_index *index = created(spec, DIM, metric), *copies[3];
+    int64_t *ids = malloc((count + 1) * sizeof *ids);
+    for (size_t i = 0; i < count; i++) ids[i] = (int64_t)((i * 7 + 3) % count + 5);
+    kith_view view = fixture_view(&vectors, 0, count);
+    if (count > 0) OK(kith_index_add(index, &view, own_ids ? ids : NULL, NULL));
+    const char *path = faults_path(folder, "a"), *again = faults_path(folder, "b");
+    OK(kith_index_save(index, path));
+    OK(kith_file_verify(path));
+    OK(kith_index_map(path, &copies[0]));
+    OK(kith_index_load(path, &copies[1]));
+    OK(kith_index_clone(copies[0], &copies[2]));
+    size_t k = count < 5 ? count : 5;
+    int64_t expected[5], got[5];
+    float expected_distances[5], got_distances[5];
+    kith_view query = fixture_view(&vectors, count, 1);
+    if (k > 0) OK(kith_index_search(index, &query, k, NULL, expected, expected_distances, NULL));
+    for (size_t c = 0; c < 3; c++) {
+        cr_assert(same_graph(index, copies[c]));
+        cr_assert_str_eq(kith_index_spec(copies[c]), kith_index_spec(index));
+        if (k > 0) OK(kith_index_search(copies[c], &query, k, NULL, got, got_distances, NULL));
+        cr_assert_eq(memcmp(got, expected, k * sizeof *got), 0);
+        cr_assert_eq(memcmp(got_distances, expected_distances, k * sizeof *got_distances), 0);
+        OK(kith_index_save(copies[c], again));
+        size_t bytes[2];
+        unsigned char *files[2] = {faults_read_file(path, &bytes[0]), faults_read_file(again, &bytes[1])};
+        cr_assert(bytes[0] == bytes[1] && memcmp(files[0], files[1], bytes[0]) == 0);
+        free(files[0]);
+        free(files[1]);
+    }
+    OK(kith_index_add(index, &query, NULL, NULL)); /* a copy grows as the original does */
+    OK(kith_index_add(copies[1], &query, NULL, NULL));
+    cr_assert(same_graph(index, copies[1]));
+    cr_assert_eq(kith_index_add(copies[0], &query, NULL, NULL), KITH_ERR_READ_ONLY);
+    for (size_t c = 0; c < 3; c++) kith_index_free(copies[c]);
+    kith_index_free(index);
+    free(ids);
+    fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
+}
+
+Test(hnsw, save_load_map_clone) {
+    for (size_t t = 0; t < 5; t++)
+        for (size_t m = 0; m < 3; m++)
+            for (size_t ids = 0; ids < 2; ids++) check_copies(fixture_types[t], fixture_metrics[m], ids != 0, 150);
+    check_copies(KITH_F32, KITH_L2, false, 0);
+    check_copies(KITH_F32, KITH_IP, true, 1);
+}
+
+/* Every byte of the small sections, in turn: refused, or harmless. */
+Test(hnsw, damaged_files) {
+    enum { NB = 40, DIM = 3 };
+    const char *folder = faults_folder(), *path = faults_path(folder, "a");
+    float *base = surface(NB, DIM, 51);
+    kith_index *index = created("HNSW4", DIM, KITH_COSINE);
+    int64_t ids[NB];
+    for (size_t i = 0; i < NB; i++) ids[i] = (int64_t)((i * 7 + 3) % NB);
+    kith_view view = view_of(base, NB, DIM);
+    OK(kith_index_add(index, &view, ids, NULL));
+    OK(kith_index_save(index, path));
+    kith_index_free(index);
+    size_t bytes;
+    unsigned char *content = faults_read_file(path, &bytes);
+    for (size_t at = 0; at < bytes; at += 13) {
+        content[at] ^= 0x41;
+        faults_write_file(path, content, bytes);
+        kith_index *damaged;
+        cr_assert_neq(kith_file_verify(path), KITH_OK, "byte %zu", at);
+        cr_assert_neq(kith_index_load(path, &damaged), KITH_OK, "byte %zu", at);
+        content[at] ^= 0x41;
+    }
+    free(content);
+    free(base);
+    faults_folder_remove(folder);
+}
+
+/* ---- Memory ----------------------------------------------------------------------------------------------- */
+
+Test(hnsw, every_allocation_may_fail) {
+    enum { NB = 300, DIM = 4 };
+    memory_faults_install();
+    float *base = surface(2 * NB, DIM, 61);
+    int64_t ids[NB];
+    for (size_t i = 0; i < NB; i++) ids[i] = (int64_t)(2 * NB - i);
+    kith_index *index = created("HNSW4", DIM, KITH_IP), *before, *copy;
+    add_on(index, base, NB, 1);
+    OK(kith_index_clone(index, &before));
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = 2;
+    kith_status status;
+    kith_view view = view_of(base + NB * DIM, NB, DIM);
+    MEMORY_FAULTS_EACH(status, kith_index_add(index, &view, ids, &job)) { cr_assert_eq(index->count, NB); }
+    cr_assert_eq(index->count, 2 * NB);
+    OK(kith_index_add(before, &view, ids, &job));
+    cr_assert(same_graph(index, before), "failures left something behind");
+    MEMORY_FAULTS_EACH(status, kith_index_clone(index, &copy)) { cr_assert_null(copy); }
+    kith_index_free(copy);
+    int64_t found[4];
+    size_t counts[2];
+    kith_view queries = view_of(base, 2, DIM);
+    MEMORY_FAULTS_EACH(status, kith_index_search(index, &queries, 2, NULL, found, NULL, counts)) {
+        cr_assert_eq(found[0], KITH_NO_ID);
+    }
+    kith_index_free(before);
+    kith_index_free(index);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+    free(base);
+}
