@@ -156,6 +156,52 @@ static void check(kith_dtype row_type, kith_dtype query_type, kith_metric metric
     free_rows(&queries);
 }
 
+/* Some queries of a batch, through the tile and through the stream, find what all of them find together; the others
+ * find nothing. Ids of 32 bits and row numbers are two ways to name the rows. */
+Test(exact, members_of_a_batch) {
+    enum { QUERIES = 60, K = 10 };
+    static kith_hit all[QUERIES * K];
+    static size_t counts[QUERIES];
+    static float values[QUERIES * K];
+    static uint32_t ids[ROWS];
+    for (uint32_t i = 0; i < ROWS; i++) ids[i] = i;
+    for (size_t t = 0; t < 2; t++)
+        for (size_t m = 0; m < 3; m++) {
+            rows_of rows = make_rows(t == 0 ? KITH_F32 : KITH_U8, ROWS, 33, 1, 0),
+                    queries = make_rows(KITH_F32, QUERIES, 33, 2, 0);
+            search(&rows, &queries, metrics[m], 0, QUERIES, K, 1, NULL, all, counts, values);
+            for (size_t step = 1; step <= 9; step += 4) { /* 60, 12 and 7 members */
+                kith_arena arena = {0};
+                kith_exact_request request = {.queries = view_of(&queries, 0, QUERIES),
+                                              .metric = metrics[m],
+                                              .row_dtype = rows.dtype,
+                                              .threads = 2,
+                                              .by_members = true,
+                                              .arena = &arena};
+                kith_exact *exact;
+                cr_assert_eq(kith_exact_open(&request, &exact), KITH_OK, "%s", kith_error_message());
+                static kith_hit hits[QUERIES][2 * K + 32];
+                kith_topk tops[QUERIES];
+                uint32_t members[QUERIES];
+                size_t member_count = 0;
+                for (size_t q = 0; q < QUERIES; q++) kith_topk_init(&tops[q], hits[q], K);
+                for (uint32_t q = QUERIES; q-- > 0;)
+                    if (q % step == 0) members[member_count++] = q;
+                kith_rows set = searchable(&rows);
+                if (step > 1) set.ids_u32 = ids;
+                cr_assert_eq(kith_exact_offer(exact, &set, members, member_count, 1, tops, NULL, 0), KITH_OK);
+                for (size_t q = 0; q < QUERIES; q++) {
+                    kith_topk_finish(&tops[q]);
+                    cr_assert_eq(tops[q].count, q % step == 0 ? K : 0);
+                    cr_assert_arr_eq(tops[q].hits, all + q * K, tops[q].count * sizeof *all);
+                }
+                kith_arena_free(&arena);
+            }
+            free_rows(&rows);
+            free_rows(&queries);
+        }
+}
+
 Test(exact, every_type_and_metric_agrees_with_double_precision) {
     static const size_t dims[] = {1, 2, 5, 33, 100};
     for (size_t t = 0; t < 5; t++)

@@ -138,7 +138,7 @@ static void plan_tiles(kith_exact *exact) {
 
 static kith_status take_worker(const kith_exact *exact, kith_exact_worker *worker) {
     kith_arena *arena = exact->request.arena;
-    bool tiles = exact->packed_queries != NULL;
+    bool tiles = exact->packed_queries != NULL || exact->request.by_members;
     size_t lanes = tiles ? exact->query_lanes : 1, rows = KITH_EXACT_BLOCK_ROWS;
     *worker = (kith_exact_worker){0};
     KITH_TRY(kith_arena_take(arena, lanes * rows, sizeof(uint32_t), &worker->values));
@@ -150,12 +150,15 @@ static kith_status take_worker(const kith_exact *exact, kith_exact_worker *worke
     KITH_TRY(kith_arena_take(arena, exact->row_lanes, exact->words * sizeof(uint32_t), &worker->words));
     KITH_TRY(kith_arena_take(arena, rows, sizeof *worker->row_at, &worker->row_at));
     KITH_TRY(kith_arena_take(arena, rows, sizeof *worker->ids, &worker->ids));
+    if (exact->request.by_members)
+        KITH_TRY(kith_arena_take(arena, exact->query_lanes, exact->words * sizeof(uint32_t), &worker->members));
     return kith_arena_take(arena, rows, sizeof *worker->norm2, &worker->norm2);
 }
 
 static kith_status prepare(kith_exact *exact) {
     kith_arena *arena = exact->request.arena;
-    bool integer = is_integer_request(&exact->request);
+    bool by_members = exact->request.by_members, integer = is_integer_request(&exact->request);
+    if (by_members && integer) return kith_error(KITH_ERR_INTERNAL, "members of an integer batch");
     kith_dtype row_dtype = exact->request.row_dtype;
     exact->op = exact->request.metric == KITH_L2 ? KITH_OP_L2SQ : KITH_OP_IP;
     if (integer)
@@ -167,7 +170,10 @@ static kith_status prepare(kith_exact *exact) {
     KITH_TRY(take_queries(exact));
     KITH_TRY(take_query_norms(exact));
     plan_tiles(exact);
-    if (exact->query_count >= (integer ? (size_t)INT_TILE_QUERIES_MIN : (size_t)FLOAT_TILE_QUERIES_MIN))
+    if (exact->query_lanes > KITH_EXACT_LANES_MAX)
+        return kith_error(KITH_ERR_INTERNAL, "a tile of %zu queries", exact->query_lanes);
+    if (!by_members &&
+        exact->query_count >= (integer ? (size_t)INT_TILE_QUERIES_MIN : (size_t)FLOAT_TILE_QUERIES_MIN))
         KITH_TRY(kith_exact_pack_queries(exact));
     exact->worker_count = exact->request.threads;
     KITH_TRY(kith_arena_take(arena, exact->worker_count, sizeof *exact->workers, &exact->workers));
@@ -230,7 +236,7 @@ static kith_status run_task(void *context, size_t item, size_t worker_index) {
     size_t row_last = kith_min_size(row_first + part_rows, work->rows->count);
     kith_exact_worker *worker = &exact->workers[worker_index];
     return (exact->packed_queries != NULL ? kith_exact_tiles : kith_exact_stream)(
-        exact, work->rows, worker, query_first, query_last, row_first, row_last, &work->sinks[part]);
+        exact, work->rows, worker, NULL, query_first, query_last, row_first, row_last, &work->sinks[part]);
 }
 
 static void split_queries(plan *work) {
@@ -332,4 +338,12 @@ static int32_t range_key_max(const kith_exact *exact, float radius) {
 
 kith_status kith_exact_range(kith_exact *exact, const kith_rows *rows, float radius, kith_hit_list *lists) {
     return run(exact, rows, &(kith_exact_sinks){.lists = lists, .range_key_max = range_key_max(exact, radius)});
+}
+
+kith_status kith_exact_offer(kith_exact *exact, const kith_rows *rows, const uint32_t *members, size_t member_count,
+                             size_t worker, kith_topk *tops, kith_hit_list *lists, float radius) {
+    kith_exact_sinks sinks = {.tops = tops, .lists = lists};
+    if (tops == NULL) sinks.range_key_max = range_key_max(exact, radius);
+    return (member_count >= FLOAT_TILE_QUERIES_MIN ? kith_exact_tiles : kith_exact_stream)(
+        exact, rows, &exact->workers[worker], members, 0, member_count, 0, rows->count, &sinks);
 }

@@ -25,7 +25,8 @@ typedef struct kith_rows {
     const kith_chunks *chunks; /* NULL: base and stride are used */
     const void *base;
     size_t stride;
-    const kith_chunks *ids; /* int64_t each; NULL: row r has id first_id + r */
+    const kith_chunks *ids;  /* int64_t each; NULL: row r has id first_id + r */
+    const uint32_t *ids_u32; /* ids of 32 bits, in place of `ids`; NULL: none */
     int64_t first_id;
     const kith_chunks *inverse_norms; /* float each, for cosine: 1 / |row|; NULL: computed as needed */
 } kith_rows;
@@ -41,6 +42,7 @@ typedef struct kith_exact_request {
     kith_allow_fn allow; /* NULL: all */
     const void *allow_context;
     kith_meter *meter; /* NULL, or counts queries x rows */
+    bool by_members;   /* kith_exact_offer will be called, not topk or range; for float pairs */
     kith_arena *arena; /* begun by the caller; everything below is taken from it */
 } kith_exact_request;
 
@@ -52,11 +54,19 @@ kith_status kith_exact_open(const kith_exact_request *request, kith_exact **out)
  * after the other. */
 kith_status kith_exact_topk(kith_exact *exact, const kith_rows *rows, kith_topk *tops);
 
+/* Offers every row to the queries that `members` names (member_count of them, distinct) and to no others: inverted
+ * lists, each with its own queries. On the caller's thread, as worker 0..threads - 1 of the batch; workers run at the
+ * same time as long as they name different queries. Hits go to tops[query] or, where tops is NULL, to lists[query],
+ * within `radius`. Does not count on the meter. */
+typedef struct kith_hit_list kith_hit_list;
+kith_status kith_exact_offer(kith_exact *exact, const kith_rows *rows, const uint32_t *members, size_t member_count,
+                             size_t worker, kith_topk *tops, kith_hit_list *lists, float radius);
+
 /* Hits of a range search, gathered per query. All zero is empty. */
-typedef struct kith_hit_list {
+struct kith_hit_list {
     kith_hit *hits;
     size_t count, capacity;
-} kith_hit_list;
+};
 /* Grows the list; KITH_ERR_NO_MEMORY leaves it as it was. */
 kith_status kith_hit_list_append(kith_hit_list *list, const kith_hit *hit);
 /* Adds every row within `radius` (in the metric's terms) of query q to lists[q], unsorted. */

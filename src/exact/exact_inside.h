@@ -9,7 +9,7 @@
 #include "simd/simd.h"
 
 /* Rows that are looked at together: their distances to a dozen queries stay in the first-level cache. */
-enum { KITH_EXACT_BLOCK_ROWS = 256 };
+enum { KITH_EXACT_BLOCK_ROWS = 256, KITH_EXACT_LANES_MAX = 64 /* queries of a tile, on any ISA */ };
 
 /* Scratch memory of one worker thread. */
 typedef struct kith_exact_worker {
@@ -22,6 +22,7 @@ typedef struct kith_exact_worker {
     int64_t *ids;                 /* BLOCK_ROWS */
     float *inverse_norms;         /* BLOCK_ROWS, cosine */
     int32_t *norm2;               /* BLOCK_ROWS, integer pairs under l2 */
+    uint32_t *members;            /* by_members: query_lanes queries packed for the tile */
 } kith_exact_worker;
 
 struct kith_exact {
@@ -58,6 +59,7 @@ static inline int32_t kith_exact_key_max(const kith_exact_sinks *sinks, size_t q
 kith_status kith_exact_keep(const kith_exact_sinks *sinks, size_t query, int32_t key, int64_t id);
 
 static inline int64_t kith_exact_row_id(const kith_rows *rows, size_t row) {
+    if (rows->ids_u32 != NULL) return rows->ids_u32[row];
     return rows->ids != NULL ? *(const int64_t *)kith_chunks_at(rows->ids, row) : rows->first_id + (int64_t)row;
 }
 /* The address of `row`, and in *run how many rows from it on lie rows->stride bytes apart. */
@@ -72,13 +74,14 @@ static inline float kith_exact_value_max(int32_t key_max) {
     return key_max >= kith_key_f32(__builtin_inff()) ? __builtin_inff() : kith_key_to_f32(key_max);
 }
 
-/* Both look at rows row_first .. row_last - 1 for queries query_first .. query_last - 1. */
+/* Both look at rows row_first .. row_last - 1 for queries query_first .. query_last - 1. With `members` (not NULL) query
+ * i stands for number members[i]. The meter counts unless there are members. */
 kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
-                              size_t query_first, size_t query_last, size_t row_first, size_t row_last,
-                              const kith_exact_sinks *sinks);
+                              const uint32_t *members, size_t query_first, size_t query_last, size_t row_first,
+                              size_t row_last, const kith_exact_sinks *sinks);
 kith_status kith_exact_tiles(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
-                             size_t query_first, size_t query_last, size_t row_first, size_t row_last,
-                             const kith_exact_sinks *sinks);
+                             const uint32_t *members, size_t query_first, size_t query_last, size_t row_first,
+                             size_t row_last, const kith_exact_sinks *sinks);
 
 /* Packs all queries; part of opening. */
 kith_status kith_exact_pack_queries(kith_exact *exact);

@@ -75,8 +75,8 @@ static const float *take_inverse_norms(const kith_rows *rows, kith_exact_worker 
 }
 
 kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
-                              size_t query_first, size_t query_last, size_t row_first, size_t row_last,
-                              const kith_exact_sinks *sinks) {
+                              const uint32_t *members, size_t query_first, size_t query_last, size_t row_first,
+                              size_t row_last, const kith_exact_sinks *sinks) {
     size_t stride = rows->chunks != NULL ? rows->chunks->item_bytes : rows->stride;
     size_t block = block_rows(stride), run;
     for (size_t row = row_first; row < row_last; row += run) {
@@ -85,12 +85,13 @@ kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, ki
         const float *inverse_norms = NULL;
         if (exact->request.metric == KITH_COSINE)
             inverse_norms = take_inverse_norms(rows, worker, row, at, stride, &run);
-        for (size_t query = query_first; query < query_last; query++) {
+        for (size_t i = query_first; i < query_last; i++) {
+            size_t query = members != NULL ? members[i] : i;
             int32_t key_max = kith_exact_key_max(sinks, query);
             size_t survivors = distances_under(exact, worker, query, key_max, at, stride, run, inverse_norms);
             KITH_TRY(offer_block(exact, rows, worker, query, row, survivors, sinks));
         }
-        if (exact->request.meter != NULL)
+        if (exact->request.meter != NULL && members == NULL)
             KITH_TRY(kith_meter_add(exact->request.meter, (uint64_t)run * (query_last - query_first)));
     }
     return KITH_OK;

@@ -27,9 +27,7 @@ kith_status kith_exact_pack_queries(kith_exact *exact) {
     size_t lanes = exact->query_lanes, words = exact->words;
     size_t groups = (exact->query_count + lanes - 1) / lanes;
     uint32_t *packed, *scratch;
-    const uint32_t *vectors[64];
-    if (lanes > sizeof vectors / sizeof *vectors)
-        return kith_error(KITH_ERR_INTERNAL, "a tile of %zu queries", lanes);
+    const uint32_t *vectors[KITH_EXACT_LANES_MAX];
     KITH_TRY(kith_arena_take(arena, groups, lanes * words * sizeof *packed, &packed));
     KITH_TRY(kith_arena_take(arena, lanes, words * sizeof *scratch, &scratch));
     if (is_int(exact))
@@ -192,9 +190,18 @@ static kith_status offer_ints(const kith_exact *exact, kith_exact_worker *worker
 
 /* ---- The task -------------------------------------------------------------------------------------------- */
 
-static void run_tile(const kith_exact *exact, kith_exact_worker *worker, size_t query_first, size_t panels) {
+/* Packs up to query_lanes float queries that are named one by one. */
+static const uint32_t *pack_members(const kith_exact *exact, kith_exact_worker *worker, const uint32_t *members,
+                                    size_t count) {
+    const uint32_t *vectors[KITH_EXACT_LANES_MAX];
+    for (size_t i = 0; i < count; i++)
+        vectors[i] = (const uint32_t *)(const void *)(exact->query_rows + members[i] * exact->query_stride);
+    exact->simd->pack(vectors, count, exact->query_lanes, exact->words, worker->members);
+    return worker->members;
+}
+
+static void run_tile(const kith_exact *exact, kith_exact_worker *worker, const uint32_t *queries, size_t panels) {
     const kith_simd_table *simd = exact->simd;
-    const uint32_t *queries = exact->packed_queries + query_first * exact->words;
     if (is_int(exact))
         simd->tile_i8.run(queries, worker->panel, exact->words, panels, worker->bias, worker->values,
                           KITH_EXACT_BLOCK_ROWS);
@@ -203,8 +210,8 @@ static void run_tile(const kith_exact *exact, kith_exact_worker *worker, size_t 
                            exact->words, panels, worker->bias, worker->values, KITH_EXACT_BLOCK_ROWS);
 }
 
-static kith_status scan_block(const kith_exact *exact, kith_exact_worker *worker, size_t query_first,
-                              size_t query_last, size_t count, const kith_exact_sinks *sinks) {
+static kith_status scan_block(const kith_exact *exact, kith_exact_worker *worker, const uint32_t *members,
+                              size_t query_first, size_t query_last, size_t count, const kith_exact_sinks *sinks) {
     size_t lanes = exact->query_lanes, panels = (count + exact->row_lanes - 1) / exact->row_lanes;
     double norm_max = 0;
     if (is_int(exact))
@@ -213,23 +220,28 @@ static kith_status scan_block(const kith_exact *exact, kith_exact_worker *worker
         norm_max = pack_float_rows(exact, worker, count);
     for (size_t pad = count; pad < panels * exact->row_lanes; pad++) ((uint32_t *)worker->bias)[pad] = 0;
     for (size_t first = query_first; first < query_last; first += lanes) {
-        run_tile(exact, worker, first, panels);
         size_t present = kith_min_size(lanes, query_last - first);
-        for (size_t lane = 0; lane < present; lane++)
-            KITH_TRY(is_int(exact) ? offer_ints(exact, worker, first + lane, lane, count, sinks)
-                                   : offer_floats(exact, worker, first + lane, lane, count, norm_max, sinks));
+        run_tile(exact, worker,
+                 members != NULL ? pack_members(exact, worker, members + first, present)
+                                 : exact->packed_queries + first * exact->words,
+                 panels);
+        for (size_t lane = 0; lane < present; lane++) {
+            size_t query = members != NULL ? members[first + lane] : first + lane;
+            KITH_TRY(is_int(exact) ? offer_ints(exact, worker, query, lane, count, sinks)
+                                   : offer_floats(exact, worker, query, lane, count, norm_max, sinks));
+        }
     }
     return KITH_OK;
 }
 
 kith_status kith_exact_tiles(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
-                             size_t query_first, size_t query_last, size_t row_first, size_t row_last,
-                             const kith_exact_sinks *sinks) {
+                             const uint32_t *members, size_t query_first, size_t query_last, size_t row_first,
+                             size_t row_last, const kith_exact_sinks *sinks) {
     for (size_t row = row_first; row < row_last;) {
         size_t before = row;
         size_t count = gather_rows(exact, rows, worker, &row, row_last);
-        if (count != 0) KITH_TRY(scan_block(exact, worker, query_first, query_last, count, sinks));
-        if (exact->request.meter != NULL)
+        if (count != 0) KITH_TRY(scan_block(exact, worker, members, query_first, query_last, count, sinks));
+        if (exact->request.meter != NULL && members == NULL)
             KITH_TRY(kith_meter_add(exact->request.meter, (uint64_t)(row - before) * (query_last - query_first)));
     }
     return KITH_OK;
