@@ -19,6 +19,7 @@
 #include "index/filter.h"
 #include "ivf/ivf_inside.h"
 #include "simd/simd.h"
+#include "sq/sq.h"
 
 enum {
     STRIP_BLOCKS = 16, /* blocks of a list whose estimates, for 16 queries, stay in the first-level cache */
@@ -52,6 +53,7 @@ typedef struct worker_scratch {
     probe *probes;                  /* group_size x nprobe */
     visit *visits;                  /* group_size x nprobe */
     size_t *list_first;             /* list_count + 1 */
+    uint32_t *members;              /* group_size: the queries of a list, for exact codes */
     uint32_t *lists;                /* group_size x nprobe: the lists that have visits, in order */
 } worker_scratch;
 
@@ -126,6 +128,7 @@ static kith_status take_worker(const ivf_call *call, worker_scratch *scratch) {
     KITH_TRY(kith_arena_take(arena, probes, sizeof(probe), &scratch->probes));
     KITH_TRY(kith_arena_take(arena, probes, sizeof(visit), &scratch->visits));
     KITH_TRY(kith_arena_take(arena, probes, sizeof(uint32_t), &scratch->lists));
+    KITH_TRY(kith_arena_take(arena, call->group_size, sizeof(uint32_t), &scratch->members));
     return kith_arena_take(arena, ivf->list_count + 1, sizeof(size_t), &scratch->list_first);
 }
 
@@ -329,6 +332,33 @@ static kith_status read_list(const ivf_call *call, const worker_scratch *scratch
     return KITH_OK;
 }
 
+/* The same for raw vectors: products by tiles, for any number of queries with one limit. */
+static kith_status read_raw_list(const ivf_call *call, size_t worker, const kith_list *list,
+                                 const uint32_t *members, size_t member_count, size_t limit) {
+    const kith_ivf *ivf = call->ivf;
+    for (size_t s = 0; s < list->segment_count && limit > 0; s++) {
+        const kith_list_segment *segment = &list->segments[s];
+        size_t count = kith_min_size(segment->count, limit);
+        unsigned char *id_pointers[KITH_CHUNKS_VIEW_POINTERS];
+        kith_chunks ids;
+        kith_rows rows = {.dtype = kith_raw_dtype(ivf->code),
+                          .dim = ivf->code->dim,
+                          .count = count,
+                          .base = segment->blocks,
+                          .stride = ivf->code->code_bytes};
+        if (ivf->id_bytes == 4) {
+            rows.ids_u32 = segment->ids;
+        } else {
+            kith_chunks_view(&ids, sizeof(int64_t), segment->ids, count, id_pointers);
+            rows.ids = &ids;
+        }
+        KITH_TRY(kith_exact_offer(call->exact, &rows, members, member_count, worker, call->tops, call->lists,
+                                  call->request->radius));
+        limit -= count;
+    }
+    return KITH_OK;
+}
+
 /* ---- Groups --------------------------------------------------------------------------------------------------- */
 
 /* Sorts probes rank_first..rank_last - 1 of all queries by list, and returns how many lists they name. */
@@ -356,39 +386,72 @@ static size_t sort_probes(const ivf_call *call, worker_scratch *scratch, size_t 
     return named; /* first[list] is now where the visits of the list end */
 }
 
-static kith_status read_by_list(const ivf_call *call, worker_scratch *scratch, size_t query_first, size_t count,
-                                size_t rank_first, size_t rank_last) {
+/* One list for its visits at..end - 1. */
+static kith_status read_visits(const ivf_call *call, worker_scratch *scratch, const kith_list *list,
+                               size_t query_first, size_t at, size_t end) {
     const kith_code *code = call->ivf->code;
-    size_t named = sort_probes(call, scratch, count, rank_first, rank_last), at = 0;
-    for (size_t n = 0; n < named; n++) {
-        uint32_t list = scratch->lists[n];
-        size_t end = scratch->list_first[list];
-        while (at < end) {
-            const void *prepared[KITH_CODE_QUERIES_MAX];
-            float bases[KITH_CODE_QUERIES_MAX];
-            reader readers[KITH_CODE_QUERIES_MAX];
-            size_t tile = 0;
-            for (; tile < KITH_CODE_QUERIES_MAX && at < end; tile++, at++) {
-                const visit *one = &scratch->visits[at];
-                prepared[tile] = scratch->prepared + one->query * code->query_bytes;
-                bases[tile] = one->base;
-                readers[tile] = (reader){query_first + one->query, one->limit};
-            }
-            KITH_TRY(read_list(call, scratch, &call->ivf->lists[list], prepared, bases, readers, tile));
+    while (at < end) {
+        const void *prepared[KITH_CODE_QUERIES_MAX];
+        float bases[KITH_CODE_QUERIES_MAX];
+        reader readers[KITH_CODE_QUERIES_MAX];
+        size_t tile = 0;
+        for (; tile < KITH_CODE_QUERIES_MAX && at < end; tile++, at++) {
+            const visit *one = &scratch->visits[at];
+            prepared[tile] = scratch->prepared + one->query * code->query_bytes;
+            bases[tile] = one->base;
+            readers[tile] = (reader){query_first + one->query, one->limit};
         }
+        KITH_TRY(read_list(call, scratch, list, prepared, bases, readers, tile));
     }
     return KITH_OK;
 }
 
-static kith_status read_by_query(const ivf_call *call, worker_scratch *scratch, size_t query_first, size_t count) {
+/* The same for raw vectors: those that see the whole list together, others one by one. */
+static kith_status read_raw_visits(const ivf_call *call, worker_scratch *scratch, size_t worker,
+                                   const kith_list *list, size_t query_first, size_t at, size_t end) {
+    size_t whole = 0;
+    for (; at < end; at++) {
+        const visit *one = &scratch->visits[at];
+        uint32_t query = (uint32_t)(query_first + one->query);
+        if (one->limit == list->count)
+            scratch->members[whole++] = query;
+        else
+            KITH_TRY(read_raw_list(call, worker, list, &query, 1, one->limit));
+    }
+    return read_raw_list(call, worker, list, scratch->members, whole, list->count);
+}
+
+static kith_status read_by_list(const ivf_call *call, worker_scratch *scratch, size_t worker, size_t query_first,
+                                size_t count, size_t rank_first, size_t rank_last) {
+    size_t named = sort_probes(call, scratch, count, rank_first, rank_last), at = 0;
+    for (size_t n = 0; n < named; n++) {
+        const kith_list *list = &call->ivf->lists[scratch->lists[n]];
+        size_t end = scratch->list_first[scratch->lists[n]];
+        if (call->exact != NULL)
+            KITH_TRY(read_raw_visits(call, scratch, worker, list, query_first, at, end));
+        else
+            KITH_TRY(read_visits(call, scratch, list, query_first, at, end));
+        at = end;
+    }
+    return KITH_OK;
+}
+
+static kith_status read_by_query(const ivf_call *call, worker_scratch *scratch, size_t worker, size_t query_first,
+                                 size_t count) {
     const kith_code *code = call->ivf->code;
     for (size_t q = 0; q < count; q++)
         for (size_t p = 0; p < call->nprobe; p++) {
             const probe *one = &scratch->probes[q * call->nprobe + p];
+            const kith_list *list = &call->ivf->lists[one->list];
             if (one->limit == 0) continue;
+            if (call->exact != NULL) {
+                KITH_TRY(
+                    read_raw_list(call, worker, list, &(uint32_t){(uint32_t)(query_first + q)}, 1, one->limit));
+                continue;
+            }
             const void *prepared = scratch->prepared + q * code->query_bytes;
             reader by = {query_first + q, one->limit};
-            KITH_TRY(read_list(call, scratch, &call->ivf->lists[one->list], &prepared, &one->base, &by, 1));
+            KITH_TRY(read_list(call, scratch, list, &prepared, &one->base, &by, 1));
         }
     return KITH_OK;
 }
@@ -398,17 +461,17 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
     const kith_code *code = call->ivf->code;
     worker_scratch *scratch = &call->workers[worker];
     size_t first = group * call->group_size, count = kith_min_size(call->group_size, call->query_count - first);
-    for (size_t q = 0; q < count; q++)
+    for (size_t q = 0; q < count && call->exact == NULL; q++)
         code->vtable->prepare(code, call->projected + (first + q) * code->projected_dim,
                               scratch->prepared + q * code->query_bytes);
     find_probes(call, scratch, first, count);
     if (count < GROUP_SMALL) {
-        KITH_TRY(read_by_query(call, scratch, first, count));
+        KITH_TRY(read_by_query(call, scratch, worker, first, count));
     } else {
         /* The nearest lists first: after them most of the rest is dropped by the compare alone. */
         size_t near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
-        KITH_TRY(read_by_list(call, scratch, first, count, 0, near));
-        if (near < call->nprobe) KITH_TRY(read_by_list(call, scratch, first, count, near, call->nprobe));
+        KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
+        if (near < call->nprobe) KITH_TRY(read_by_list(call, scratch, worker, first, count, near, call->nprobe));
     }
     return kith_meter_add(call->request->meter, (uint64_t)count * call->ivf->base.count);
 }
@@ -428,6 +491,24 @@ static float ip_value(const void *context, int32_t key) {
 
 static kith_key_value_fn value_fn(const kith_ivf *ivf) { return ivf->base.metric == KITH_L2 ? l2_value : ip_value; }
 
+/* Raw vectors go through exact search, which answers batches by tiles and gives Flat's bits. */
+static kith_status open_exact(ivf_call *call) {
+    const kith_ivf *ivf = call->ivf;
+    if (!ivf->code->is_exact) return KITH_OK;
+    const kith_search_request *request = call->request;
+    kith_exact_request exact = {
+        .queries = {.data = call->queries, .dtype = KITH_F32, .count = call->query_count, .dim = ivf->code->dim},
+        .metric = ivf->code->metric,
+        .row_dtype = kith_raw_dtype(ivf->code),
+        .threads = request->threads,
+        .allow = kith_filter_allow_fn(request->filter),
+        .allow_context = request->filter,
+        .by_members = true,
+        .arena = request->arena,
+    };
+    return kith_exact_open(&exact, &call->exact);
+}
+
 static kith_status begin(ivf_call *call, const kith_index *index, const kith_search_request *request) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
     *call = (ivf_call){.ivf = ivf, .request = request, .query_count = request->queries.count};
@@ -437,6 +518,7 @@ static kith_status begin(ivf_call *call, const kith_index *index, const kith_sea
     if (ivf->coarse_code != NULL)
         call->coarse_k = kith_min_size(ivf->list_count, call->nprobe + call->nprobe / 8 + PROBE_MARGIN);
     KITH_TRY(take_queries(call));
+    KITH_TRY(open_exact(call));
     return take_scratch(call);
 }
 
