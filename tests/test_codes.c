@@ -49,6 +49,12 @@ static const code_case cases[] = {
     {"SQ4u_trained", 37, 5e-2, 1e-2, 0},
     {"SQ6_quantile5", 37, 5e-3, 2e-4, 0},
     {"SQ6u_quantile", 37, 5e-2, 2e-4, 0},
+    {"RaBitQ", 70, 0.8, INFINITY, 0},
+    {"RaBitQ4", 70, 3e-2, INFINITY, 0},
+    {"RaBitQ8", 100, 1e-3, INFINITY, 0},
+    {"Line32", 60, 0.9, INFINITY, 0},
+    {"Line64", 100, 0.9, INFINITY, 0},
+    {"Line64x4", 128, 0.9, INFINITY, 0},
 };
 enum { CASE_COUNT = sizeof cases / sizeof *cases };
 
@@ -628,10 +634,14 @@ static void check_faults(setting *s) {
     kith_job job = job_of(1);
     MEMORY_FAULTS_EACH(status, kith_code_train(code, &sample, &job))
     cr_assert(!code->is_trained || code->vtable->train == NULL);
+    float *rows = make_rows(s->of, 2, COUNT), *projected = project(code, rows, COUNT);
+    float *points = project(code, s->points, POINTS), *decoded = malloc(COUNT * s->of->dim * sizeof *decoded);
     unsigned char *codes = malloc(COUNT * code->code_bytes);
-    MEMORY_FAULTS_EACH(status, kith_code_encode(code, &s->input, 1, codes)) continue;
-    float *decoded = malloc(COUNT * s->of->dim * sizeof *decoded), *query = malloc(s->dim * sizeof *query);
-    MEMORY_FAULTS_EACH(status, code->vtable->decode(code, &s->input, codes, decoded)) continue;
+    kith_code_rows input = s->input;
+    input.rows = projected;
+    if (s->has_points) input.centroids = points;
+    MEMORY_FAULTS_EACH(status, kith_code_encode(code, &input, 1, codes)) continue;
+    MEMORY_FAULTS_EACH(status, code->vtable->decode(code, &input, codes, decoded)) continue;
     MEMORY_FAULTS_EACH(status, code->vtable->clone(code, &copy)) cr_assert_null(copy);
     kith_code_free(copy);
     /* Trained again: the old training stays when that fails. */
@@ -639,7 +649,7 @@ static void check_faults(setting *s) {
     memcpy(before, codes, COUNT * code->code_bytes);
     sample.count = 200;
     MEMORY_FAULTS_EACH(status, kith_code_train(code, &sample, &job)) {
-        cr_assert_eq(kith_code_encode(code, &s->input, 1, after), KITH_OK);
+        cr_assert_eq(kith_code_encode(code, &input, 1, after), KITH_OK);
         cr_assert_arr_eq(after, before, COUNT * code->code_bytes, "%s: changed by a failed training", s->of->name);
     }
     const char *folder = faults_folder(), *path = faults_path(folder, "code.kith");
@@ -649,8 +659,10 @@ static void check_faults(setting *s) {
     kith_code_free(loaded);
     kith_code_free(code);
     free(codes);
+    free(rows);
+    free(projected);
+    free(points);
     free(decoded);
-    free(query);
     free(before);
     free(after);
     faults_folder_remove(folder);
