@@ -10,6 +10,8 @@
 #include "simd/x86/fields_line.h"
 
 #define INLINE static inline __attribute__((always_inline))
+/* In a register, and made here: without it gcc takes the fields of later steps first and has no registers left. */
+#define STAYS(sum) __asm__("" : "+v"(sum))
 enum { LANES = 16, HALVES = KITH_BLOCK_ROWS / LANES, TILE_QUERIES = 8, SUMS = 8 };
 
 INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -27,16 +29,13 @@ INLINE __m512i shift_down(__m512i words, unsigned bits) {
 /* ---- block ---- */
 
 /* A tile of few queries has registers to spare for sums of its own for fields at several places of their bytes: these
- * are multiplied where they are, and only the sums are shifted, once. What is left makes chains that are independent
- * of each other, for words that follow one another. */
+ * are multiplied where they are, and only the sums are shifted, once. Where even that leaves few sums, words take turns
+ * with two sets of them. */
 INLINE size_t places_of(unsigned width, size_t count) {
     size_t spare = SUMS / count;
     return least(8 / width, spare >= 8 ? 8 : spare >= 4 ? 4 : spare >= 2 ? 2 : 1);
 }
-INLINE size_t chains_of(unsigned width, size_t count) {
-    size_t spare = SUMS / (count * places_of(width, count));
-    return spare >= 4 ? 4 : spare >= 2 ? 2 : 1;
-}
+INLINE size_t chains_of(unsigned width, size_t count) { return count * places_of(width, count) < 4 ? 2 : 1; }
 
 typedef __m512i tile_sums[SUMS][HALVES]; /* of query, place and chain */
 
@@ -56,6 +55,8 @@ INLINE void add_word(unsigned width, size_t count, size_t chain, const int8_t *c
             __m512i bytes = _mm512_set1_epi32(four), *to = sums[(q * places + step % places) * chains + chain];
             to[0] = _mm512_dpbusd_epi32(to[0], low_fields, bytes);
             to[1] = _mm512_dpbusd_epi32(to[1], high_fields, bytes);
+            STAYS(to[0]);
+            STAYS(to[1]);
         }
     }
 }
@@ -71,12 +72,11 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
     for (size_t s = 0; s < count * places * chains; s++) sums[s][0] = sums[s][1] = _mm512_setzero_si512();
     size_t w = 0;
     for (; word_count - w >= chains; w += chains) {
-#pragma GCC unroll 4
+#pragma GCC unroll 2
         for (size_t c = 0; c < chains; c++)
             add_word(width, count, c, queries, (w + c) * word_bytes, words + (w + c) * KITH_BLOCK_ROWS, sums);
     }
-    for (; chains > 1 && w < word_count; w++)
-        add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+    if (w < word_count) add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
 #pragma GCC unroll 8
     for (size_t q = 0; q < count; q++) {
 #pragma GCC unroll 2
@@ -85,9 +85,7 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
 #pragma GCC unroll 8
             for (size_t p = 0; p < places; p++) {
                 __m512i sum = sums[(q * places + p) * chains][h];
-#pragma GCC unroll 4
-                for (size_t c = 1; c < chains; c++)
-                    sum = _mm512_add_epi32(sum, sums[(q * places + p) * chains + c][h]);
+                if (chains == 2) sum = _mm512_add_epi32(sum, sums[(q * places + p) * chains + 1][h]);
                 total = p == 0 ? sum : _mm512_add_epi32(total, _mm512_srai_epi32(sum, (unsigned)p * width));
             }
             _mm512_storeu_si512(out + q * KITH_BLOCK_ROWS + h * LANES, total);

@@ -12,6 +12,9 @@
 
 #include "simd/x86/fields_line.h"
 
+/* In a register, and made here: without it gcc takes the fields of later steps first and has no registers left. */
+#define STAYS(sum) __asm__("" : "+v"(sum))
+
 enum { TILE_VECTORS = 2, TILE_ROWS = TILE_VECTORS * LANES, SUM16_MAX = INT16_MAX, QUERY_MAX = 127 };
 
 /* Words whose sums fit 16 bits: each adds 8 / width times two products, at most. */
@@ -51,6 +54,8 @@ INLINE void add_word(unsigned width, size_t count, const int8_t *const *queries,
             VEC bytes = query_word(queries[q] + at + step * 4);
             sums[q][0] = add_16(sums[q][0], maddubs(fields[0], bytes));
             sums[q][1] = add_16(sums[q][1], maddubs(fields[1], bytes));
+            STAYS(sums[q][0]);
+            STAYS(sums[q][1]);
         }
     }
 }
@@ -63,8 +68,10 @@ INLINE void add_byte_word(size_t count, const int8_t *const *queries, size_t at,
     for (size_t q = 0; q < count; q++) {
         VEC bytes = query_word(queries[q] + at), even_query = even_bytes(bytes), odd_query = odd_bytes(bytes);
 #pragma GCC unroll 2
-        for (size_t v = 0; v < TILE_VECTORS; v++)
+        for (size_t v = 0; v < TILE_VECTORS; v++) {
             sums[q][v] = add_32(sums[q][v], add_32(madd(even[v], even_query), madd(odd[v], odd_query)));
+            STAYS(sums[q][v]);
+        }
     }
 }
 
@@ -133,7 +140,10 @@ INLINE void add_group(unsigned width, const int8_t *query, size_t step_bytes, co
     for (unsigned step = 0; step < 8 / width; step++) {
         VEC bytes = load_words(query + step * step_bytes);
 #pragma GCC unroll 4
-        for (size_t r = 0; r < 4; r++) sums[r] = add_16(sums[r], maddubs(field_of(words[r], width, step), bytes));
+        for (size_t r = 0; r < 4; r++) {
+            sums[r] = add_16(sums[r], maddubs(field_of(words[r], width, step), bytes));
+            STAYS(sums[r]);
+        }
     }
 }
 
