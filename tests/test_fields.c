@@ -200,9 +200,18 @@ static float float_of(uint16_t half) {
     return value;
 }
 
+/* By the definition; the products of the parts are `stride` apart. */
+static float estimate(const kith_affine *a, size_t parts, const int32_t *dots, size_t stride, float add,
+                      float scale) {
+    float inner = fmaf((float)dots[(parts - 1) * stride], a->unit, a->offset);
+    if (parts == 2) inner = fmaf((float)dots[0], 128 * a->unit, inner);
+    return fmaf(a->step, fmaf(scale, inner, add), a->base);
+}
+
 /* The same rows with a word of factors behind. */
 static void check_lines(four_case *c, const uint32_t *const words[4]) {
-    float add[4], scale[4], unit = 0.0131f, offset = -3.7f, step = 0x1p-3f, base = 11.3f;
+    const kith_affine affine = {.unit = 0.0131f, .offset = -3.7f, .step = 0x1p-3f, .base = 11.3f};
+    float add[4], scale[4];
     for (size_t r = 0; r < 4; r++) {
         uint16_t halves[2] = {finite_half(), finite_half()};
         uint32_t factors = halves[0] | (uint32_t)halves[1] << 16;
@@ -216,9 +225,9 @@ static void check_lines(four_case *c, const uint32_t *const words[4]) {
     const int8_t *query = steps_of(c, pad(c->word_count + 1));
     EACH_TABLE(table) {
         float out[4] = {7, 7, 7, 7};
-        table->estimates.line_four[c->log2](query, c->rows, c->word_count, unit, offset, step, base, out);
+        table->estimates.line_four[c->log2](query, c->rows, c->word_count, &affine, out);
         for (size_t r = 0; r < 4; r++) {
-            float want = fmaf(step, fmaf(scale[r], fmaf((float)c->want[r], unit, offset), add[r]), base);
+            float want = estimate(&affine, 1, &c->want[r], 4, add[r], scale[r]);
             cr_assert_eq(memcmp(&want, &out[r], sizeof want), 0, "%s: width %u, %zu words: %a instead of %a",
                          table->full_name, 1u << c->log2, c->word_count, (double)out[r], (double)want);
         }
@@ -263,39 +272,77 @@ static float random_float(void) {
     return ldexpf((float)(int64_t)(bits_now() >> 20) - 0x1p43f, (int)(bits_now() % 60) - 70);
 }
 
-Test(fields, affine_estimates) {
-    enum { MOST = 68, ARRAYS = 7 };
-    guarded at[ARRAYS];
-    for (size_t i = 0; i < ARRAYS; i++) at[i] = guarded_make(MOST * 4);
-    for (size_t count = 0; count <= MOST; count += 4) {
-        int32_t *high = place(at[0], count * 4), *low = place(at[1], count * 4);
-        float *add = place(at[2], count * 4), *scale = place(at[3], count * 4), *out = place(at[4], count * 4);
-        uint16_t *half_add = place(at[5], count * 2), *half_scale = place(at[6], count * 2);
-        float unit = random_float(), offset = random_float(), base = random_float(), want[3][MOST];
-        float step = ldexpf(1, (int)(bits_now() % 80) - 40);
-        for (size_t i = 0; i < count; i++) {
-            high[i] = (int32_t)bits_now() >> (bits_now() % 24);
-            low[i] = (int32_t)bits_now() >> (bits_now() % 24);
-            add[i] = random_float();
-            scale[i] = random_float();
-            half_add[i] = finite_half();
-            half_scale[i] = finite_half();
-            float inner = fmaf((float)high[i], unit, offset);
-            want[0][i] = base + fmaf(scale[i], inner, add[i]);
-            want[1][i] = fmaf(step, fmaf(float_of(half_scale[i]), inner, float_of(half_add[i])), base);
-            inner = fmaf((float)high[i], 128 * unit, fmaf((float)low[i], unit, offset));
-            want[2][i] = base + fmaf(scale[i], inner, add[i]);
-        }
-        EACH_TABLE(table) {
-            const kith_estimate_kernels *k = &table->estimates;
-            k->affine(high, add, scale, count, unit, offset, base, out);
-            cr_assert_arr_eq(out, want[0], count * 4, "%s: affine, %zu", table->full_name, count);
-            k->affine_f16(high, half_add, half_scale, count, unit, offset, step, base, out);
-            cr_assert_arr_eq(out, want[1], count * 4, "%s: affine_f16, %zu", table->full_name, count);
-            k->affine_parts(high, low, add, scale, count, unit, offset, base, out);
-            cr_assert_arr_eq(out, want[2], count * 4, "%s: affine_parts, %zu", table->full_name, count);
+enum { ESTIMATE_QUERIES = 5, STRIDE = KITH_BLOCK_ROWS + 1 };
+
+static void check_estimates(size_t parts, size_t query_count, const guarded at[6]) {
+    const size_t dot_count = query_count * parts * KITH_BLOCK_ROWS;
+    int32_t *dots = place(at[0], dot_count * 4);
+    float *add = place(at[1], KITH_BLOCK_ROWS * 4), *scale = place(at[2], KITH_BLOCK_ROWS * 4);
+    uint16_t *half_add = place(at[3], KITH_BLOCK_ROWS * 2), *half_scale = place(at[4], KITH_BLOCK_ROWS * 2);
+    size_t out_count = (query_count - 1) * STRIDE + KITH_BLOCK_ROWS;
+    float *out = place(at[5], out_count * 4);
+    kith_affine queries[ESTIMATE_QUERIES];
+    for (size_t q = 0; q < query_count; q++)
+        queries[q] =
+            (kith_affine){random_float(), random_float(), ldexpf(1, (int)(bits_now() % 80) - 40), random_float()};
+    for (size_t i = 0; i < dot_count; i++) dots[i] = (int32_t)bits_now() >> (bits_now() % 24);
+    float want[ESTIMATE_QUERIES * STRIDE], want_f16[ESTIMATE_QUERIES * STRIDE];
+    memset(want, 0, sizeof want); /* between the rows of one query and those of the next nothing is written */
+    memset(want_f16, 0, sizeof want_f16);
+    for (size_t r = 0; r < KITH_BLOCK_ROWS; r++) {
+        add[r] = random_float();
+        scale[r] = random_float();
+        half_add[r] = finite_half();
+        half_scale[r] = finite_half();
+        for (size_t q = 0; q < query_count; q++) {
+            const int32_t *from = dots + q * parts * KITH_BLOCK_ROWS + r;
+            want[q * STRIDE + r] = estimate(&queries[q], parts, from, KITH_BLOCK_ROWS, add[r], scale[r]);
+            want_f16[q * STRIDE + r] =
+                estimate(&queries[q], parts, from, KITH_BLOCK_ROWS, float_of(half_add[r]), float_of(half_scale[r]));
         }
     }
+    EACH_TABLE(table) {
+        const kith_estimate_kernels *k = &table->estimates;
+        memset(out, 0, out_count * 4);
+        k->block(queries, query_count, parts, dots, add, scale, out, STRIDE);
+        cr_assert_arr_eq(out, want, out_count * 4, "%s: %zu queries of %zu parts", table->full_name, query_count,
+                         parts);
+        memset(out, 0, out_count * 4);
+        k->block_f16(queries, query_count, parts, dots, half_add, half_scale, out, STRIDE);
+        cr_assert_arr_eq(out, want_f16, out_count * 4, "%s: %zu queries of %zu parts, f16", table->full_name,
+                         query_count, parts);
+        int32_t four_dots[8];
+        for (size_t i = 0; i < 8; i++) four_dots[i] = dots[i / 4 * KITH_BLOCK_ROWS % dot_count + i % 4];
+        k->four(queries, parts, four_dots, add, scale, out);
+        cr_assert_arr_eq(out, want, 4 * sizeof *out, "%s: four, %zu parts", table->full_name, parts);
+    }
+}
+
+Test(fields, estimates) {
+    guarded at[6];
+    for (size_t i = 0; i < 6; i++) at[i] = guarded_make(ESTIMATE_QUERIES * 2 * STRIDE * 4);
+    for (size_t round = 0; round < 20; round++)
+        for (size_t parts = 1; parts <= 2; parts++)
+            for (size_t count = 1; count <= ESTIMATE_QUERIES; count++) check_estimates(parts, count, at);
+}
+
+Test(fields, planes_are_taken_in) {
+    enum { MOST = 70 };
+    guarded sums_at = guarded_make(MOST * 4), dots_at = guarded_make(MOST * 4);
+    for (size_t count = 0; count <= MOST; count++)
+        for (unsigned bits = 1; bits <= 4; bits++) {
+            int32_t *sums = place(sums_at, count * 4), *dots = place(dots_at, count * 4), from[MOST];
+            for (size_t i = 0; i < count; i++) {
+                from[i] = (int32_t)bits_now() >> 6;
+                dots[i] = (int32_t)bits_now() >> 6;
+            }
+            EACH_TABLE(table) {
+                memcpy(sums, from, count * 4);
+                table->estimates.next_plane(sums, dots, bits, count);
+                for (size_t i = 0; i < count; i++)
+                    cr_assert_eq(sums[i], from[i] * (1 << bits) + dots[i], "%s, %zu", table->full_name, count);
+            }
+        }
 }
 
 /* ---- rounding ---- */

@@ -11,11 +11,8 @@ static const float nothing = 1e-34f; /* a query this small is 0: the inverse of 
 
 /* ---- Layout --------------------------------------------------------------------------------------------------- */
 
-/* What a prepared query begins with; then, for each part, its bytes in natural order and those in step order for
- * each plane. */
-typedef struct query_head {
-    float unit, offset, step, shift; /* step: add_unit of the grid */
-} query_head;
+/* A prepared query begins with its kith_affine, whose base is the query's shift; then, for each part, its bytes in
+ * natural order and those in step order for each plane. */
 
 static size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -23,13 +20,10 @@ static size_t factor_words(kith_grid_factors factors) {
     return factors == KITH_FACTORS_F32 ? 2 : factors == KITH_FACTORS_NONE ? 0 : 1;
 }
 
-/* Are estimates made from f16 factors as they are stored, in units of add_unit? */
-static bool is_stored_f16(const kith_grid *grid) {
-    return grid->factors == KITH_FACTORS_F16 && grid->query_parts == 1;
-}
-
 /* Are four rows estimated by line_four, which takes the word of the factors along? */
-static bool has_lines(const kith_grid *grid) { return is_stored_f16(grid) && grid->plane_count == 1; }
+static bool has_lines(const kith_grid *grid) {
+    return grid->factors == KITH_FACTORS_F16 && grid->plane_count == 1 && grid->query_parts == 1;
+}
 
 static size_t padded_words(const kith_grid *grid, size_t plane) {
     return round_up(grid->planes[plane].word_count + has_lines(grid), 16);
@@ -159,10 +153,8 @@ void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *num
     if (scale != NULL) *scale = both[1];
 }
 
-/* What turns scale * (...) from true units to those of stored factors. */
-static float stored_ratio(const kith_grid *grid) {
-    return is_stored_f16(grid) ? grid->scale_unit / grid->add_unit : 1;
-}
+/* Estimates are made of f16 factors as they are stored, in units of add_unit: what turns scale * (...) into these. */
+static float stored_ratio(const kith_grid *grid) { return grid->scale_unit / grid->add_unit; }
 
 /* In a block, 32 f16 of add come before 32 of scale, so that a kernel converts either in one go. */
 static uint16_t *half_factors(const kith_grid *grid, unsigned char *block) {
@@ -236,7 +228,7 @@ static float fill_query(const kith_grid *grid, const float *vector, float multip
     float largest = kith_simd()->rounding.largest(vector, grid->dim);
     float steps = grid->query_parts == 1 ? MAX_MAGNITUDE : MAX_MAGNITUDE * PART_BASE;
     float inverse = largest > nothing ? steps / largest : 0, step = largest > nothing ? largest / steps : 0;
-    *(query_head *)query = (query_head){multiplier * step * stored_ratio(grid), 0, grid->add_unit, 0};
+    *(kith_affine *)query = (kith_affine){multiplier * step * stored_ratio(grid), 0, grid->add_unit, 0};
     int32_t sum = round_query(grid, vector, inverse, query);
     for (size_t part = 0; part < grid->query_parts; part++) fill_steps(grid, part_of(grid, query, part));
     return (float)sum * step;
@@ -244,25 +236,28 @@ static float fill_query(const kith_grid *grid, const float *vector, float multip
 
 void kith_grid_prepare(const kith_grid *grid, const float *vector, float multiplier, float offset, void *query) {
     fill_query(grid, vector, multiplier, query);
-    ((query_head *)query)->offset = offset * stored_ratio(grid);
+    ((kith_affine *)query)->offset = offset * stored_ratio(grid);
 }
 
 void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float multiplier, float centre,
                                void *query) {
     float sum = fill_query(grid, vector, multiplier, query);
-    ((query_head *)query)->offset = -centre * multiplier * sum * stored_ratio(grid);
+    ((kith_affine *)query)->offset = -centre * multiplier * sum * stored_ratio(grid);
 }
 
 float kith_grid_query_step(const kith_grid *grid, const void *query) {
-    return ((const query_head *)query)->unit / stored_ratio(grid);
+    return ((const kith_affine *)query)->unit / stored_ratio(grid);
 }
 
-void kith_grid_shift(void *query, float shift) { ((query_head *)query)->shift = shift; }
+void kith_grid_shift(void *query, float shift) { ((kith_affine *)query)->base = shift; }
 
 /* ---- Estimates ------------------------------------------------------------------------------------------------ */
 
-static void add_shifted(int32_t *sums, const int32_t *dots, unsigned shift, bool first, size_t count) {
-    for (size_t i = 0; i < count; i++) sums[i] = (first ? 0 : sums[i]) + (int32_t)((uint32_t)dots[i] << shift);
+/* How the products of a query become estimates, with this base. */
+static kith_affine affine_of(const void *query, float base) {
+    kith_affine affine = *(const kith_affine *)query;
+    affine.base += base;
+    return affine;
 }
 
 /* The products of four rows with one part of the query. */
@@ -275,107 +270,95 @@ static void dots_of_four(const kith_grid *grid, const int8_t *part, const uint32
         for (size_t r = 0; r < 4; r++) words[r] = rows[r] + plane->first_word;
         int32_t dots[4];
         simd->fields[plane->width_log2].four(part + grid->step_first[p], words, plane->word_count, dots);
-        add_shifted(sums, dots, plane->shift, p == 0, 4);
+        for (size_t r = 0; r < 4; r++)
+            sums[r] = (p == 0 ? 0 : (int32_t)((uint32_t)sums[r] << plane->width)) + dots[r];
+    }
+}
+
+/* The factors of four rows as estimates take them: all add, then all scale. */
+static void factors_of_four(const kith_grid *grid, const uint32_t *const rows[4], float factors[8]) {
+    if (grid->factors == KITH_FACTORS_F16) {
+        uint16_t halves[8];
+        for (size_t r = 0; r < 4; r++) {
+            halves[r] = (uint16_t)rows[r][grid->word_count];
+            halves[4 + r] = (uint16_t)(rows[r][grid->word_count] >> 16);
+        }
+        kith_simd()->f32_from_f16(halves, 8, factors);
+        return;
+    }
+    for (size_t r = 0; r < 4; r++) {
+        factors[r] = grid->factor_words > 0 ? float_of(rows[r][grid->word_count]) : 0;
+        factors[4 + r] = grid->factor_words == 2 ? float_of(rows[r][grid->word_count + 1]) : 1;
     }
 }
 
 void kith_grid_four(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[4],
                     float out[4]) {
-    const kith_simd_table *simd = kith_simd();
-    const query_head *head = query;
+    const kith_estimate_kernels *estimates = &kith_simd()->estimates;
+    const kith_affine affine = affine_of(query, base);
     const uint32_t *words[4];
     for (size_t r = 0; r < 4; r++) words[r] = (const uint32_t *)(const void *)rows[r];
     const int8_t *part = part_of_const(grid, query, 0);
-    base += head->shift;
     if (has_lines(grid)) {
-        simd->estimates.line_four[grid->planes[0].width_log2](part + grid->step_first[0], words, grid->word_count,
-                                                              head->unit, head->offset, head->step, base, out);
+        estimates->line_four[grid->planes[0].width_log2](part + grid->step_first[0], words, grid->word_count,
+                                                         &affine, out);
         return;
     }
-    int32_t high[4], low[4];
-    dots_of_four(grid, part, words, high);
-    if (is_stored_f16(grid)) {
-        uint16_t halves[8];
-        for (size_t r = 0; r < 4; r++) {
-            halves[r] = (uint16_t)words[r][grid->word_count];
-            halves[4 + r] = (uint16_t)(words[r][grid->word_count] >> 16);
-        }
-        simd->estimates.affine_f16(high, halves, halves + 4, 4, head->unit, head->offset, head->step, base, out);
-        return;
-    }
-    float add[4], scale[4];
-    for (size_t r = 0; r < 4; r++) kith_grid_get(grid, rows[r], NULL, &add[r], &scale[r]);
-    if (grid->query_parts == 1) {
-        simd->estimates.affine(high, add, scale, 4, head->unit, head->offset, base, out);
-        return;
-    }
-    dots_of_four(grid, part_of_const(grid, query, 1), words, low);
-    simd->estimates.affine_parts(high, low, add, scale, 4, head->unit, head->offset, base, out);
+    int32_t dots[2 * 4];
+    float factors[8];
+    dots_of_four(grid, part, words, dots);
+    if (grid->query_parts == 2) dots_of_four(grid, part_of_const(grid, query, 1), words, dots + 4);
+    factors_of_four(grid, words, factors);
+    estimates->four(&affine, grid->query_parts, dots, factors, factors + 4, out);
 }
 
-typedef int32_t block_dots[KITH_CODE_QUERIES_MAX * KITH_BLOCK_ROWS];
+enum { PARTS_MAX = 2 * KITH_CODE_QUERIES_MAX };
+typedef int32_t block_dots[PARTS_MAX * KITH_BLOCK_ROWS];
 
-static void dots_of_block(const kith_grid *grid, const void *const *queries, size_t query_count, size_t part,
+static void dots_of_block(const kith_grid *grid, const int8_t *const *parts, size_t part_count,
                           const uint32_t *words, block_dots sums) {
     const kith_simd_table *simd = kith_simd();
-    const int8_t *parts[KITH_CODE_QUERIES_MAX];
-    for (size_t q = 0; q < query_count; q++) parts[q] = part_of_const(grid, queries[q], part);
-    if (grid->plane_count == 1) {
-        simd->fields[grid->planes[0].width_log2].block(parts, query_count, words, grid->word_count, sums);
-        return;
-    }
     for (size_t p = 0; p < grid->plane_count; p++) {
         const kith_grid_plane *plane = &grid->planes[p];
-        block_dots dots;
-        simd->fields[plane->width_log2].block(parts, query_count, words + plane->first_word * BLOCK_WORDS,
-                                              plane->word_count, dots);
-        add_shifted(sums, dots, plane->shift, p == 0, query_count * KITH_BLOCK_ROWS);
+        block_dots more;
+        simd->fields[plane->width_log2].block(parts, part_count, words + plane->first_word * BLOCK_WORDS,
+                                              plane->word_count, p == 0 ? sums : more);
+        if (p > 0) simd->estimates.next_plane(sums, more, plane->width, part_count * KITH_BLOCK_ROWS);
     }
 }
 
-static void estimate_block(const kith_grid *grid, const query_head *head, float base, const unsigned char *factors,
-                           const int32_t *high, const int32_t *low, float *out) {
+/* The estimates of all queries for a block; `factors` begins behind its planes. */
+static void estimate_block(const kith_grid *grid, const kith_affine *affines, size_t query_count,
+                           const int32_t *dots, const uint32_t *factors, float *out, size_t out_stride) {
     static const float zeros[KITH_BLOCK_ROWS];
     static const float ones[KITH_BLOCK_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                                 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    const kith_simd_table *simd = kith_simd();
-    base += head->shift;
+    const kith_estimate_kernels *estimates = &kith_simd()->estimates;
+    if (grid->factors == KITH_FACTORS_F16) {
+        const uint16_t *add = (const uint16_t *)(const void *)factors;
+        estimates->block_f16(affines, query_count, grid->query_parts, dots, add, add + KITH_BLOCK_ROWS, out,
+                             out_stride);
+        return;
+    }
     const float *add = grid->factor_words > 0 ? (const float *)(const void *)factors : zeros;
     const float *scale = grid->factor_words == 2 ? add + KITH_BLOCK_ROWS : ones;
-    float halves[2 * KITH_BLOCK_ROWS];
-    if (grid->factors == KITH_FACTORS_F16) {
-        const uint16_t *bits = (const uint16_t *)(const void *)factors;
-        if (low == NULL) {
-            simd->estimates.affine_f16(high, bits, bits + KITH_BLOCK_ROWS, KITH_BLOCK_ROWS, head->unit,
-                                       head->offset, head->step, base, out);
-            return;
-        }
-        simd->f32_from_f16(bits, 2 * KITH_BLOCK_ROWS, halves);
-        for (size_t i = 0; i < KITH_BLOCK_ROWS; i++) {
-            halves[i] *= grid->add_unit;
-            halves[KITH_BLOCK_ROWS + i] *= grid->scale_unit;
-        }
-        add = halves;
-        scale = halves + KITH_BLOCK_ROWS;
-    }
-    if (low == NULL)
-        simd->estimates.affine(high, add, scale, KITH_BLOCK_ROWS, head->unit, head->offset, base, out);
-    else
-        simd->estimates.affine_parts(high, low, add, scale, KITH_BLOCK_ROWS, head->unit, head->offset, base, out);
+    estimates->block(affines, query_count, grid->query_parts, dots, add, scale, out, out_stride);
 }
 
 void kith_grid_scan(const kith_grid *grid, const void *const *queries, const float *bases, size_t query_count,
                     const unsigned char *blocks, size_t block_count, float *out, size_t out_stride) {
-    block_dots high, low;
+    const int8_t *parts[PARTS_MAX];
+    kith_affine affines[KITH_CODE_QUERIES_MAX];
+    for (size_t q = 0; q < query_count; q++) {
+        for (size_t p = 0; p < grid->query_parts; p++)
+            parts[q * grid->query_parts + p] = part_of_const(grid, queries[q], p);
+        affines[q] = affine_of(queries[q], bases[q]);
+    }
+    block_dots dots;
     for (size_t b = 0; b < block_count; b++) {
-        const unsigned char *block = blocks + b * grid->block_bytes;
-        const uint32_t *words = (const uint32_t *)(const void *)block;
-        dots_of_block(grid, queries, query_count, 0, words, high);
-        if (grid->query_parts == 2) dots_of_block(grid, queries, query_count, 1, words, low);
-        const unsigned char *factors = block + grid->word_count * BLOCK_WORDS * sizeof *words;
-        for (size_t q = 0; q < query_count; q++)
-            estimate_block(grid, queries[q], bases[q], factors, high + q * KITH_BLOCK_ROWS,
-                           grid->query_parts == 2 ? low + q * KITH_BLOCK_ROWS : NULL,
-                           out + q * out_stride + b * KITH_BLOCK_ROWS);
+        const uint32_t *words = (const uint32_t *)(const void *)(blocks + b * grid->block_bytes);
+        dots_of_block(grid, parts, query_count * grid->query_parts, words, dots);
+        estimate_block(grid, affines, query_count, dots, words + grid->word_count * BLOCK_WORDS,
+                       out + b * KITH_BLOCK_ROWS, out_stride);
     }
 }

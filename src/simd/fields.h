@@ -34,23 +34,35 @@ typedef struct kith_field_kernels {
     void (*four)(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]);
 } kith_field_kernels;
 
+/* What turns the product of a query with a row into an estimate:
+ *
+ *     fma(step, fma(scale, inner, add), base), with
+ *     inner = fma(dot, unit, offset)                           for a query of one part,
+ *     inner = fma(high, 128 * unit, fma(low, unit, offset))    for one of two: 128 * high + low,
+ *
+ * where add and scale are the row's factors. Each step is rounded once to f32, products converted first (to nearest
+ * even). Factors in f16 have a small range: `step` is their unit, a power of two. */
+typedef struct kith_affine {
+    float unit, offset, step, base;
+} kith_affine;
+
 typedef struct kith_estimate_kernels {
-    /* out[i] = base + fma(scale[i], fma(dots[i], unit, offset), add[i]) for i < count, a multiple of 4; each step is
-     * rounded once to f32, dots[i] converted first (to nearest even). */
-    void (*affine)(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
-                   float offset, float base, float *out);
-    /* The same with the factors in f16, whose range is small: they are held in units of `step`, a power of two, and
-     * out[i] = fma(step, fma(scale[i], fma(dots[i], unit, offset), add[i]), base). */
-    void (*affine_f16)(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
-                       float offset, float step, float base, float *out);
-    /* The same for a query in two parts: fma(high[i], 128 * unit, fma(low[i], unit, offset)) is the inner term. */
-    void (*affine_parts)(const int32_t *high, const int32_t *low, const float *add, const float *scale,
-                         size_t count, float unit, float offset, float base, float *out);
-    /* fields[log2 width].four and the estimates of affine_f16 at once, for rows whose last word, the one at word_count, holds two
-     * f16: add in its lower half, scale in its upper one. word_count does not count it, and the query is padded for
-     * word_count + 1 words. */
+    /* query_count queries of `parts` parts x the 32 rows of a block: dots[(q * parts + p) * 32 + r] of part p, the
+     * high one first; out[q * out_stride + r]. */
+    void (*block)(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                  const float *add, const float *scale, float *out, size_t out_stride);
+    void (*block_f16)(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                      const uint16_t *add, const uint16_t *scale, float *out, size_t out_stride);
+    /* One query x four rows: dots[p * 4 + r]. */
+    void (*four)(const kith_affine *query, size_t parts, const int32_t *dots, const float add[4],
+                 const float scale[4], float out[4]);
+    /* fields[log2 width].four and the estimates at once, for rows whose last word, the one at word_count, holds two
+     * f16: add in its lower half, scale in its upper one. word_count does not count it, and the query, of one part,
+     * is padded for word_count + 1 words. */
     void (*line_four[KITH_FIELD_WIDTHS])(const int8_t *query, const uint32_t *const rows[4], size_t word_count,
-                                         float unit, float offset, float step, float base, float out[4]);
+                                         const kith_affine *affine, float out[4]);
+    /* sums[i] = (sums[i] << bits) + dots[i]: takes the products with the next plane of the same numbers in. */
+    void (*next_plane)(int32_t *sums, const int32_t *dots, unsigned bits, size_t count);
 } kith_estimate_kernels;
 
 /* A query in whole numbers. Values and their products with the factor are finite. */

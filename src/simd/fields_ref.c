@@ -38,14 +38,12 @@ static inline __attribute__((always_inline)) void four(unsigned width, const int
 
 static size_t pad(size_t word_count) { return (word_count + 15) / 16 * 16; }
 
-static inline float estimate(int32_t dot, float add, float scale, float unit, float offset, float base) {
-    return base + fmaf(scale, fmaf((float)dot, unit, offset), add);
-}
-
-static inline float estimate_f16(int32_t dot, uint16_t add, uint16_t scale, float unit, float offset, float step,
-                                 float base) {
-    float inner = fmaf((float)dot, unit, offset);
-    return fmaf(step, fmaf(kith_ref_f32_of_f16(scale), inner, kith_ref_f32_of_f16(add)), base);
+/* dots: those of the parts, `stride` apart. */
+static inline float estimate(const kith_affine *query, size_t parts, const int32_t *dots, size_t stride, float add,
+                             float scale) {
+    float inner = fmaf((float)dots[(parts - 1) * stride], query->unit, query->offset);
+    if (parts == 2) inner = fmaf((float)dots[0], 128 * query->unit, inner);
+    return fmaf(query->step, fmaf(scale, inner, add), query->base);
 }
 
 #define WIDTH(N)                                                                                                   \
@@ -56,14 +54,14 @@ static inline float estimate_f16(int32_t dot, uint16_t add, uint16_t scale, floa
     static void four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]) {  \
         four(N, query, rows, word_count, pad(word_count), out);                                                    \
     }                                                                                                              \
-    static void line_four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, float unit,   \
-                              float offset, float step, float base, float out[4]) {                                \
+    static void line_four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count,               \
+                              const kith_affine *affine, float out[4]) {                                           \
         int32_t dots[4];                                                                                           \
         four(N, query, rows, word_count, pad(word_count + 1), dots);                                               \
         for (size_t r = 0; r < 4; r++) {                                                                           \
             uint32_t factors = rows[r][word_count];                                                                \
-            out[r] =                                                                                               \
-                estimate_f16(dots[r], (uint16_t)factors, (uint16_t)(factors >> 16), unit, offset, step, base);     \
+            out[r] = estimate(affine, 1, dots + r, 4, kith_ref_f32_of_f16((uint16_t)factors),                      \
+                              kith_ref_f32_of_f16((uint16_t)(factors >> 16)));                                     \
         }                                                                                                          \
     }
 WIDTH(1)
@@ -71,20 +69,31 @@ WIDTH(2)
 WIDTH(4)
 WIDTH(8)
 
-static void affine(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
-                   float offset, float base, float *out) {
-    for (size_t i = 0; i < count; i++) out[i] = estimate(dots[i], add[i], scale[i], unit, offset, base);
+static void estimate_block(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                           const float *add, const float *scale, float *out, size_t out_stride) {
+    for (size_t q = 0; q < query_count; q++)
+        for (size_t r = 0; r < KITH_BLOCK_ROWS; r++)
+            out[q * out_stride + r] = estimate(&queries[q], parts, dots + q * parts * KITH_BLOCK_ROWS + r,
+                                               KITH_BLOCK_ROWS, add[r], scale[r]);
 }
 
-static void affine_f16(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
-                       float offset, float step, float base, float *out) {
-    for (size_t i = 0; i < count; i++) out[i] = estimate_f16(dots[i], add[i], scale[i], unit, offset, step, base);
+static void estimate_block_f16(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                               const uint16_t *add, const uint16_t *scale, float *out, size_t out_stride) {
+    float adds[KITH_BLOCK_ROWS], scales[KITH_BLOCK_ROWS];
+    for (size_t r = 0; r < KITH_BLOCK_ROWS; r++) {
+        adds[r] = kith_ref_f32_of_f16(add[r]);
+        scales[r] = kith_ref_f32_of_f16(scale[r]);
+    }
+    estimate_block(queries, query_count, parts, dots, adds, scales, out, out_stride);
 }
 
-static void affine_parts(const int32_t *high, const int32_t *low, const float *add, const float *scale,
-                         size_t count, float unit, float offset, float base, float *out) {
-    for (size_t i = 0; i < count; i++)
-        out[i] = base + fmaf(scale[i], fmaf((float)high[i], 128 * unit, fmaf((float)low[i], unit, offset)), add[i]);
+static void estimate_four(const kith_affine *query, size_t parts, const int32_t *dots, const float add[4],
+                          const float scale[4], float out[4]) {
+    for (size_t r = 0; r < 4; r++) out[r] = estimate(query, parts, dots + r, 4, add[r], scale[r]);
+}
+
+static void next_plane(int32_t *sums, const int32_t *dots, unsigned bits, size_t count) {
+    for (size_t i = 0; i < count; i++) sums[i] = (int32_t)((uint32_t)sums[i] << bits) + dots[i];
 }
 
 static float largest(const float *values, size_t count) {
@@ -123,7 +132,10 @@ void kith_fill_ref_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     for (size_t i = 0; i < KITH_FIELD_WIDTHS; i++) table->fields[i] = fields[i];
-    table->estimates = (kith_estimate_kernels){
-        affine, affine_f16, affine_parts, {line_four_1, line_four_2, line_four_4, line_four_8}};
+    table->estimates = (kith_estimate_kernels){estimate_block,
+                                               estimate_block_f16,
+                                               estimate_four,
+                                               {line_four_1, line_four_2, line_four_4, line_four_8},
+                                               next_plane};
     table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "simd/isa.h"
+#include "simd/x86/fields_line.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define VEC    __m256i
@@ -39,62 +40,56 @@ INLINE __m128i fold_four(const __m256i v[4]) {
 
 /* ---- estimates ---- */
 
-INLINE __m256 inner_8(const int32_t *dots, __m256 unit, __m256 offset) {
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(load_words(dots)), unit, offset);
-}
-INLINE __m128 inner_4(const int32_t *dots, __m128 unit, __m128 offset) {
-    return _mm_fmadd_ps(_mm_cvtepi32_ps(_mm_loadu_si128((const __m128i *)(const void *)dots)), unit, offset);
-}
-INLINE __m128 lower(__m256 v) { return _mm256_castps256_ps128(v); }
-INLINE void put_8(float *out, __m256 base, __m256 add, __m256 scale, __m256 inner) {
-    _mm256_storeu_ps(out, _mm256_add_ps(base, _mm256_fmadd_ps(scale, inner, add)));
-}
-INLINE void put_4(float *out, __m256 base, __m128 add, __m128 scale, __m128 inner) {
-    _mm_storeu_ps(out, _mm_add_ps(lower(base), _mm_fmadd_ps(scale, inner, add)));
+INLINE __m256 f32_of_dots(const int32_t *dots) { return _mm256_cvtepi32_ps(load_words(dots)); }
+
+/* Eight rows of one query. */
+INLINE void estimate_eight(const kith_affine *query, size_t parts, const int32_t *dots, __m256 add, __m256 scale,
+                           float *out) {
+    __m256 unit = _mm256_set1_ps(query->unit), offset = _mm256_set1_ps(query->offset);
+    __m256 inner = _mm256_fmadd_ps(f32_of_dots(dots + (parts - 1) * KITH_BLOCK_ROWS), unit, offset);
+    if (parts == 2) inner = _mm256_fmadd_ps(f32_of_dots(dots), _mm256_set1_ps(128 * query->unit), inner);
+    __m256 in_steps = _mm256_fmadd_ps(scale, inner, add);
+    _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_set1_ps(query->step), in_steps, _mm256_set1_ps(query->base)));
 }
 
-static void affine(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
-                   float offset, float base, float *out) {
-    const __m256 units = _mm256_set1_ps(unit), offsets = _mm256_set1_ps(offset), bases = _mm256_set1_ps(base);
-    size_t i = 0;
-    for (; count - i >= LANES; i += LANES)
-        put_8(out + i, bases, _mm256_loadu_ps(add + i), _mm256_loadu_ps(scale + i),
-              inner_8(dots + i, units, offsets));
-    if (i < count)
-        put_4(out + i, bases, _mm_loadu_ps(add + i), _mm_loadu_ps(scale + i),
-              inner_4(dots + i, lower(units), lower(offsets)));
+INLINE void estimate_eights(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                            __m256 add, __m256 scale, float *out, size_t out_stride) {
+    for (size_t q = 0; q < query_count; q++)
+        estimate_eight(&queries[q], parts, dots + q * parts * KITH_BLOCK_ROWS, add, scale, out + q * out_stride);
 }
 
-static void affine_f16(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
-                       float offset, float step, float base, float *out) {
-    const __m256 units = _mm256_set1_ps(unit), offsets = _mm256_set1_ps(offset), bases = _mm256_set1_ps(base),
-                 steps = _mm256_set1_ps(step);
-    size_t i = 0;
-    for (; count - i >= LANES; i += LANES) {
-        __m256 adds = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(add + i)));
-        __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(scale + i)));
-        __m256 in_steps = _mm256_fmadd_ps(scales, inner_8(dots + i, units, offsets), adds);
-        _mm256_storeu_ps(out + i, _mm256_fmadd_ps(steps, in_steps, bases));
-    }
-    if (i < count) {
-        __m128 adds = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(add + i)));
-        __m128 scales = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(scale + i)));
-        __m128 in_steps = _mm_fmadd_ps(scales, inner_4(dots + i, lower(units), lower(offsets)), adds);
-        _mm_storeu_ps(out + i, _mm_fmadd_ps(lower(steps), in_steps, lower(bases)));
+static void estimate_block(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                           const float *add, const float *scale, float *out, size_t out_stride) {
+    for (size_t r = 0; r < KITH_BLOCK_ROWS; r += LANES) {
+        __m256 adds = _mm256_loadu_ps(add + r), scales = _mm256_loadu_ps(scale + r);
+        if (parts == 1)
+            estimate_eights(queries, query_count, 1, dots + r, adds, scales, out + r, out_stride);
+        else
+            estimate_eights(queries, query_count, 2, dots + r, adds, scales, out + r, out_stride);
     }
 }
 
-static void affine_parts(const int32_t *high, const int32_t *low, const float *add, const float *scale,
-                         size_t count, float unit, float offset, float base, float *out) {
-    const __m256 units = _mm256_set1_ps(unit), offsets = _mm256_set1_ps(offset), bases = _mm256_set1_ps(base),
-                 high_units = _mm256_set1_ps(128 * unit);
+INLINE __m256 f32_of_f16(const uint16_t *from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)from));
+}
+
+static void estimate_block_f16(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                               const uint16_t *add, const uint16_t *scale, float *out, size_t out_stride) {
+    for (size_t r = 0; r < KITH_BLOCK_ROWS; r += LANES) {
+        __m256 adds = f32_of_f16(add + r), scales = f32_of_f16(scale + r);
+        if (parts == 1)
+            estimate_eights(queries, query_count, 1, dots + r, adds, scales, out + r, out_stride);
+        else
+            estimate_eights(queries, query_count, 2, dots + r, adds, scales, out + r, out_stride);
+    }
+}
+
+static void next_plane(int32_t *sums, const int32_t *dots, unsigned bits, size_t count) {
     size_t i = 0;
+    const __m128i shift = _mm_cvtsi32_si128((int)bits);
     for (; count - i >= LANES; i += LANES)
-        put_8(out + i, bases, _mm256_loadu_ps(add + i), _mm256_loadu_ps(scale + i),
-              inner_8(high + i, high_units, inner_8(low + i, units, offsets)));
-    if (i < count)
-        put_4(out + i, bases, _mm_loadu_ps(add + i), _mm_loadu_ps(scale + i),
-              inner_4(high + i, lower(high_units), inner_4(low + i, lower(units), lower(offsets))));
+        store_words(sums + i, add_32(_mm256_sll_epi32(load_words(sums + i), shift), load_words(dots + i)));
+    for (; i < count; i++) sums[i] = (int32_t)((uint32_t)sums[i] << bits) + dots[i];
 }
 
 /* ---- rounding ---- */
@@ -111,7 +106,7 @@ static float largest(const float *values, size_t count) {
         first =
             _mm256_max_ps(first, _mm256_and_ps(magnitude, _mm256_maskload_ps(values + i, lanes_below(count - i))));
     first = _mm256_max_ps(first, second);
-    __m128 four = _mm_max_ps(lower(first), _mm256_extractf128_ps(first, 1));
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(first), _mm256_extractf128_ps(first, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }

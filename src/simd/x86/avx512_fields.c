@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "simd/isa.h"
+#include "simd/x86/fields_line.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define VEC    __m512i
@@ -45,46 +46,56 @@ INLINE __m128i fold_four(const __m512i v[4]) {
 
 /* ---- estimates ---- */
 
-INLINE __m512 inner(const int32_t *dots, __mmask16 lanes, __m512 unit, __m512 offset) {
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(lanes, dots)), unit, offset);
-}
-INLINE void put(float *out, __mmask16 lanes, __m512 base, __m512 add, __m512 scale, __m512 product) {
-    _mm512_mask_storeu_ps(out, lanes, _mm512_add_ps(base, _mm512_fmadd_ps(scale, product, add)));
-}
-INLINE __m512 f32_of_f16(const uint16_t *from, __mmask16 lanes) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, from));
+INLINE __m512 f32_of_dots(const int32_t *dots) { return _mm512_cvtepi32_ps(load_words(dots)); }
+
+/* Sixteen rows of one query. */
+INLINE void estimate_sixteen(const kith_affine *query, size_t parts, const int32_t *dots, __m512 add, __m512 scale,
+                             float *out) {
+    __m512 unit = _mm512_set1_ps(query->unit), offset = _mm512_set1_ps(query->offset);
+    __m512 inner = _mm512_fmadd_ps(f32_of_dots(dots + (parts - 1) * KITH_BLOCK_ROWS), unit, offset);
+    if (parts == 2) inner = _mm512_fmadd_ps(f32_of_dots(dots), _mm512_set1_ps(128 * query->unit), inner);
+    __m512 in_steps = _mm512_fmadd_ps(scale, inner, add);
+    _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_set1_ps(query->step), in_steps, _mm512_set1_ps(query->base)));
 }
 
-static void affine(const int32_t *dots, const float *add, const float *scale, size_t count, float unit,
-                   float offset, float base, float *out) {
-    const __m512 units = _mm512_set1_ps(unit), offsets = _mm512_set1_ps(offset), bases = _mm512_set1_ps(base);
-    for (size_t i = 0; i < count; i += LANES) {
-        __mmask16 lanes = lanes_below(count - i);
-        put(out + i, lanes, bases, _mm512_maskz_loadu_ps(lanes, add + i), _mm512_maskz_loadu_ps(lanes, scale + i),
-            inner(dots + i, lanes, units, offsets));
+INLINE void estimate(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                     const __m512 add[2], const __m512 scale[2], float *out, size_t out_stride) {
+    for (size_t q = 0; q < query_count; q++, dots += parts * KITH_BLOCK_ROWS, out += out_stride) {
+        estimate_sixteen(&queries[q], parts, dots, add[0], scale[0], out);
+        estimate_sixteen(&queries[q], parts, dots + LANES, add[1], scale[1], out + LANES);
     }
 }
 
-static void affine_f16(const int32_t *dots, const uint16_t *add, const uint16_t *scale, size_t count, float unit,
-                       float offset, float step, float base, float *out) {
-    const __m512 units = _mm512_set1_ps(unit), offsets = _mm512_set1_ps(offset), bases = _mm512_set1_ps(base),
-                 steps = _mm512_set1_ps(step);
-    for (size_t i = 0; i < count; i += LANES) {
-        __mmask16 lanes = lanes_below(count - i);
-        __m512 in_steps = _mm512_fmadd_ps(f32_of_f16(scale + i, lanes), inner(dots + i, lanes, units, offsets),
-                                          f32_of_f16(add + i, lanes));
-        _mm512_mask_storeu_ps(out + i, lanes, _mm512_fmadd_ps(steps, in_steps, bases));
-    }
+static void estimate_block(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                           const float *add, const float *scale, float *out, size_t out_stride) {
+    const __m512 adds[2] = {_mm512_loadu_ps(add), _mm512_loadu_ps(add + LANES)};
+    const __m512 scales[2] = {_mm512_loadu_ps(scale), _mm512_loadu_ps(scale + LANES)};
+    if (parts == 1)
+        estimate(queries, query_count, 1, dots, adds, scales, out, out_stride);
+    else
+        estimate(queries, query_count, 2, dots, adds, scales, out, out_stride);
 }
 
-static void affine_parts(const int32_t *high, const int32_t *low, const float *add, const float *scale,
-                         size_t count, float unit, float offset, float base, float *out) {
-    const __m512 units = _mm512_set1_ps(unit), offsets = _mm512_set1_ps(offset), bases = _mm512_set1_ps(base),
-                 high_units = _mm512_set1_ps(128 * unit);
+INLINE __m512 f32_of_f16(const uint16_t *from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)from));
+}
+
+static void estimate_block_f16(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
+                               const uint16_t *add, const uint16_t *scale, float *out, size_t out_stride) {
+    const __m512 adds[2] = {f32_of_f16(add), f32_of_f16(add + LANES)};
+    const __m512 scales[2] = {f32_of_f16(scale), f32_of_f16(scale + LANES)};
+    if (parts == 1)
+        estimate(queries, query_count, 1, dots, adds, scales, out, out_stride);
+    else
+        estimate(queries, query_count, 2, dots, adds, scales, out, out_stride);
+}
+
+static void next_plane(int32_t *sums, const int32_t *dots, unsigned bits, size_t count) {
+    const __m128i shift = _mm_cvtsi32_si128((int)bits);
     for (size_t i = 0; i < count; i += LANES) {
         __mmask16 lanes = lanes_below(count - i);
-        put(out + i, lanes, bases, _mm512_maskz_loadu_ps(lanes, add + i), _mm512_maskz_loadu_ps(lanes, scale + i),
-            inner(high + i, lanes, high_units, inner(low + i, lanes, units, offsets)));
+        __m512i shifted = _mm512_sll_epi32(_mm512_maskz_loadu_epi32(lanes, sums + i), shift);
+        _mm512_mask_storeu_epi32(sums + i, lanes, add_32(shifted, _mm512_maskz_loadu_epi32(lanes, dots + i)));
     }
 }
 

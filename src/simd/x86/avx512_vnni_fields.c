@@ -190,9 +190,8 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     }                                                                                                              \
     /* The word of the factors meets zeros of the query. */                                                        \
     static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
-                                  float unit, float offset, float step, float base, float out[4]) {                \
-        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, unit, offset, step, base,  \
-                    out);                                                                                          \
+                                  const kith_affine *affine, float out[4]) {                                       \
+        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, affine, out);              \
     }
 KERNELS(1)
 KERNELS(2)

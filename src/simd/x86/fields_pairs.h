@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * fields_pairs.h: the integer kernels of fields.h without an instruction that adds four products of bytes to 32 bits:
- * included once by the files of AVX2 and AVX-512, which define VEC, LANES (words in a register), TILE_QUERIES and the
- * operations below.
+ * included once by the files of AVX2 and AVX-512, which define VEC, LANES (words in a register), TILE_QUERIES,
+ * the operations below and the kernels of estimates.
  *
  * maddubs adds two products of an unsigned field with a signed byte in 16 bits. For fields of up to 4 bits that is
  * exact, and so are a few such sums added up, before madd takes them to 32 bits. Fields of 8 bits would overflow at
  * once: even and odd bytes are widened to 16 bits, and madd adds two products of these in 32.
  */
 #include <string.h>
-
-#include "simd/x86/fields_line.h"
 
 /* In a register, and made here: without it gcc takes the fields of later steps first and has no registers left. */
 #define STAYS(sum) __asm__("" : "+v"(sum))
@@ -181,6 +179,20 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     return fold_four(totals);
 }
 
+/* ---- estimates of four rows ---- */
+
+INLINE __m128 f32_of_four(const int32_t *dots) {
+    return _mm_cvtepi32_ps(_mm_loadu_si128((const __m128i *)(const void *)dots));
+}
+
+static void estimate_four(const kith_affine *query, size_t parts, const int32_t *dots, const float add[4],
+                          const float scale[4], float out[4]) {
+    __m128 unit = _mm_set1_ps(query->unit), offset = _mm_set1_ps(query->offset);
+    __m128 inner = _mm_fmadd_ps(f32_of_four(dots + (parts - 1) * 4), unit, offset);
+    if (parts == 2) inner = _mm_fmadd_ps(f32_of_four(dots), _mm_set1_ps(128 * query->unit), inner);
+    _mm_storeu_ps(out, finish_four(query, inner, _mm_loadu_ps(add), _mm_loadu_ps(scale)));
+}
+
 /* ---- the table ---- */
 
 #define KERNELS(WIDTH)                                                                                             \
@@ -194,9 +206,8 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     }                                                                                                              \
     /* The word of the factors meets zeros of the query. */                                                        \
     static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
-                                  float unit, float offset, float step, float base, float out[4]) {                \
-        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, unit, offset, step, base,  \
-                    out);                                                                                          \
+                                  const kith_affine *affine, float out[4]) {                                       \
+        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, affine, out);              \
     }
 KERNELS(1)
 KERNELS(2)
@@ -207,6 +218,9 @@ static void fill_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
-    table->estimates = (kith_estimate_kernels){
-        affine, affine_f16, affine_parts, {line_four_1, line_four_2, line_four_4, line_four_8}};
+    table->estimates = (kith_estimate_kernels){estimate_block,
+                                               estimate_block_f16,
+                                               estimate_four,
+                                               {line_four_1, line_four_2, line_four_4, line_four_8},
+                                               next_plane};
 }
