@@ -22,7 +22,10 @@ typedef struct kith_index kith_index;
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
 /* Makes an empty index. `spec` is a factory string: "Flat" (stores f32), "Flat,f16", "Flat,bf16", "Flat,i8",
- * "Flat,u8". `dim` is 1..KITH_DIM_MAX; the metric l2, ip or cosine. Free *out with kith_index_free.
+ * "Flat,u8"; a code alone, searched exhaustively: "SQ8"; or inverted lists of a code: "IVF1024,SQ8". "IVF,SQ8" takes
+ * about 4 sqrt(n) lists for n training vectors, and the spec then has their number. A d after it ("IVF1024d,SQ8") has
+ * vectors coded as they are: what is coded is the residual to the list's centroid else, but for raw codes ("Flat",
+ * "f16"). `dim` is 1..KITH_DIM_MAX; the metric l2, ip or cosine. Free *out with kith_index_free.
  * Errors: KITH_ERR_ARGUMENT with the character of the spec that was not understood; KITH_ERR_UNSUPPORTED for the
  * metric hamming. */
 KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric,
@@ -60,7 +63,10 @@ KITH_API kith_status kith_index_list_sizes(const kith_index *index, uint64_t *si
 /* ---- Filling ------------------------------------------------------------------------------------------- */
 
 /* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a
- * structure that needs no training (Flat), which then does nothing. KITH_ERR_EMPTY for a sample without rows. */
+ * structure that needs no training (Flat), which then does nothing. KITH_ERR_EMPTY for a sample without rows.
+ * Inverted lists: KITH_ERR_ARGUMENT for fewer vectors than lists, and for an index that holds vectors. All or nothing;
+ * what was learnt before is forgotten. job: threads, seed, progress (phase "k-means" and those of the code),
+ * memory_bytes_max (the sample as f32; KITH_ERR_BUDGET). */
 KITH_API kith_status kith_index_train(kith_index *index, const kith_view *sample,
                                       const kith_job *job) KITH_CHECK_RESULT;
 /* How many rows training makes good use of: more hardly help, fewer cost quality. 0 for a structure that needs no
@@ -88,8 +94,10 @@ KITH_API kith_status kith_index_update(kith_index *index, const kith_view *vecto
 /* Drops all vectors, keeps what was trained; ids are numbered from 0 again. */
 KITH_API kith_status kith_index_reset(kith_index *index) KITH_CHECK_RESULT;
 /* Writes the stored vectors of `count` ids, in any order, repeats allowed, as f32, count x dim; under cosine, too,
- * as they were given, not normalised. KITH_ERR_NOT_FOUND names a missing id; nothing is written then. A mapped
- * index whose ids do not rise from row to row (after removals) has to scan all its ids for this. */
+ * as they were given, not normalised. What a code stores comes back as the code has it, and under cosine, raw codes
+ * among them, normalised. KITH_ERR_NOT_FOUND names a missing id; nothing is written then. A mapped index whose ids do
+ * not rise from row to row (after removals), and inverted lists from which nothing has been removed yet, have to scan
+ * all ids for this. */
 KITH_API kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, size_t count,
                                             float *out) KITH_CHECK_RESULT;
 
@@ -163,9 +171,10 @@ KITH_API const kith_search_param *kith_index_param(const kith_index *index, size
  *   counts     queries->count: how many results each row holds; fewer than k only under a filter or a bound.
  *              May be NULL: a row with fewer than k then makes the call end with KITH_ERR_INCOMPLETE, with all
  *              outputs filled. Padding is never silent.
- * Errors: KITH_ERR_EMPTY for an index or a view without vectors; KITH_ERR_DIMENSION, KITH_ERR_TYPE;
- * KITH_ERR_NOT_FINITE, KITH_ERR_RANGE, KITH_ERR_ZERO_VECTOR name the first such query. When a call fails after its
- * arguments have passed (memory, cancelled, a bad value in a query), all rows are padding and all counts 0. */
+ * Errors: KITH_ERR_NOT_TRAINED; KITH_ERR_EMPTY for an index or a view without vectors; KITH_ERR_DIMENSION,
+ * KITH_ERR_TYPE; KITH_ERR_NOT_FINITE, KITH_ERR_RANGE, KITH_ERR_ZERO_VECTOR name the first such query. When a call
+ * fails after its arguments have passed (memory, cancelled, a bad value in a query), all rows are padding and all
+ * counts 0. */
 KITH_API kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
                                        const kith_search_params *params, int64_t *ids, float *distances,
                                        size_t *counts) KITH_CHECK_RESULT;

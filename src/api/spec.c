@@ -6,12 +6,15 @@
 #include "base/error.h"
 #include "flat/flat.h"
 #include "hnsw/hnsw.h"
+#include "ivf/ivf.h"
 
 static bool is_flat(const kith_spec_part *first) { return kith_spec_part_is(first, KITH_FLAT_NAME); }
 
 static const kith_structure structures[] = {
     {KITH_FLAT_NAME, is_flat, kith_flat_create, kith_flat_open},
     {KITH_HNSW_NAME "32", kith_hnsw_is_named, kith_hnsw_create, kith_hnsw_open},
+    {KITH_IVF_NAME "1024,SQ8", kith_ivf_is_named, kith_ivf_create, kith_ivf_open},
+    {"SQ8", kith_coded_is_named, kith_ivf_create, kith_ivf_open},
 };
 enum { STRUCTURE_COUNT = sizeof structures / sizeof *structures };
 

@@ -53,6 +53,8 @@ static kith_status check_call(search_call *call, const kith_index *index, const 
     KITH_TRY(kith_check_view_dim("queries", queries, index->dim));
     call->queries = *queries;
     call->queries.stride = kith_view_stride(queries);
+    if (!index->is_trained)
+        return kith_error(KITH_ERR_NOT_TRAINED, "search: an index %s needs kith_index_train first", index->spec);
     if (index->count == 0) return kith_error(KITH_ERR_EMPTY, "search: the index holds no vectors");
     uint64_t work;
     if (__builtin_mul_overflow((uint64_t)queries->count, (uint64_t)index->count, &work)) work = UINT64_MAX;

@@ -11,7 +11,12 @@
 #include "index/indexfile.h"
 #include "index/spec.h"
 
-#define KITH_IVF_NAME "IVF"
+#define KITH_IVF_NAME   "IVF"
+#define KITH_CODED_NAME "a code"
+
+/* Is a spec whose first part this is one of inverted lists, or of a code alone? Whatever follows. */
+bool kith_ivf_is_named(const kith_spec_part *part);
+bool kith_coded_is_named(const kith_spec_part *part);
 
 kith_status kith_ivf_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out);
 kith_status kith_ivf_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,

@@ -10,9 +10,13 @@
 #ifndef KITH_IVF_IVF_INSIDE_H
 #define KITH_IVF_IVF_INSIDE_H
 
+#include "base/idmap.h"
 #include "code/code.h"
 #include "index/vtable.h"
 #include "ivf/ivf.h"
+
+enum { KITH_IVF_PARAMS = 3 };
+#define KITH_IVF_COARSE_CODE "SQ8" /* of the centroids */
 
 typedef struct kith_list_segment {
     unsigned char *blocks;  /* capacity / 32 of the code's blocks */
@@ -21,10 +25,19 @@ typedef struct kith_list_segment {
 } kith_list_segment;
 
 typedef struct kith_list {
-    kith_list_segment *segments;
-    size_t segment_count, segment_capacity;
-    size_t count; /* vectors in all segments */
+    kith_list_segment *segments; /* segment_room of them; those from segment_count to segment_held - 1 are empty */
+    size_t segment_count, segment_held, segment_room;
+    size_t count, capacity; /* vectors in all segments, and room for them */
 } kith_list;
+
+/* Memory that the lists lie in. */
+typedef struct kith_slabs {
+    struct kith_slab {
+        void *memory;
+        size_t bytes;
+    } * slabs;
+    size_t count, capacity;
+} kith_slabs;
 
 typedef struct kith_ivf {
     kith_index base;
@@ -35,13 +48,19 @@ typedef struct kith_ivf {
     kith_index *coarse; /* finds the lists of a vector, instead of the centroids' own code; NULL: none */
     float *centroids;   /* list_count x dim; NULL without coarse step */
     float *projected;   /* list_count x code->projected_dim; centroids themselves when the code projects nothing */
-    kith_code *coarse_code;       /* 8-bit scalar code of the projected centroids; NULL for few lists */
-    unsigned char *coarse_blocks; /* its blocks, kith_code_blocks(list_count) of them */
-    size_t id_bytes;              /* 4 while all ids are below 2^32, then 8 */
-    kith_list *lists;
+    kith_code *coarse_code;            /* 8-bit scalar code of the projected centroids; NULL for few lists */
+    unsigned char *coarse_blocks;      /* its blocks, kith_code_blocks(list_count) of them */
+    size_t id_bytes;                   /* 4 while all ids are below 2^32, then 8 */
+    kith_list *lists;                  /* NULL until list_count is known */
+    kith_list_segment *first_segments; /* of each list: most have one */
+    kith_slabs block_slabs, id_slabs;  /* empty when mapped: the segments point into the file */
+    kith_idmap map;                    /* from an id to where it lies, kith_ivf_place; kept when has_map */
+    bool has_map;
+    uint32_t instance;                  /* of the sections of a mapped index */
+    kith_param params[KITH_IVF_PARAMS]; /* with the default of nprobe */
 } kith_ivf;
 
-extern const kith_index_vtable kith_ivf_vtable;
+extern const kith_index_vtable kith_ivf_vtable, kith_coded_vtable; /* with and without a coarse step */
 
 static inline kith_ivf *kith_ivf_of(kith_index *index) { return (kith_ivf *)index; }
 static inline const kith_ivf *kith_ivf_of_const(const kith_index *index) { return (const kith_ivf *)index; }
@@ -52,6 +71,93 @@ static inline int64_t kith_segment_id(const kith_ivf *ivf, const kith_list_segme
 
 /* The lists that a search reads when it does not say: 1/64 of them, at least 8. */
 static inline size_t kith_ivf_nprobe_default(const kith_ivf *ivf) { return kith_max_size(8, ivf->list_count / 64); }
+
+/* ---- ivf.c ---------------------------------------------------------------------------------------------------- */
+
+/* An empty, untrained index as the spec says; `dtype` of its vectors is f32. */
+kith_status kith_ivf_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_ivf **out);
+/* Frees everything; takes half-built ones. */
+void kith_ivf_release(kith_index *index);
+/* Writes the canonical spec, which list_count has become a part of. */
+void kith_ivf_write_spec(kith_ivf *ivf);
+/* Fills the list of search parameters, whose default of nprobe follows list_count. */
+void kith_ivf_set_params(kith_ivf *ivf);
+
+/* ---- ivf_lists.c: lists, segments and their memory ------------------------------------------------------------ */
+
+/* list_count empty lists. */
+kith_status kith_lists_create(kith_ivf *ivf);
+/* Frees the lists and what lies in them; list_count stays. */
+void kith_lists_free(kith_ivf *ivf);
+/* Takes all vectors out and gives their memory back. */
+void kith_lists_clear(kith_ivf *ivf);
+/* Room for added[list] more vectors in each list, in one piece of memory. On failure as before. */
+kith_status kith_lists_reserve(kith_ivf *ivf, const size_t *added);
+/* Gives the memory of the last kith_lists_reserve back, unless something has been counted there. `slab_count`:
+ * block_slabs.count before it. */
+void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count);
+/* Makes room for ids of 8 bytes. On failure as before. */
+kith_status kith_lists_widen_ids(kith_ivf *ivf);
+/* Sets how many vectors a list has; the room is there. */
+void kith_list_set_count(kith_list *list, size_t count);
+/* The segment that has, or has room for, the vector at a position of the list, and where in it. */
+kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at);
+void kith_segment_set_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t at, int64_t id);
+/* Copies all lists, each as one segment, into an index of as many empty ones. */
+kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to);
+/* Bytes of all slabs. */
+uint64_t kith_slabs_bytes(const kith_slabs *slabs);
+
+/* ---- ivf_train.c ---------------------------------------------------------------------------------------------- */
+
+kith_status kith_ivf_train(kith_index *index, const kith_view *sample, const kith_job *job);
+size_t kith_ivf_train_count(const kith_index *index);
+
+/* ---- ivf_assign.c --------------------------------------------------------------------------------------------- */
+
+/* One row as the index sees it: f32, of unit length under cosine. */
+void kith_ivf_row(kith_metric metric, const kith_view *view, size_t row, float *out);
+/* The list of each row of a view that has been checked: that of the nearest centroid, or of the largest inner product
+ * under ip and cosine; the lower number on a tie. Scratch memory stays below `bytes_max` (0: no limit) or
+ * KITH_ERR_BUDGET. `meter` counts rows, or NULL. */
+kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const float *centroids, size_t list_count,
+                            size_t threads, uint64_t bytes_max, kith_meter *meter, uint32_t *assigned);
+
+/* ---- ivf_add.c ------------------------------------------------------------------------------------------------ */
+
+kith_status kith_ivf_add(kith_index *index, const kith_addition *addition);
+/* The same with the lists given: assigned[count], each below list_count (KITH_ERR_ARGUMENT). */
+kith_status kith_ivf_add_assigned(kith_ivf *ivf, const kith_addition *addition, const uint32_t *assigned);
+kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
+
+/* ---- ivf_ids.c: finding ids ----------------------------------------------------------------------------------- */
+
+/* Where a vector lies, as one number. */
+#define KITH_IVF_NO_PLACE UINT64_MAX
+static inline uint64_t kith_ivf_place(const kith_ivf *ivf, size_t list, size_t position) {
+    return (uint64_t)position * ivf->list_count + list;
+}
+static inline size_t kith_place_list(const kith_ivf *ivf, uint64_t place) {
+    return (size_t)(place % ivf->list_count);
+}
+static inline size_t kith_place_position(const kith_ivf *ivf, uint64_t place) {
+    return (size_t)(place / ivf->list_count);
+}
+
+/* Builds the map of all ids, unless it is there. */
+kith_status kith_ivf_need_map(kith_ivf *ivf);
+/* The place of each id, KITH_IVF_NO_PLACE for those that are not there: by the map, or by reading all ids. */
+kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count, uint64_t *places);
+/* Takes the vector at a place out; the last one of the list moves there. `row`: scratch for one code. The map is
+ * there, and knows the moved id afterwards; it is not told of the one that goes. */
+void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row);
+kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
+kith_status kith_ivf_reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out);
+
+/* ---- ivf_file.c ----------------------------------------------------------------------------------------------- */
+
+kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);
+kith_status kith_ivf_verify(const kith_index *index);
 
 /* ---- ivf_search.c --------------------------------------------------------------------------------------------- */
 

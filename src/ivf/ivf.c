@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ivf.c: what an index of inverted lists is made of, and its two faces: with a coarse step, and as a code alone that
+ * is searched exhaustively.
+ */
+#include "ivf/ivf.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "index/codes.h"
+#include "ivf/ivf_inside.h"
+
+static const size_t list_count_max = (size_t)1 << 26;
+
+/* ---- The spec ------------------------------------------------------------------------------------------------- */
+
+bool kith_ivf_is_named(const kith_spec_part *part) {
+    size_t length = strlen(KITH_IVF_NAME);
+    if (part->length < length || memcmp(part->text, KITH_IVF_NAME, length) != 0) return false;
+    return part->length == length || !isupper((unsigned char)part->text[length]);
+}
+
+bool kith_coded_is_named(const kith_spec_part *part) { return kith_code_is_named(part); }
+
+static kith_status wrong(const kith_spec *spec, size_t at, const char *expected) {
+    return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: %s", spec->text, at, expected);
+}
+
+/* "IVF", "IVF1024", "IVF1024d": list_count 0 when it is left out. */
+static kith_status read_coarse(const kith_spec *spec, kith_ivf *ivf, bool *is_direct) {
+    const kith_spec_part *part = &spec->parts[0];
+    size_t first = strlen(KITH_IVF_NAME), at = first, count = 0;
+    *is_direct = false;
+    for (; at < part->length && isdigit((unsigned char)part->text[at]) && count <= list_count_max; at++)
+        count = count * 10 + (size_t)(part->text[at] - '0');
+    if (at > first && (count == 0 || count > list_count_max))
+        return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: the number of lists is outside 1..%zu",
+                          spec->text, part->offset + first, list_count_max);
+    if (at < part->length && part->text[at] == 'd') {
+        *is_direct = true;
+        at++;
+    }
+    if (at < part->length)
+        return wrong(spec, part->offset + at, "expected a number of lists, then d (codes without residuals)");
+    ivf->list_count = count;
+    return KITH_OK;
+}
+
+void kith_ivf_write_spec(kith_ivf *ivf) {
+    char lists[24] = "", *spec = ivf->base.spec;
+    bool is_direct = !ivf->by_residual && ivf->code->vtable->kind != KITH_CODE_RAW;
+    memset(spec, 0, KITH_SPEC_BYTES_MAX);
+    if (ivf->list_count > 0) (void)snprintf(lists, sizeof lists, "%zu", ivf->list_count);
+    if (ivf->has_coarse)
+        (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s%s%s,%s", KITH_IVF_NAME, lists, is_direct ? "d" : "",
+                       ivf->code->name);
+    else
+        (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s", ivf->code->name);
+}
+
+static kith_status read_spec(const kith_spec *spec, kith_ivf *ivf) {
+    kith_metric metric = ivf->base.metric == KITH_L2 ? KITH_L2 : KITH_IP;
+    bool is_direct = true;
+    ivf->has_coarse = kith_ivf_is_named(&spec->parts[0]);
+    ivf->list_count = 1;
+    if (ivf->has_coarse) KITH_TRY(read_coarse(spec, ivf, &is_direct));
+    size_t parts = ivf->has_coarse ? 2 : 1;
+    if (spec->part_count < parts)
+        return wrong(spec, spec->parts[0].offset + spec->parts[0].length,
+                     "expected a comma and a code, such as Flat, SQ8 or PQ16");
+    if (spec->part_count > parts) return wrong(spec, spec->parts[parts].offset, "nothing can follow the code");
+    KITH_TRY(kith_code_create(spec, parts - 1, ivf->base.dim, metric, &ivf->code));
+    ivf->by_residual = !is_direct && ivf->code->vtable->kind != KITH_CODE_RAW;
+    kith_ivf_write_spec(ivf);
+    kith_ivf_set_params(ivf);
+    return KITH_OK;
+}
+
+/* ---- Life ----------------------------------------------------------------------------------------------------- */
+
+void kith_ivf_release(kith_index *index) {
+    kith_ivf *ivf = kith_ivf_of(index);
+    kith_lists_free(ivf);
+    kith_idmap_free(&ivf->map);
+    if (!index->is_mapped) {
+        if (ivf->projected != ivf->centroids) kith_free(ivf->projected);
+        kith_free(ivf->centroids);
+        kith_free(ivf->coarse_blocks);
+    }
+    kith_code_free(ivf->coarse_code);
+    kith_code_free(ivf->code);
+    kith_index_free(ivf->coarse);
+    kith_free(ivf);
+}
+
+kith_status kith_ivf_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_ivf **out) {
+    kith_ivf *ivf;
+    KITH_TRY(kith_alloc_zeroed(1, sizeof *ivf, &ivf));
+    bool has_coarse = kith_ivf_is_named(&spec->parts[0]);
+    kith_index_init(&ivf->base, has_coarse ? &kith_ivf_vtable : &kith_coded_vtable, dim, metric, KITH_F32, "");
+    ivf->id_bytes = 4;
+    kith_status status = read_spec(spec, ivf);
+    if (status != KITH_OK) {
+        kith_ivf_release(&ivf->base);
+        return status;
+    }
+    *out = ivf;
+    return KITH_OK;
+}
+
+kith_status kith_ivf_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out) {
+    kith_ivf *ivf;
+    KITH_TRY(kith_ivf_make(spec, dim, metric, &ivf));
+    if (!ivf->has_coarse && ivf->code->vtable->train == NULL) { /* nothing to learn */
+        kith_status status = kith_lists_create(ivf);
+        if (status != KITH_OK) {
+            kith_ivf_release(&ivf->base);
+            return status;
+        }
+        ivf->base.is_trained = true;
+    }
+    *out = &ivf->base;
+    return KITH_OK;
+}
+
+static kith_status copy_bytes(const void *from, size_t count, size_t each, void *out) {
+    KITH_TRY(kith_alloc(count, each, out));
+    void *to;
+    memcpy(&to, out, sizeof to);
+    if (to != NULL) memcpy(to, from, count * each);
+    return KITH_OK;
+}
+
+/* Everything that training makes. */
+static kith_status clone_trained(const kith_ivf *ivf, kith_ivf *copy) {
+    size_t dim = ivf->base.dim, projected_dim = ivf->code->projected_dim;
+    KITH_TRY(ivf->code->vtable->clone(ivf->code, &copy->code));
+    if (ivf->coarse != NULL) KITH_TRY(kith_index_clone(ivf->coarse, &copy->coarse));
+    if (ivf->centroids != NULL) {
+        KITH_TRY(copy_bytes(ivf->centroids, ivf->list_count, dim * sizeof(float), &copy->centroids));
+        copy->projected = copy->centroids;
+        if (ivf->projected != ivf->centroids)
+            KITH_TRY(copy_bytes(ivf->projected, ivf->list_count, projected_dim * sizeof(float), &copy->projected));
+    }
+    if (ivf->coarse_code == NULL) return KITH_OK;
+    KITH_TRY(ivf->coarse_code->vtable->clone(ivf->coarse_code, &copy->coarse_code));
+    return copy_bytes(ivf->coarse_blocks, kith_code_blocks(ivf->list_count), ivf->coarse_code->block_bytes,
+                      &copy->coarse_blocks);
+}
+
+static kith_status clone(const kith_index *index, kith_index **out) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    kith_ivf *copy;
+    KITH_TRY(kith_alloc_zeroed(1, sizeof *copy, &copy));
+    kith_index_init(&copy->base, index->vtable, index->dim, index->metric, index->dtype, index->spec);
+    copy->list_count = ivf->list_count;
+    copy->has_coarse = ivf->has_coarse;
+    copy->by_residual = ivf->by_residual;
+    copy->id_bytes = ivf->id_bytes;
+    kith_status status;
+    kith_ivf_set_params(copy);
+    KITH_GO(clone_trained(ivf, copy));
+    if (ivf->lists != NULL) {
+        KITH_GO(kith_lists_create(copy));
+        KITH_GO(kith_lists_copy(ivf, copy));
+    }
+    *out = &copy->base;
+    return KITH_OK;
+done:
+    kith_ivf_release(&copy->base);
+    return status;
+}
+
+static void reset(kith_index *index) {
+    kith_ivf *ivf = kith_ivf_of(index);
+    kith_lists_clear(ivf);
+    kith_idmap_free(&ivf->map);
+    ivf->has_map = false;
+    ivf->id_bytes = 4;
+    index->count = 0;
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------------- */
+
+static uint64_t list_bytes(const kith_ivf *ivf) {
+    if (ivf->lists == NULL) return 0;
+    uint64_t bytes = (uint64_t)ivf->list_count * (sizeof *ivf->lists + sizeof *ivf->first_segments);
+    for (size_t l = 0; l < ivf->list_count; l++)
+        if (ivf->lists[l].segments != &ivf->first_segments[l])
+            bytes += ivf->lists[l].segment_room * sizeof *ivf->lists[l].segments;
+    return bytes;
+}
+
+/* What the segments of a mapped index take up in the file. */
+static uint64_t mapped_blocks(const kith_ivf *ivf) {
+    uint64_t blocks = 0;
+    for (size_t l = 0; ivf->lists != NULL && l < ivf->list_count; l++)
+        blocks += kith_code_blocks(ivf->lists[l].count);
+    return blocks;
+}
+
+static uint64_t coarse_bytes(const kith_ivf *ivf) {
+    uint64_t bytes = 0;
+    if (ivf->centroids != NULL) bytes += (uint64_t)ivf->list_count * ivf->base.dim * sizeof(float);
+    if (ivf->projected != ivf->centroids)
+        bytes += (uint64_t)ivf->list_count * ivf->code->projected_dim * sizeof(float);
+    if (ivf->coarse_code != NULL)
+        bytes += (uint64_t)kith_code_blocks(ivf->list_count) * ivf->coarse_code->block_bytes +
+                 ivf->coarse_code->vtable->memory(ivf->coarse_code);
+    return bytes;
+}
+
+static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    uint64_t codes = kith_slabs_bytes(&ivf->block_slabs), ids = kith_slabs_bytes(&ivf->id_slabs);
+    if (index->is_mapped) {
+        codes = mapped_blocks(ivf) * ivf->code->block_bytes;
+        ids = (uint64_t)index->count * ivf->id_bytes;
+    }
+    const kith_memory_part all[] = {
+        {"codes", codes},
+        {"ids", ids},
+        {"lists", list_bytes(ivf)},
+        {"centroids", coarse_bytes(ivf)},
+        {"codebooks", ivf->code->vtable->memory(ivf->code)},
+        {"id map", (uint64_t)ivf->map.slot_count * sizeof *ivf->map.slots},
+        {"fixed", sizeof *ivf},
+    };
+    size_t count = sizeof all / sizeof *all;
+    if (capacity > 0) memcpy(parts, all, kith_min_size(count, capacity) * sizeof *all);
+    return count;
+}
+
+static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    if (!ivf->has_coarse || ivf->lists == NULL) return 0;
+    for (size_t l = 0; l < kith_min_size(capacity, ivf->list_count); l++) sizes[l] = ivf->lists[l].count;
+    return ivf->list_count;
+}
+
+/* ---- Search parameters ---------------------------------------------------------------------------------------- */
+
+static const kith_param params[KITH_IVF_PARAMS] = {
+    KITH_PARAM_THREADS,
+    KITH_PARAM_MAX_DISTANCES,
+    KITH_PARAM(nprobe, "how many of the nearest lists are searched; more than there are: all", 1, UINT32_MAX, 1),
+};
+
+void kith_ivf_set_params(kith_ivf *ivf) {
+    memcpy(ivf->params, params, sizeof ivf->params);
+    ivf->params[KITH_IVF_PARAMS - 1].shown.default_value = kith_ivf_nprobe_default(ivf);
+    ivf->base.params = ivf->params;
+    ivf->base.param_count = ivf->has_coarse ? KITH_IVF_PARAMS : KITH_IVF_PARAMS - 1;
+}
+
+/* ---- The two vtables ------------------------------------------------------------------------------------------ */
+
+#define IVF_VTABLE(own_name)                                                                                       \
+    {                                                                                                              \
+        .name = (own_name), .params = params, .param_count = KITH_IVF_PARAMS, .release = kith_ivf_release,         \
+        .clone = clone, .memory = memory, .list_sizes = list_sizes, .train = kith_ivf_train,                       \
+        .train_count = kith_ivf_train_count, .add = kith_ivf_add, .remove = kith_ivf_remove,                       \
+        .update = kith_ivf_update, .reset = reset, .reconstruct = kith_ivf_reconstruct, .search = kith_ivf_search, \
+        .range_search = kith_ivf_range_search, .save = kith_ivf_save, .verify = kith_ivf_verify,                   \
+    }
+
+const kith_index_vtable kith_ivf_vtable = IVF_VTABLE(KITH_IVF_NAME);
+const kith_index_vtable kith_coded_vtable = IVF_VTABLE(KITH_CODED_NAME);

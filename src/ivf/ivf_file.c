@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ivf_file.c: the sections of inverted lists, all of version 1. Numbers are little-endian.
+ *
+ *   IVFLMETA  24 bytes: list_count u64, 0 when it is not known yet; id_bytes u32, 4 or 8; has_projected u32, 0 or 1;
+ *             has_coarse_code u32, 0 or 1; zero u32
+ *
+ * when trained, with a coarse step ("IVF...") only:
+ *   IVFLCENT  list_count x dim f32: the centroids
+ *   IVFLPROJ  with has_projected only: list_count x projected_dim f32: the centroids in the code's own space
+ *   IVFLCOAR  with has_coarse_code only: the blocks of the centroids' codes
+ *
+ * when trained:
+ *   IVFLSIZE  list_count x u64: how many vectors each list has
+ *   IVFLCODE  blocks of 32 codes, list after list; lanes past a list's last vector are zero
+ *   IVFLNIDS  count x u32 or u64, as id_bytes says: ids, list after list, distinct, from 0 up to below next_id
+ *
+ * The code follows as the next part (codes.h), then, with has_coarse_code, that of the centroids: "SQ8" in
+ * projected_dim dimensions.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/sort.h"
+#include "index/codes.h"
+#include "index/convert.h"
+#include "ivf/ivf_inside.h"
+
+enum { META_BYTES = 24, VERSION = 1 };
+static const char meta_tag[] = "IVFLMETA", centroids_tag[] = "IVFLCENT", projected_tag[] = "IVFLPROJ",
+                  coarse_tag[] = "IVFLCOAR", sizes_tag[] = "IVFLSIZE", codes_tag[] = "IVFLCODE",
+                  ids_tag[] = "IVFLNIDS";
+
+/* ---- Writing -------------------------------------------------------------------------------------------------- */
+
+static kith_status write_meta(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
+    unsigned char bytes[META_BYTES] = {0};
+    kith_put_u64(bytes, ivf->list_count);
+    kith_put_u32(bytes + 8, (uint32_t)ivf->id_bytes);
+    kith_put_u32(bytes + 12, ivf->projected != ivf->centroids);
+    kith_put_u32(bytes + 16, ivf->coarse_code != NULL);
+    return kith_container_writer_add(writer, meta_tag, instance, bytes, sizeof bytes);
+}
+
+static kith_status write_centroids(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
+    size_t count = ivf->list_count * sizeof(float);
+    KITH_TRY(kith_container_writer_add(writer, centroids_tag, instance, ivf->centroids, count * ivf->base.dim));
+    if (ivf->projected != ivf->centroids)
+        KITH_TRY(kith_container_writer_add(writer, projected_tag, instance, ivf->projected,
+                                           count * ivf->code->projected_dim));
+    if (ivf->coarse_code == NULL) return KITH_OK;
+    return kith_container_writer_add(writer, coarse_tag, instance, ivf->coarse_blocks,
+                                     kith_code_blocks(ivf->list_count) * ivf->coarse_code->block_bytes);
+}
+
+static kith_status write_sizes(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
+    KITH_TRY(kith_container_writer_begin(writer, sizes_tag, instance, VERSION, 0));
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        unsigned char bytes[8];
+        kith_put_u64(bytes, ivf->lists[l].count);
+        KITH_TRY(kith_container_writer_write(writer, bytes, sizeof bytes));
+    }
+    return KITH_OK;
+}
+
+/* The first lanes of a block: what other lanes held before is not written. `scratch`: a row and a block. */
+static kith_status write_part(const kith_code *code, const unsigned char *block, size_t lanes, unsigned char *row,
+                              unsigned char *scratch, kith_container_writer *writer) {
+    memset(scratch, 0, code->block_bytes);
+    for (size_t i = 0; i < lanes; i++) {
+        code->vtable->unpack(code, block, i, row);
+        code->vtable->pack(code, row, i, 1, scratch);
+    }
+    return kith_container_writer_write(writer, scratch, code->block_bytes);
+}
+
+static kith_status write_codes(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
+    const kith_code *code = ivf->code;
+    unsigned char *row = NULL, *scratch = NULL;
+    kith_status status;
+    KITH_GO(kith_alloc(1, code->code_bytes, &row));
+    KITH_GO(kith_alloc(1, code->block_bytes, &scratch));
+    KITH_GO(kith_container_writer_begin(writer, codes_tag, instance, VERSION, 0));
+    for (size_t l = 0; l < ivf->list_count; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
+            const kith_list_segment *segment = &ivf->lists[l].segments[s];
+            size_t full = segment->count / KITH_BLOCK_ROWS, lanes = segment->count % KITH_BLOCK_ROWS;
+            KITH_GO(kith_container_writer_write(writer, segment->blocks, full * code->block_bytes));
+            if (lanes > 0)
+                KITH_GO(write_part(code, segment->blocks + full * code->block_bytes, lanes, row, scratch, writer));
+        }
+done:
+    kith_free(scratch);
+    kith_free(row);
+    return status;
+}
+
+static kith_status write_ids(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
+    KITH_TRY(kith_container_writer_begin(writer, ids_tag, instance, VERSION, 0));
+    for (size_t l = 0; l < ivf->list_count; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
+            const kith_list_segment *segment = &ivf->lists[l].segments[s];
+            KITH_TRY(kith_container_writer_write(writer, segment->ids, segment->count * ivf->id_bytes));
+        }
+    return KITH_OK;
+}
+
+kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    uint32_t instance = (*part)++;
+    KITH_TRY(write_meta(ivf, instance, writer));
+    if (ivf->centroids != NULL) KITH_TRY(write_centroids(ivf, instance, writer));
+    if (ivf->lists != NULL) {
+        KITH_TRY(write_sizes(ivf, instance, writer));
+        KITH_TRY(write_codes(ivf, instance, writer));
+        KITH_TRY(write_ids(ivf, instance, writer));
+    }
+    KITH_TRY(kith_code_save(ivf->code, writer, part));
+    return ivf->coarse_code != NULL ? kith_code_save(ivf->coarse_code, writer, part) : KITH_OK;
+}
+
+/* ---- Opening -------------------------------------------------------------------------------------------------- */
+
+typedef struct opening {
+    kith_container *file;
+    kith_ivf *ivf;
+    bool has_projected, has_coarse_code;
+} opening;
+
+static kith_status read_meta(opening *o, const kith_index_meta *meta) {
+    kith_ivf *ivf = o->ivf;
+    const kith_section *section;
+    KITH_TRY(kith_container_need(o->file, meta_tag, ivf->instance, VERSION, &section));
+    if (section->bytes != META_BYTES)
+        return kith_section_error(o->file, section, "has %zu bytes, not %d", section->bytes, META_BYTES);
+    const unsigned char *bytes = section->data;
+    uint64_t list_count = kith_get_u64(bytes);
+    uint32_t id_bytes = kith_get_u32(bytes + 8), projected = kith_get_u32(bytes + 12);
+    uint32_t coarse = kith_get_u32(bytes + 16), zero = kith_get_u32(bytes + 20);
+    if (list_count != ivf->list_count || (meta->is_trained && list_count == 0))
+        return kith_section_error(o->file, section, "%llu lists, an index %s", (unsigned long long)list_count,
+                                  meta->spec);
+    if (id_bytes != 4 && id_bytes != 8) return kith_section_error(o->file, section, "ids of %u bytes", id_bytes);
+    if (projected > 1 || coarse > 1 || zero != 0 ||
+        ((projected || coarse) && !(ivf->has_coarse && meta->is_trained)))
+        return kith_section_error(o->file, section, "has_projected is %u, has_coarse_code %u, zero %u", projected,
+                                  coarse, zero);
+    if (!meta->is_trained && meta->count > 0)
+        return kith_section_error(o->file, section, "an index that is not trained has %zu vectors", meta->count);
+    ivf->id_bytes = id_bytes;
+    o->has_projected = projected != 0;
+    o->has_coarse_code = coarse != 0;
+    return KITH_OK;
+}
+
+/* A code as the file has it. It must be the one named. */
+static kith_status open_code(opening *o, uint32_t *part, const char *name, size_t dim, kith_metric metric,
+                             bool is_trained, kith_code **code) {
+    uint32_t own = *part;
+    kith_code *loaded;
+    KITH_TRY(kith_code_load(o->file, part, dim, metric, &loaded));
+    bool trained = loaded->is_trained || loaded->vtable->train == NULL;
+    kith_status status = KITH_OK;
+    if (strcmp(loaded->name, name) != 0)
+        status = kith_error(KITH_ERR_FORMAT, "%s: part %u is a code %s, not %s", kith_container_path(o->file), own,
+                            loaded->name, name);
+    else if (is_trained ? !trained : loaded->is_trained && loaded->vtable->train != NULL)
+        status = kith_error(KITH_ERR_FORMAT, "%s: part %u: whether the code %s is trained differs from the index",
+                            kith_container_path(o->file), own, name);
+    if (status != KITH_OK) {
+        kith_code_free(loaded);
+        return status;
+    }
+    kith_code_free(*code);
+    *code = loaded;
+    return KITH_OK;
+}
+
+static kith_status open_items(opening *o, const char *tag, size_t count, size_t each, void *out) {
+    const void *items;
+    KITH_TRY(kith_container_need_items(o->file, tag, o->ivf->instance, count, each, &items));
+    void *mutable = (void *)(uintptr_t)items; /* nobody writes to a mapped index */
+    memcpy(out, &mutable, sizeof mutable);
+    return KITH_OK;
+}
+
+static kith_status open_centroids(opening *o, uint32_t *part) {
+    kith_ivf *ivf = o->ivf;
+    size_t projected_dim = ivf->code->projected_dim, count = ivf->list_count;
+    KITH_TRY(open_items(o, centroids_tag, count, ivf->base.dim * sizeof(float), &ivf->centroids));
+    ivf->projected = ivf->centroids;
+    if (o->has_projected != (ivf->code->vtable->project != NULL))
+        return kith_error(KITH_ERR_FORMAT, "%s: section %s.%u: has_projected is %d, the code is %s",
+                          kith_container_path(o->file), meta_tag, ivf->instance, o->has_projected, ivf->code->name);
+    if (o->has_projected)
+        KITH_TRY(open_items(o, projected_tag, count, projected_dim * sizeof(float), &ivf->projected));
+    if (!o->has_coarse_code) return KITH_OK;
+    KITH_TRY(open_code(o, part, KITH_IVF_COARSE_CODE, projected_dim, ivf->code->metric, true, &ivf->coarse_code));
+    return open_items(o, coarse_tag, kith_code_blocks(count), ivf->coarse_code->block_bytes, &ivf->coarse_blocks);
+}
+
+/* Checks the sizes of the lists and counts their blocks. */
+static kith_status read_sizes(opening *o, const unsigned char **sizes, size_t *blocks) {
+    kith_ivf *ivf = o->ivf;
+    const kith_section *section;
+    KITH_TRY(kith_container_need(o->file, sizes_tag, ivf->instance, VERSION, &section));
+    KITH_TRY(open_items(o, sizes_tag, ivf->list_count, sizeof(uint64_t), sizes));
+    size_t left = ivf->base.count;
+    *blocks = 0;
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        uint64_t size = kith_get_u64(*sizes + 8 * l);
+        if (size > left)
+            return kith_section_error(o->file, section, "the lists up to %zu hold more than the %zu vectors", l,
+                                      ivf->base.count);
+        left -= (size_t)size;
+        *blocks += kith_code_blocks((size_t)size);
+    }
+    if (left > 0)
+        return kith_section_error(o->file, section, "the lists hold %zu vectors less than the %zu of the index",
+                                  left, ivf->base.count);
+    return KITH_OK;
+}
+
+static kith_status open_lists(opening *o) {
+    kith_ivf *ivf = o->ivf;
+    const unsigned char *sizes;
+    unsigned char *blocks, *ids;
+    size_t block_count, block_bytes = ivf->code->block_bytes;
+    KITH_TRY(read_sizes(o, &sizes, &block_count));
+    KITH_TRY(open_items(o, codes_tag, block_count, block_bytes, &blocks));
+    KITH_TRY(open_items(o, ids_tag, ivf->base.count, ivf->id_bytes, &ids));
+    KITH_TRY(kith_lists_create(ivf));
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        kith_list *list = &ivf->lists[l];
+        size_t count = (size_t)kith_get_u64(sizes + 8 * l), own_blocks = kith_code_blocks(count);
+        if (count == 0) continue;
+        list->capacity = own_blocks * KITH_BLOCK_ROWS;
+        list->segments[0] = (kith_list_segment){.blocks = blocks, .ids = ids, .capacity = list->capacity};
+        list->segment_held = 1;
+        kith_list_set_count(list, count);
+        blocks += own_blocks * block_bytes;
+        ids += count * ivf->id_bytes;
+    }
+    return KITH_OK;
+}
+
+static kith_status open_sections(opening *o, uint32_t *part, const kith_index_meta *meta) {
+    kith_ivf *ivf = o->ivf;
+    KITH_TRY(read_meta(o, meta));
+    KITH_TRY(open_code(o, part, ivf->code->name, ivf->base.dim, ivf->code->metric, meta->is_trained, &ivf->code));
+    if (!meta->is_trained) return KITH_OK;
+    if (ivf->has_coarse) KITH_TRY(open_centroids(o, part));
+    return open_lists(o);
+}
+
+kith_status kith_ivf_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
+                          kith_index **out) {
+    kith_ivf *ivf;
+    KITH_TRY(kith_ivf_make(spec, meta->dim, meta->metric, &ivf));
+    ivf->base.count = meta->count;
+    ivf->base.next_id = meta->next_id;
+    ivf->base.is_trained = meta->is_trained || (!ivf->has_coarse && ivf->code->vtable->train == NULL);
+    ivf->base.is_mapped = true;
+    ivf->instance = (*part)++;
+    opening o = {.file = file, .ivf = ivf};
+    kith_status status = open_sections(&o, part, meta);
+    if (status != KITH_OK) {
+        kith_ivf_release(&ivf->base);
+        return status;
+    }
+    *out = &ivf->base;
+    return KITH_OK;
+}
+
+/* ---- Verifying ------------------------------------------------------------------------------------------------ */
+
+static kith_status bad_content(const kith_ivf *ivf, const char *tag, const char *what) {
+    const char *path = ivf->base.file != NULL ? kith_container_path(ivf->base.file) : "index";
+    return kith_error(KITH_ERR_FORMAT, "%s: section %s.%u: %s", path, tag, ivf->instance, what);
+}
+
+static kith_status verify_vectors(const kith_ivf *ivf, const char *tag, const float *rows, size_t dim) {
+    const kith_view view = {rows, KITH_F32, ivf->list_count, dim, dim * sizeof(float)};
+    kith_status status = kith_check_vectors("centroids", &view, 0, KITH_L2, kith_threads_default());
+    if (status == KITH_OK || status == KITH_ERR_NO_MEMORY) return status;
+    char message[512];
+    (void)snprintf(message, sizeof message, "%s", kith_error_message());
+    return bad_content(ivf, tag, message);
+}
+
+enum { STRIP_BLOCKS = 16, STRIP = STRIP_BLOCKS * KITH_BLOCK_ROWS };
+
+/* Codes of finite numbers give a query of zeros finite estimates, whatever else they say; others do not. */
+static bool are_finite(const kith_code *code, const void *query, const unsigned char *blocks, size_t count) {
+    float estimates[STRIP];
+    const float base = 0;
+    for (size_t first = 0; first < count; first += STRIP) {
+        size_t part = kith_min_size(STRIP, count - first);
+        code->vtable->scan(code, &query, &base, 1, blocks + first / KITH_BLOCK_ROWS * code->block_bytes,
+                           kith_code_blocks(part), estimates, STRIP);
+        for (size_t i = 0; i < part; i++)
+            if (!isfinite(estimates[i])) return false;
+    }
+    return true;
+}
+
+static kith_status zero_query(const kith_code *code, void *out) {
+    float *zeros;
+    void *query = NULL;
+    KITH_TRY(kith_alloc_zeroed(code->projected_dim, sizeof *zeros, &zeros));
+    kith_status status = kith_alloc(1, code->query_bytes, &query);
+    if (status == KITH_OK) code->vtable->prepare(code, zeros, query);
+    kith_free(zeros);
+    memcpy(out, &query, sizeof query);
+    return status;
+}
+
+typedef struct verify_loop {
+    const kith_ivf *ivf;
+    const void *query;
+} verify_loop;
+
+static kith_status verify_list(void *context, size_t l, size_t worker) {
+    (void)worker;
+    const verify_loop *loop = context;
+    const kith_list *list = &loop->ivf->lists[l];
+    for (size_t s = 0; s < list->segment_count; s++)
+        if (!are_finite(loop->ivf->code, loop->query, list->segments[s].blocks, list->segments[s].count))
+            return bad_content(loop->ivf, codes_tag, "a code does not stand for finite numbers");
+    return KITH_OK;
+}
+
+static kith_status verify_codes(const kith_ivf *ivf) {
+    void *query;
+    KITH_TRY(zero_query(ivf->code, &query));
+    verify_loop loop = {ivf, query};
+    kith_status status = kith_parallel_for(kith_threads_default(), ivf->list_count, verify_list, &loop);
+    kith_free(query);
+    if (status != KITH_OK || ivf->coarse_code == NULL) return status;
+    KITH_TRY(zero_query(ivf->coarse_code, &query));
+    if (!are_finite(ivf->coarse_code, query, ivf->coarse_blocks, ivf->list_count))
+        status = bad_content(ivf, coarse_tag, "a code does not stand for finite numbers");
+    kith_free(query);
+    return status;
+}
+
+static kith_status verify_ids(const kith_ivf *ivf) {
+    size_t count = ivf->base.count, at = 0;
+    int64_t *ids, *scratch = NULL;
+    kith_status status;
+    KITH_TRY(kith_alloc(count, sizeof *ids, &ids));
+    KITH_GO(kith_alloc(count, sizeof *scratch, &scratch));
+    for (size_t l = 0; l < ivf->list_count; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
+            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
+                ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= ivf->base.next_id)
+            KITH_GO(bad_content(ivf, ids_tag, "an id is not in 0 .. next_id - 1"));
+    kith_sort_i64(ids, count, scratch);
+    if (!kith_rises_i64(ids, count)) KITH_GO(bad_content(ivf, ids_tag, "an id stands twice"));
+done:
+    kith_free(scratch);
+    kith_free(ids);
+    return status;
+}
+
+kith_status kith_ivf_verify(const kith_index *index) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    if (ivf->centroids != NULL) {
+        KITH_TRY(verify_vectors(ivf, centroids_tag, ivf->centroids, index->dim));
+        if (ivf->projected != ivf->centroids)
+            KITH_TRY(verify_vectors(ivf, projected_tag, ivf->projected, ivf->code->projected_dim));
+    }
+    if (ivf->lists == NULL) return KITH_OK;
+    KITH_TRY(verify_codes(ivf));
+    return index->count > 0 ? verify_ids(ivf) : KITH_OK;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ivf_model.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/random.h"
+#include "base/topk.h"
+#include "kith/kmeans.h"
+
+const char *const ivf_codes[] = {"Flat", "f16", "bf16", "SQ8", "SQ6", "SQ4", NULL};
+
+const char *ivf_spec(size_t lists, const char *code) {
+    static char buffers[8][64];
+    static size_t next;
+    char *out = buffers[next++ % 8];
+    if (lists > 0)
+        (void)snprintf(out, 64, "IVF%zu,%s", lists, code);
+    else
+        (void)snprintf(out, 64, "%s", code);
+    return out;
+}
+
+kith_index *ivf_trained(const char *spec, kith_metric metric, const fixture_vectors *vectors) {
+    kith_index *index;
+    kith_view view = fixture_view(vectors, 0, vectors->count);
+    cr_assert_eq(kith_index_create(spec, vectors->dim, metric, &index), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_OK, "%s: %s", spec, kith_error_message());
+    return index;
+}
+
+void ivf_add(kith_index *index, const fixture_vectors *vectors, size_t first, size_t count, const int64_t *ids) {
+    kith_view view = fixture_view(vectors, first, count);
+    cr_assert_eq(kith_index_add(index, &view, ids, NULL), KITH_OK, "%s", kith_error_message());
+}
+
+fixture_vectors ivf_clustered(size_t count, size_t dim, size_t centres, uint64_t stream) {
+    fixture_vectors out = fixture_vectors_make(KITH_F32, count, dim, stream);
+    float *rows = (float *)(void *)out.stored;
+    for (size_t i = 0; i < count; i++)
+        for (size_t d = 0; d < dim; d++) {
+            rows[i * dim + d] =
+                0.3f * rows[i * dim + d] + kith_random_normal(stream, 99, (i * 7919 % 104729 % centres) * dim + d);
+            out.values[i * dim + d] = rows[i * dim + d];
+        }
+    return out;
+}
+
+/* ---- One vector at a time ------------------------------------------------------------------------------------- */
+
+static void unit_row(const kith_ivf *ivf, const float *values, float *out) {
+    const kith_view view = {values, KITH_F32, 1, ivf->base.dim, ivf->base.dim * sizeof(float)};
+    kith_ivf_row(ivf->base.metric, &view, 0, out);
+}
+
+static void project(const kith_ivf *ivf, const float *row, float *out) {
+    kith_arena arena = {0};
+    cr_assert_eq(kith_arena_begin(&arena), KITH_OK);
+    cr_assert_eq(kith_code_project(ivf->code, row, 1, 1, &arena, out), KITH_OK);
+    kith_arena_free(&arena);
+}
+
+/* The list and the code of one vector. */
+static uint32_t encode(const kith_ivf *ivf, const float *values, unsigned char *code) {
+    float *row = malloc(ivf->base.dim * sizeof *row), *projected = malloc(ivf->code->projected_dim * sizeof *row);
+    uint32_t list = 0;
+    unit_row(ivf, values, row);
+    const kith_view view = {row, KITH_F32, 1, ivf->base.dim, 0};
+    if (ivf->has_coarse)
+        cr_assert_eq(kith_kmeans_assign(&view, ivf->centroids, ivf->list_count, ivf->base.metric != KITH_L2, NULL,
+                                        &list, NULL),
+                     KITH_OK);
+    project(ivf, row, projected);
+    kith_code_rows rows = {.rows = projected, .count = 1};
+    if (ivf->by_residual) {
+        rows.centroids = ivf->projected;
+        rows.assigned = &list;
+    }
+    cr_assert_eq(ivf->code->vtable->encode(ivf->code, &rows, code), KITH_OK, "%s", kith_error_message());
+    free(projected);
+    free(row);
+    return list;
+}
+
+typedef struct encoded {
+    unsigned char *codes;
+    uint32_t *lists;
+} encoded;
+
+static encoded encode_all(const kith_ivf *ivf, const fixture_model *model) {
+    encoded out = {aligned_alloc(64, (model->count * ivf->code->code_bytes + 127) / 64 * 64),
+                   malloc((model->count + 1) * sizeof *out.lists)};
+    for (size_t i = 0; i < model->count; i++)
+        out.lists[i] = encode(ivf, model->values + i * model->dim, out.codes + i * ivf->code->code_bytes);
+    return out;
+}
+
+static float value_of(const kith_ivf *ivf, int32_t key) {
+    float value = kith_key_to_f32(key);
+    return ivf->base.metric != KITH_L2 ? -value : value > 0 ? value : 0;
+}
+
+static void check_query(const kith_ivf *ivf, const fixture_model *model, const encoded *all, const float *values,
+                        const int64_t *ids, const float *distances, size_t k) {
+    const kith_code *code = ivf->code;
+    float *row = malloc(model->dim * sizeof *row), *query = malloc(code->projected_dim * sizeof *query);
+    void *prepared = aligned_alloc(64, code->query_bytes);
+    kith_hit *hits = malloc((model->count + 1) * sizeof *hits);
+    unit_row(ivf, values, row);
+    project(ivf, row, query);
+    code->vtable->prepare(code, query, prepared);
+    for (size_t i = 0; i < model->count; i++) {
+        const float *centroid = ivf->by_residual ? ivf->projected + all->lists[i] * code->projected_dim : NULL;
+        float estimate =
+            kith_code_one(code, prepared, kith_code_base(code, query, centroid), all->codes + i * code->code_bytes);
+        hits[i] = (kith_hit){.id = model->ids[i], .key = kith_key_f32(estimate)};
+    }
+    kith_hits_sort(hits, model->count);
+    for (size_t i = 0; i < k; i++) {
+        cr_assert_eq(ids[i], hits[i].id, "%s: rank %zu is id %lld, not %lld", ivf->base.spec, i, (long long)ids[i],
+                     (long long)hits[i].id);
+        cr_assert_eq(distances[i], value_of(ivf, hits[i].key), "%s: rank %zu is at %.9g, not %.9g", ivf->base.spec,
+                     i, (double)distances[i], (double)value_of(ivf, hits[i].key));
+    }
+    free(hits);
+    free(prepared);
+    free(query);
+    free(row);
+}
+
+void ivf_check_search(const kith_index *index, const fixture_model *model, const fixture_vectors *queries,
+                      size_t k) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.nprobe = ivf->list_count;
+    int64_t *ids = malloc(queries->count * k * sizeof *ids);
+    float *distances = malloc(queries->count * k * sizeof *distances);
+    encoded all = encode_all(ivf, model);
+    /* All together, then one by one: the same. */
+    for (size_t step = queries->count; step > 0; step = step > 1 ? 1 : 0) {
+        for (size_t q = 0; q < queries->count; q += step) {
+            kith_view view = fixture_view(queries, q, step);
+            cr_assert_eq(kith_index_search(index, &view, k, &params, ids + q * k, distances + q * k, NULL), KITH_OK,
+                         "%s", kith_error_message());
+        }
+        for (size_t q = 0; q < queries->count; q++)
+            check_query(ivf, model, &all, queries->values + q * model->dim, ids + q * k, distances + q * k, k);
+    }
+    free(all.codes);
+    free(all.lists);
+    free(distances);
+    free(ids);
+}
+
+void ivf_check_content(const kith_index *index, const fixture_model *model) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    const kith_code *code = ivf->code;
+    unsigned char *row = malloc(code->code_bytes), *expected = malloc(code->code_bytes);
+    size_t seen = 0;
+    cr_assert_eq(index->count, model->count);
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        const kith_list *list = &ivf->lists[l];
+        size_t in_list = 0;
+        for (size_t s = 0; s < list->segment_count; s++) {
+            const kith_list_segment *segment = &list->segments[s];
+            cr_assert(segment->count > 0 && segment->count <= segment->capacity);
+            cr_assert(segment->count == segment->capacity || s + 1 == list->segment_count);
+            cr_assert_eq(segment->capacity % KITH_BLOCK_ROWS, 0);
+            for (size_t i = 0; i < segment->count; i++) {
+                int64_t id = kith_segment_id(ivf, segment, i);
+                const float *values = fixture_model_find(model, id);
+                cr_assert_not_null(values, "id %lld is not in the model", (long long)id);
+                cr_assert_eq(encode(ivf, values, expected), l, "id %lld is in list %zu", (long long)id, l);
+                code->vtable->unpack(code, segment->blocks + i / KITH_BLOCK_ROWS * code->block_bytes,
+                                     i % KITH_BLOCK_ROWS, row);
+                cr_assert_eq(memcmp(row, expected, code->code_bytes), 0, "id %lld has another code", (long long)id);
+            }
+            in_list += segment->count;
+        }
+        cr_assert_eq(in_list, list->count);
+        seen += in_list;
+    }
+    cr_assert_eq(seen, model->count); /* with the ids all in the model: needs them distinct as well */
+    int64_t *ids = malloc((seen + 1) * sizeof *ids);
+    for (size_t l = 0, at = 0; l < ivf->list_count; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
+            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
+                ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
+    for (size_t i = 0; i < model->count; i++) {
+        size_t times = 0;
+        for (size_t j = 0; j < seen; j++) times += ids[j] == model->ids[i];
+        cr_assert_eq(times, 1, "id %lld stands %zu times", (long long)model->ids[i], times);
+    }
+    free(ids);
+    free(expected);
+    free(row);
+}
+
+void ivf_check_same(const kith_index *a, const kith_index *b, const fixture_vectors *queries, size_t k,
+                    size_t nprobe) {
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.nprobe = nprobe;
+    size_t n = queries->count * k;
+    int64_t *ids[2] = {malloc(n * sizeof **ids), malloc(n * sizeof **ids)};
+    float *distances[2] = {malloc(n * sizeof(float)), malloc(n * sizeof(float))};
+    size_t *counts[2] = {malloc(queries->count * sizeof(size_t)), malloc(queries->count * sizeof(size_t))};
+    kith_view view = fixture_view(queries, 0, queries->count);
+    cr_assert_str_eq(kith_index_spec(a), kith_index_spec(b));
+    cr_assert_eq(kith_index_count(a), kith_index_count(b));
+    cr_assert_eq(kith_index_is_trained(a), kith_index_is_trained(b));
+    const kith_index *both[2] = {a, b};
+    for (size_t i = 0; i < 2; i++) {
+        params.threads = i + 1;
+        cr_assert_eq(kith_index_search(both[i], &view, k, &params, ids[i], distances[i], counts[i]), KITH_OK, "%s",
+                     kith_error_message());
+    }
+    cr_assert_eq(memcmp(ids[0], ids[1], n * sizeof **ids), 0);
+    cr_assert_eq(memcmp(distances[0], distances[1], n * sizeof(float)), 0);
+    for (size_t i = 0; i < 2; i++) {
+        free(ids[i]);
+        free(distances[i]);
+        free(counts[i]);
+    }
+}

@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "faults.h"
+#include "ivf_model.h"
+
+enum { DIM = 24 };
+
+static void put_all(fixture_model *model, const fixture_vectors *vectors, size_t first, size_t count,
+                    int64_t first_id) {
+    for (size_t i = 0; i < count; i++)
+        fixture_model_put(model, first_id + (int64_t)i, vectors->values + (first + i) * vectors->dim);
+}
+
+/* ---- What a search finds -------------------------------------------------------------------------------------- */
+
+static void check_code(const char *code, size_t lists, kith_metric metric) {
+    enum { COUNT = 430 };
+    fixture_vectors vectors = ivf_clustered(COUNT, DIM, 9, 1), queries = ivf_clustered(21, DIM, 9, 2);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    kith_index *index = ivf_trained(ivf_spec(lists, code), metric, &vectors), *clone;
+    ivf_add(index, &vectors, 0, 200,
+            NULL); /* in pieces, so that lists have several segments and filled-up blocks */
+    ivf_add(index, &vectors, 200, 1, NULL);
+    ivf_add(index, &vectors, 201, COUNT - 201, NULL);
+    put_all(&model, &vectors, 0, COUNT, 0);
+    cr_assert_str_eq(kith_index_spec(index), ivf_spec(lists, code));
+    ivf_check_content(index, &model);
+    ivf_check_search(index, &model, &queries, 1);
+    ivf_check_search(index, &model, &queries, 37);
+    cr_assert_eq(kith_index_clone(index, &clone), KITH_OK, "%s", kith_error_message());
+    kith_index_free(index);
+    ivf_check_content(clone, &model);
+    ivf_check_search(clone, &model, &queries, 10);
+    kith_index_free(clone);
+    fixture_model_free(&model);
+    fixture_vectors_free(&queries);
+    fixture_vectors_free(&vectors);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(ivf, every_code_finds_what_its_estimates_say) {
+    for (size_t c = 0; ivf_codes[c] != NULL; c++)
+        for (size_t m = 0; m < 3; m++) {
+            if (strcmp(ivf_codes[c], "Flat") != 0) check_code(ivf_codes[c], 0, fixture_metrics[m]);
+            check_code(ivf_codes[c], 7, fixture_metrics[m]);
+        }
+}
+
+/* With vectors as they are and all lists read, an inverted file is an exact search. */
+static void check_exact(kith_dtype dtype, kith_metric metric, size_t count, size_t dim, size_t lists) {
+    fixture_vectors vectors = fixture_vectors_make(dtype, count, dim, 3);
+    fixture_vectors queries = fixture_vectors_make(dtype, 12, dim, 4);
+    fixture_model model;
+    fixture_model_init(&model, dim);
+    put_all(&model, &vectors, 0, count, 0);
+    kith_index *index = ivf_trained(ivf_spec(lists, "Flat"), metric, &vectors);
+    ivf_add(index, &vectors, 0, count, NULL);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.nprobe = lists;
+    for (params.threads = 1; params.threads <= 4; params.threads += 3) {
+        size_t ks[] = {1, count / 3 + 1, count};
+        for (size_t i = 0; i < 3; i++) fixture_check_search(index, &model, &queries, ks[i], &params, NULL);
+        fixture_check_range(index, &model, &queries, metric == KITH_L2 ? 1.5f * (float)dim : 0.25f, &params, NULL);
+    }
+    if (metric != KITH_COSINE) fixture_check_content(index, &model);
+    kith_index_free(index);
+    fixture_model_free(&model);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
+
+Test(ivf, all_lists_of_raw_vectors_are_an_exact_search) {
+    for (size_t t = 0; t < 5; t++)
+        for (size_t m = 0; m < 3; m++) check_exact(fixture_types[t], fixture_metrics[m], 150, 19, 6);
+    check_exact(KITH_F32, KITH_L2, 1, 1, 1);
+    check_exact(KITH_F32, KITH_L2, 65, 33, 65);
+    check_exact(KITH_F32, KITH_COSINE, 3000, 40, 200); /* enough lists for codes of the centroids */
+    check_exact(KITH_F32, KITH_L2, 2000, 330, 200);
+}
+
+/* ---- Specs and training --------------------------------------------------------------------------------------- */
+
+Test(ivf, specs_are_read_and_written) {
+    static const struct {
+        const char *spec, *canonical;
+        size_t lists;
+        bool by_residual;
+    } cases[] = {
+        {"IVF12,SQ8", "IVF12,SQ8", 12, true},     {"IVF0012,SQ8", "IVF12,SQ8", 12, true},
+        {"IVF12d,SQ8", "IVF12d,SQ8", 12, false},  {"IVF12,Flat", "IVF12,Flat", 12, false},
+        {"IVF12d,Flat", "IVF12,Flat", 12, false}, {"IVF,SQ4", "IVF,SQ4", 0, true},
+        {"IVFd,SQ4", "IVFd,SQ4", 0, false},       {"SQ6", "SQ6", 1, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kith_index *index, *again;
+        cr_assert_eq(kith_index_create(cases[i].spec, DIM, KITH_L2, &index), KITH_OK, "%s", kith_error_message());
+        cr_assert_str_eq(kith_index_spec(index), cases[i].canonical);
+        cr_assert_eq(kith_ivf_of(index)->list_count, cases[i].lists);
+        cr_assert_eq(kith_ivf_of(index)->by_residual, cases[i].by_residual);
+        cr_assert(!kith_index_is_trained(index));
+        cr_assert_eq(kith_index_create(kith_index_spec(index), DIM, KITH_L2, &again), KITH_OK);
+        cr_assert_str_eq(kith_index_spec(again), cases[i].canonical);
+        kith_index_free(index);
+        kith_index_free(again);
+    }
+    static const struct {
+        const char *spec, *named;
+    } wrong[] = {
+        {"IVF12", "character 5: expected a comma and a code"},
+        {"IVF12,", "character 6"},
+        {"IVF0,SQ8", "character 3: the number of lists is outside 1.."},
+        {"IVF99999999999999999999999,SQ8", "character 3"},
+        {"IVF12x,SQ8", "character 5: expected a number"},
+        {"IVF12dd,SQ8", "character 6"},
+        {"IVF12,SQ9", "character 8"},
+        {"IVF12,Nothing", "character 6"},
+        {"IVF12,SQ8,SQ8", "character 10: nothing can follow"},
+        {"SQ8,SQ8", "character 4: nothing can follow"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        kith_index *index;
+        cr_assert_eq(kith_index_create(wrong[i].spec, DIM, KITH_L2, &index), KITH_ERR_ARGUMENT, "%s",
+                     wrong[i].spec);
+        cr_assert_null(index);
+        cr_assert_not_null(strstr(kith_error_message(), wrong[i].named), "'%s'", kith_error_message());
+    }
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(ivf, the_number_of_lists_follows_the_sample) {
+    static const struct {
+        size_t count;
+        const char *spec;
+    } cases[] = {{39, "IVF1,SQ8"}, {100, "IVF2,SQ8"}, {3000, "IVF64,SQ8"}, {20000, "IVF512,SQ8"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fixture_vectors vectors = fixture_vectors_make(KITH_F32, cases[i].count, 3, 5);
+        kith_index *index = ivf_trained("IVF,SQ8", KITH_L2, &vectors);
+        size_t count;
+        cr_assert_str_eq(kith_index_spec(index), cases[i].spec);
+        cr_assert_eq(kith_index_list_sizes(index, NULL, 0, &count), KITH_OK);
+        cr_assert_eq(count, kith_ivf_of(index)->list_count);
+        ivf_add(index, &vectors, 0, cases[i].count, NULL);
+        uint64_t sizes[512], sum = 0;
+        cr_assert_eq(kith_index_list_sizes(index, sizes, 512, &count), KITH_OK);
+        for (size_t l = 0; l < count; l++) sum += sizes[l];
+        cr_assert_eq(sum, cases[i].count);
+        kith_index_free(index);
+        fixture_vectors_free(&vectors);
+    }
+}
+
+Test(ivf, nothing_goes_before_training) {
+    float row[DIM] = {1}, distance;
+    int64_t id;
+    const kith_view view = {row, KITH_F32, 1, DIM, 0};
+    static const char *const specs[] = {"IVF4,SQ8", "IVF4,Flat", "SQ8"};
+    for (size_t i = 0; i < 3; i++) {
+        kith_index *index;
+        cr_assert_eq(kith_index_create(specs[i], DIM, KITH_L2, &index), KITH_OK);
+        cr_assert_eq(kith_index_add(index, &view, NULL, NULL), KITH_ERR_NOT_TRAINED);
+        cr_assert_eq(kith_index_search(index, &view, 1, NULL, &id, &distance, NULL), KITH_ERR_NOT_TRAINED);
+        cr_assert_eq(kith_index_remove(index, &id, 1, NULL), KITH_OK);
+        cr_assert_eq(kith_index_update(index, &view, (int64_t[]){0}), KITH_ERR_NOT_FOUND);
+        cr_assert_eq(kith_index_reconstruct(index, (int64_t[]){0}, 1, row), KITH_ERR_NOT_FOUND);
+        cr_assert_eq(kith_index_reset(index), KITH_OK);
+        kith_index *clone;
+        cr_assert_eq(kith_index_clone(index, &clone), KITH_OK);
+        cr_assert(!kith_index_is_trained(clone));
+        kith_index_free(clone);
+        kith_index_free(index);
+    }
+}
+
+Test(ivf, samples_that_do_not_do_are_refused) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 50, DIM, 6);
+    kith_index *index;
+    kith_view view = fixture_view(&vectors, 0, 15);
+    cr_assert_eq(kith_index_create("IVF16,SQ8", DIM, KITH_L2, &index), KITH_OK);
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_not_null(strstr(kith_error_message(), "15 vectors for 16 lists"), "'%s'", kith_error_message());
+    view.count = 0;
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_ERR_EMPTY);
+    view = fixture_view(&vectors, 0, 50);
+    float *rows = (float *)(void *)vectors.stored;
+    rows[7 * DIM + 3] = NAN;
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_ERR_NOT_FINITE);
+    cr_assert_not_null(strstr(kith_error_message(), "row 7"));
+    rows[7 * DIM + 3] = 1e30f;
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_ERR_RANGE);
+    rows[7 * DIM + 3] = 1;
+    cr_assert(!kith_index_is_trained(index));
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_OK);
+    ivf_add(index, &vectors, 0, 50, NULL);
+    rows[7 * DIM + 3] = NAN;
+    cr_assert_eq(kith_index_add(index, &view, NULL, NULL), KITH_ERR_NOT_FINITE);
+    rows[7 * DIM + 3] = 1;
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_ERR_ARGUMENT); /* it holds vectors */
+    cr_assert_eq(kith_index_count(index), 50);
+    cr_assert_eq(kith_index_reset(index), KITH_OK);
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_OK);
+    kith_job job;
+    kith_job_init(&job);
+    job.memory_bytes_max = 1000;
+    cr_assert_eq(kith_index_train(index, &view, &job), KITH_ERR_BUDGET);
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_ERR_BUDGET);
+    job.memory_bytes_max = 1000000;
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_OK, "%s", kith_error_message());
+    kith_index_free(index);
+    fixture_vectors_free(&vectors);
+}
+
+/* Vectors that say little: few different ones, constant ones, very large and very small ones, none with a direction. */
+Test(ivf, odd_vectors_are_indexed) {
+    enum { COUNT = 200 };
+    for (int kind = 0; kind < 6; kind++)
+        for (size_t m = 0; m < 3; m++)
+            for (size_t c = 0; ivf_codes[c] != NULL; c++) {
+                bool is_large = kind == 3, is_tiny = kind == 4;
+                fixture_vectors vectors = fixture_vectors_make(KITH_F32, COUNT, DIM, 8);
+                float *rows = (float *)(void *)vectors.stored;
+                for (size_t i = 0; i < COUNT; i++)
+                    for (size_t d = 0; d < DIM; d++) {
+                        float *value = &rows[i * DIM + d];
+                        if (kind == 0) *value = rows[(i % 5) * DIM + d]; /* 5 different rows for 16 lists */
+                        if (kind == 1) *value = 3;                       /* one row */
+                        if (kind == 2 && d > 0) *value = 7;              /* one dimension that says something */
+                        if (is_large) *value *= 1e17f;
+                        if (is_tiny) *value *= 1e-17f;
+                        if (kind == 5) *value += 1e4f; /* far from the origin */
+                    }
+                if (is_large && strcmp(ivf_codes[c], "f16") == 0) { /* cannot hold them; see below */
+                    fixture_vectors_free(&vectors);
+                    continue;
+                }
+                kith_index *index = ivf_trained(ivf_spec(16, ivf_codes[c]), fixture_metrics[m], &vectors);
+                kith_search_params params;
+                kith_search_params_init(&params);
+                params.nprobe = 1000; /* more than there are: all */
+                kith_view view = fixture_view(&vectors, 0, COUNT);
+                kith_status status = kith_index_add(index, &view, NULL, NULL);
+                cr_assert_eq(status, KITH_OK, "%d %s: %s", kind, ivf_codes[c], kith_error_message());
+                int64_t ids[COUNT];
+                float distances[COUNT];
+                view.count = 1;
+                status = kith_index_search(index, &view, COUNT, &params, ids, distances, NULL);
+                cr_assert_eq(status, KITH_OK, "%d %s: %s", kind, ivf_codes[c], kith_error_message());
+                for (size_t i = 0; i < COUNT; i++) cr_assert(isfinite(distances[i]) && ids[i] >= 0);
+                kith_index_free(index);
+                fixture_vectors_free(&vectors);
+            }
+}
+
+Test(ivf, a_vector_that_the_code_cannot_hold_is_named) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 300, DIM, 9),
+                    queries = fixture_vectors_make(KITH_F32, 5, DIM, 10);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    kith_index *index = ivf_trained("IVF8,f16", KITH_L2, &vectors);
+    ivf_add(index, &vectors, 0, 100, NULL);
+    put_all(&model, &vectors, 0, 100, 0);
+    ((float *)(void *)vectors.stored)[217 * DIM + 5] = 1e6f;
+    kith_view view = fixture_view(&vectors, 100, 200);
+    cr_assert_eq(kith_index_add(index, &view, NULL, NULL), KITH_ERR_RANGE);
+    cr_assert_not_null(strstr(kith_error_message(), "row 117"), "'%s'", kith_error_message());
+    ivf_check_content(index, &model);
+    view = fixture_view(&vectors, 217, 1);
+    cr_assert_eq(kith_index_update(index, &view, (int64_t[]){5}), KITH_ERR_RANGE);
+    ivf_check_content(index, &model);
+    ivf_check_search(index, &model, &queries, 20);
+    kith_index_free(index);
+    fixture_model_free(&model);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(ivf, zero_vectors_are_left_out_of_the_sample) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 100, DIM, 11);
+    memset(vectors.stored, 0, 30 * DIM * sizeof(float));
+    kith_index *index = ivf_trained("IVF8,SQ8", KITH_IP, &vectors);
+    ivf_add(index, &vectors, 0, 100, NULL);
+    kith_view view = fixture_view(&vectors, 0, 35);
+    kith_index *small;
+    cr_assert_eq(kith_index_create("IVF8,SQ8", DIM, KITH_IP, &small), KITH_OK);
+    cr_assert_eq(kith_index_train(small, &view, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_not_null(strstr(kith_error_message(), "5 vectors with a direction for 8 lists"));
+    kith_index_free(small);
+    kith_index_free(index);
+    fixture_vectors_free(&vectors);
+}
+
+/* ---- Search parameters ---------------------------------------------------------------------------------------- */
+
+Test(ivf, nprobe_is_a_parameter_of_lists_only) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 1200, DIM, 12);
+    kith_index *lists = ivf_trained("IVF1024,SQ8", KITH_L2, &vectors),
+               *whole = ivf_trained("SQ8", KITH_L2, &vectors);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    cr_assert_eq(kith_search_params_set(&params, lists, "nprobe", "0"), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_search_params_set(&params, lists, "nprobe", "100000"), KITH_OK);
+    cr_assert_eq(params.nprobe, 100000);
+    cr_assert_eq(kith_search_params_set(&params, whole, "nprobe", "5"), KITH_ERR_NOT_FOUND);
+    cr_assert_eq(kith_index_param_count(lists), 3);
+    cr_assert_str_eq(kith_index_param(lists, 2)->name, "nprobe");
+    cr_assert_eq(kith_index_param(lists, 2)->default_value, 16);
+    cr_assert_eq(kith_index_param_count(whole), 2);
+    kith_index *clone;
+    cr_assert_eq(kith_index_clone(lists, &clone), KITH_OK);
+    kith_index_free(lists);
+    cr_assert_eq(kith_index_param(clone, 2)->default_value, 16); /* not those of the one that is gone */
+    kith_index_free(clone);
+    kith_index_free(whole);
+    fixture_vectors_free(&vectors);
+}
+
+/* ---- Changes -------------------------------------------------------------------------------------------------- */
+
+static void check_changes(const char *spec, kith_metric metric, uint64_t seed) {
+    enum { COUNT = 600, STEPS = 120 };
+    fixture_vectors vectors = ivf_clustered(COUNT, DIM, 6, seed), queries = ivf_clustered(5, DIM, 6, seed + 1);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    kith_index *index = ivf_trained(spec, metric, &vectors);
+    uint64_t draw = 0;
+    for (size_t step = 0; step < STEPS; step++) {
+        uint64_t what = kith_random_below(seed, 1, draw++, 100);
+        size_t count = 1 + (size_t)kith_random_below(seed, 1, draw++, what % 3 == 0 ? 60 : 3);
+        size_t first = (size_t)kith_random_below(seed, 1, draw++, COUNT - count);
+        kith_view view = fixture_view(&vectors, first, count);
+        int64_t ids[64];
+        if (what < 40) { /* ids numbered on, or any that are free */
+            bool own = what < 20;
+            for (size_t i = 0; i < count && own; i++) {
+                ids[i] = (int64_t)kith_random_below(seed, 1, draw++, 4000);
+                for (size_t j = 0; j < i; j++)
+                    while (ids[i] == ids[j] || fixture_model_find(&model, ids[i]) != NULL) ids[i]++, j = 0;
+                while (fixture_model_find(&model, ids[i]) != NULL) ids[i]++;
+            }
+            bool twice = false;
+            for (size_t i = 0; i < count && own; i++)
+                for (size_t j = 0; j < i; j++) twice = twice || ids[i] == ids[j];
+            if (twice) continue;
+            int64_t next = index->next_id;
+            ivf_add(index, &vectors, first, count, own ? ids : NULL);
+            for (size_t i = 0; i < count; i++)
+                fixture_model_put(&model, own ? ids[i] : next + (int64_t)i, vectors.values + (first + i) * DIM);
+        } else if (what < 70) {
+            size_t removed, expected = 0;
+            for (size_t i = 0; i < count; i++) {
+                ids[i] = model.count > 0 && i % 4 != 3 ? model.ids[kith_random_below(seed, 1, draw++, model.count)]
+                                                       : 9999;
+            }
+            for (size_t i = 0; i < count; i++) expected += fixture_model_remove(&model, ids[i]);
+            cr_assert_eq(kith_index_remove(index, ids, count, &removed), KITH_OK);
+            cr_assert_eq(removed, expected);
+        } else if (what < 98 && model.count > 0) {
+            count = count < model.count ? count : model.count;
+            size_t from = (size_t)kith_random_below(seed, 1, draw++, model.count - count + 1);
+            memcpy(ids, model.ids + from, count * sizeof *ids);
+            view.count = count;
+            cr_assert_eq(kith_index_update(index, &view, ids), KITH_OK, "%s", kith_error_message());
+            for (size_t i = 0; i < count; i++)
+                fixture_model_put(&model, ids[i], vectors.values + (first + i) * DIM);
+        } else if (what == 99) {
+            cr_assert_eq(kith_index_reset(index), KITH_OK);
+            model.count = 0;
+        }
+        if (model.count > 0 && step % 7 == 0) {
+            int64_t taken = model.ids[model.count / 2];
+            view.count = 1;
+            cr_assert_eq(kith_index_add(index, &view, &taken, NULL), KITH_ERR_EXISTS);
+            cr_assert_eq(kith_index_update(index, &view, (int64_t[]){9999}), KITH_ERR_NOT_FOUND);
+        }
+        if (step % 10 == 0 || step + 1 == STEPS) ivf_check_content(index, &model);
+    }
+    if (model.count > 0) ivf_check_search(index, &model, &queries, model.count < 9 ? model.count : 9);
+    while (model.count > 0) { /* down to nothing */
+        int64_t id = model.ids[model.count - 1];
+        cr_assert_eq(kith_index_remove(index, &id, 1, NULL), KITH_OK);
+        fixture_model_remove(&model, id);
+    }
+    ivf_check_content(index, &model);
+    ivf_add(index, &vectors, 0, 50, NULL);
+    cr_assert_eq(kith_index_count(index), 50);
+    kith_index_free(index);
+    fixture_model_free(&model);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(ivf, changes_follow_a_model) {
+    for (uint64_t seed = 20; seed < 26; seed++) {
+        check_changes("IVF5,SQ8", KITH_L2, seed);
+        check_changes("IVF5d,SQ4", KITH_IP, seed);
+        check_changes("IVF3,Flat", KITH_COSINE, seed);
+        check_changes("SQ6", KITH_COSINE, seed);
+    }
+}
+
+Test(ivf, ids_beyond_32_bits_are_kept) {
+    fixture_vectors vectors = ivf_clustered(300, DIM, 5, 30), queries = ivf_clustered(7, DIM, 5, 31);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    kith_index *index = ivf_trained("IVF6,SQ8", KITH_L2, &vectors);
+    ivf_add(index, &vectors, 0, 100, NULL);
+    put_all(&model, &vectors, 0, 100, 0);
+    int64_t last = UINT32_MAX;
+    ivf_add(index, &vectors, 100, 1, &last);
+    fixture_model_put(&model, last, vectors.values + 100 * DIM);
+    cr_assert_eq(kith_ivf_of(index)->id_bytes, 4);
+    ivf_add(index, &vectors, 101, 99, NULL);
+    put_all(&model, &vectors, 101, 99, last + 1);
+    cr_assert_eq(kith_ivf_of(index)->id_bytes, 8);
+    int64_t far[] = {KITH_ID_MAX, 7000};
+    ivf_add(index, &vectors, 200, 2, far);
+    fixture_model_put(&model, far[0], vectors.values + 200 * DIM);
+    fixture_model_put(&model, far[1], vectors.values + 201 * DIM);
+    ivf_check_content(index, &model);
+    ivf_check_search(index, &model, &queries, 202);
+    cr_assert_eq(kith_index_remove(index, far, 1, NULL), KITH_OK);
+    fixture_model_remove(&model, far[0]);
+    ivf_check_content(index, &model);
+    cr_assert_eq(kith_index_reset(index), KITH_OK);
+    cr_assert_eq(kith_ivf_of(index)->id_bytes, 4);
+    kith_index_free(index);
+    fixture_model_free(&model);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
+
+Test(ivf, reconstructs_what_the_codes_say) {
+    enum { COUNT = 300 };
+    static const float bounds[] = {0, 1e-3f, 8e-3f, 3e-2f, 8e-2f, 0.4f}; /* of the codes in their order */
+    for (size_t c = 0; ivf_codes[c] != NULL && c < sizeof bounds / sizeof *bounds; c++)
+        for (int whole = c == 0; whole < 2; whole++) {
+            fixture_vectors vectors = ivf_clustered(COUNT, DIM, 5, 40);
+            kith_index *index = ivf_trained(ivf_spec(whole ? 6 : 0, ivf_codes[c]), KITH_L2, &vectors);
+            ivf_add(index, &vectors, 0, COUNT, NULL);
+            static float out[COUNT * DIM];
+            int64_t ids[COUNT];
+            for (int64_t i = 0; i < COUNT; i++) ids[i] = i * 7 % COUNT;
+            for (int with_map = 0; with_map < 2; with_map++) {
+                cr_assert_eq(kith_index_reconstruct(index, ids, COUNT, out), KITH_OK);
+                for (size_t i = 0; i < COUNT * DIM; i++)
+                    cr_assert_leq(fabsf(out[i] - vectors.values[(size_t)ids[i / DIM] * DIM + i % DIM]), bounds[c],
+                                  "%s", ivf_codes[c]);
+                cr_assert_eq(kith_index_remove(index, (int64_t[]){-5}, 1, NULL), KITH_OK); /* builds the map */
+            }
+            cr_assert_eq(kith_index_reconstruct(index, (int64_t[]){3, COUNT}, 2, out), KITH_ERR_NOT_FOUND);
+            kith_index_free(index);
+            fixture_vectors_free(&vectors);
+        }
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------------- */
+
+static uint64_t part_bytes(const kith_index *index, const char *name) {
+    kith_memory_part parts[16];
+    size_t count;
+    cr_assert_eq(kith_index_memory(index, parts, 16, &count), KITH_OK);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(parts[i].name, name) == 0) return parts[i].bytes;
+    cr_assert_fail("no part %s", name);
+    return 0;
+}
+
+Test(ivf, memory_is_what_the_codes_need) {
+    enum { COUNT = 20000 };
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, COUNT, 16, 50);
+    kith_index *once = ivf_trained("IVF16,SQ8", KITH_L2, &vectors), *singly;
+    const kith_ivf *ivf = kith_ivf_of(once);
+    cr_assert_eq(kith_index_clone(once, &singly), KITH_OK);
+    ivf_add(once, &vectors, 0, COUNT, NULL);
+    for (size_t i = 0; i < COUNT; i++) ivf_add(singly, &vectors, i, 1, NULL);
+    uint64_t need = COUNT * (uint64_t)ivf->code->block_bytes / KITH_BLOCK_ROWS;
+    uint64_t spare = 16 * (uint64_t)ivf->code->block_bytes; /* a block of each list that is not full */
+    cr_assert_leq(part_bytes(once, "codes"), need + spare + 1000);
+    cr_assert_leq(part_bytes(once, "ids"), COUNT * 4 + 16 * 32 * 4 + 1000);
+    cr_assert_leq(part_bytes(once, "lists"), COUNT);
+    cr_assert_leq((double)part_bytes(singly, "codes"), 1.08 * (double)need + (double)spare + 1e5);
+    fixture_vectors queries = fixture_vectors_make(KITH_F32, 20, 16, 51);
+    ivf_check_same(once, singly, &queries, 30, 16);
+    kith_index_free(once);
+    kith_index_free(singly);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
