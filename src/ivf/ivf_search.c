@@ -67,6 +67,7 @@ typedef struct ivf_call {
     kith_topk *tops;           /* query_count, or NULL */
     kith_hit_list *lists;      /* query_count, or NULL */
     float radius;              /* of range search, as an estimate */
+    kith_exact *exact;         /* the queries as exact search takes them, for raw codes; NULL else */
     worker_scratch *workers;
 } ivf_call;
 
