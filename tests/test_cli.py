@@ -507,6 +507,69 @@ class Sweep(CliTest):
         self.refused(USAGE, ["101"], *common, "--k", "101")
 
 
+class Tune(CliTest):
+    def common(self):
+        return ["tune", "--index", self.at("base.kith"), "--query", self.at("query.fvecs"), "--gt", self.at("gt.ivecs")]
+
+    def test_index(self):
+        """The bound on distances is chosen on half of the queries: the other half's recall is that of a search with it."""
+        report = self.kith_json(*self.common(), "--recall", "0.5", "--sure", "0.5")
+        best = report["best"]
+        self.assertEqual(report["indexes"], [best])
+        self.assertTrue(best["is_reached"])
+        bound = int(best["set"]["max_distances"])
+        self.assertEqual(best["parameters"], "max_distances=%d" % bound)
+        self.assertTrue(100 < bound < 400, bound)
+        kept = sum(1 for row in self.truth for i in row[:10] if i < bound)
+        halves = best["recall"] * best["check_count"] + best["recall_chosen"] * best["choose_count"]
+        self.assertAlmostEqual(halves * 10, kept, places=6)
+        self.assertGreaterEqual(best["recall_chosen"], 0.5)
+        self.assertTrue(best["recall_low"] <= best["recall"] <= best["recall_high"])
+        table = self.kith_ok(*self.common(), "--recall", "0.5", "--threads", "2", "--map")
+        self.assertRegex(table, r"\n  --set max_distances=\d+\n$")
+        self.assertIn("95% interval", table)
+
+    def test_specs(self):
+        """Of two indexes one is over the budget; the other is chosen, and is what is written."""
+        out = self.at("best.kith")
+        common = ["tune", "--base", self.at("base.fvecs"), "--query", self.at("query.fvecs"), "--repeats", "1"]
+        report = self.kith_json(*common, "--spec", "Flat,f32", "--spec", "Flat,u8", "--budget-bytes", "16K", "--out", out)
+        self.assertEqual([one["is_within_budget"] for one in report["indexes"]], [False, True])
+        self.assertNotIn("recall", report["indexes"][0])
+        self.assertEqual(report["best"]["spec"], "Flat,u8")
+        self.assertGreaterEqual(report["best"]["recall"], 0.9)
+        self.assertEqual(self.kith_json("info", out)[0]["spec"], "Flat,u8")
+        again = self.kith_json(*common, "--spec", "Flat,f32", "--spec", "Flat,u8", "--gt", self.at("gt.ivecs"))
+        self.assertEqual(len([one for one in again["indexes"] if one["is_reached"]]), 2)
+        done = self.kith(*common, "--spec", "Flat,f32", "--budget-bytes", "16K")
+        self.assertEqual((done.returncode, done.stderr), (CHECK, ""))
+        self.assertIn("No index reaches a recall of 0.95 within the budget.", done.stdout)
+
+    def test_out_of_reach(self):
+        done = self.kith(*self.common(), "--set", "max_distances=100,200", "--json")
+        self.assertEqual((done.returncode, done.stderr), (CHECK, ""))
+        report = json.loads(done.stdout)
+        self.assertIsNone(report["best"])
+        self.assertEqual(report["indexes"][0]["parameters"], "max_distances=200")
+
+    def test_errors(self):
+        query = ["--query", self.at("query.fvecs")]
+        base = ["--base", self.at("base.fvecs")]
+        index = ["--index", self.at("base.kith")]
+        self.refused(USAGE, ["--index or --base"], "tune", *query)
+        self.refused(USAGE, ["--index or --base"], "tune", *query, *base, *index)
+        self.refused(USAGE, ["--base needs --spec"], "tune", *query, *base)
+        self.refused(USAGE, ["go with --base"], *self.common(), "--spec", "Flat")
+        self.refused(USAGE, ["--gt is needed"], "tune", *query, *index)
+        self.refused(USAGE, ["recall = 1.5"], *self.common(), "--recall", "1.5")
+        self.refused(USAGE, ["sure = 0.2"], *self.common(), "--sure", "0.2")
+        self.refused(USAGE, ["nprobe"], *self.common(), "--set", "nprobe=1")
+        write_vecs(self.at("few.fvecs"), self.query[:19], "f")
+        write_vecs(self.at("few-gt.ivecs"), [row[:10] for row in self.truth[:19]], "i")
+        self.refused(USAGE, ["19 queries"], "tune", *index, "--query", self.at("few.fvecs"), "--gt", self.at("few-gt.ivecs"))
+        self.refused(USAGE, ["Nope"], "tune", *query, *base, "--spec", "Nope")
+
+
 class Convert(CliTest):
     def test_there_and_back(self):
         for name in ["x.fbin", "x.npy", "x.idx"]:

@@ -18,6 +18,7 @@ extern const kith_tool_command kith_tool_cmd_info;
 extern const kith_tool_command kith_tool_cmd_kmeans;
 extern const kith_tool_command kith_tool_cmd_search;
 extern const kith_tool_command kith_tool_cmd_sweep;
+extern const kith_tool_command kith_tool_cmd_tune;
 extern const kith_tool_command kith_tool_cmd_verify;
 
 #endif

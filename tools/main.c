@@ -10,10 +10,19 @@
 #include "tool.h"
 
 static const kith_tool_command *const commands[] = {
-    &kith_tool_cmd_build,       &kith_tool_cmd_search,        &kith_tool_cmd_gt,
-    &kith_tool_cmd_eval,        &kith_tool_cmd_sweep,         &kith_tool_cmd_convert,
-    &kith_tool_cmd_info,        &kith_tool_cmd_verify,        &kith_tool_cmd_kmeans,
-    &kith_tool_cmd_bench_index, &kith_tool_cmd_bench_kernels, NULL,
+    &kith_tool_cmd_build,
+    &kith_tool_cmd_search,
+    &kith_tool_cmd_gt,
+    &kith_tool_cmd_eval,
+    &kith_tool_cmd_sweep,
+    &kith_tool_cmd_tune,
+    &kith_tool_cmd_convert,
+    &kith_tool_cmd_info,
+    &kith_tool_cmd_verify,
+    &kith_tool_cmd_kmeans,
+    &kith_tool_cmd_bench_index,
+    &kith_tool_cmd_bench_kernels,
+    NULL,
 };
 
 enum { COMMANDS_MAX = 64 };
@@ -63,7 +72,7 @@ static void overview_print(FILE *to) {
         (void)fprintf(to, "  %-14s%s\n", (*c)->name, (*c)->summary);
     (void)fprintf(to, "  %-14s%s\n", "help COMMAND", "the options of a command");
     (void)fprintf(to, "\nkith --version prints the version.\n\n"
-                      "Exit codes: 0 done; 1 the check failed (verify, eval --at-least); 2 wrong usage;\n"
+                      "Exit codes: 0 done; 1 the check failed (verify, tune, eval --at-least); 2 wrong usage;\n"
                       "3 bad input data; 4 input or output refused by the system; 5 out of memory or over\n"
                       "the memory budget; 6 a bug in kith; 130, 143 interrupted by SIGINT, SIGTERM.\n");
 }

@@ -123,12 +123,43 @@ done:
     return code;
 }
 
+/* What the whole index will take, judged by a part of the rows: a twentieth, and at least 10,000. The part is taken out
+ * again. */
+static int estimate_bytes(kith_index *index, const kith_tool_build *build, kith_vectors *base, const kith_job *job,
+                          uint64_t *bytes) {
+    size_t rows = kith_vectors_count(base), part = rows / 20 > 10000 ? rows / 20 : 10000;
+    uint64_t empty, filled;
+    kith_view view;
+    void *owned = NULL;
+    int code;
+    if (part > rows) part = rows;
+    KITH_TOOL_GO(kith_tool_index_memory(index, &empty));
+    KITH_TOOL_GO(sample_take(build, base, part, &view, &owned));
+    KITH_TOOL_GO(kith_tool_check(kith_index_add(index, &view, NULL, job), build->base_path));
+    KITH_TOOL_GO(kith_tool_index_memory(index, &filled));
+    KITH_TOOL_GO(kith_tool_check(kith_index_reset(index), NULL));
+    if (filled < empty) filled = empty;
+    *bytes = empty + (uint64_t)((double)(filled - empty) * ((double)rows / (double)part));
+done:
+    free(owned);
+    return code;
+}
+
+/* Over the budget by more than an estimate may err. */
+static bool is_hopeless(const kith_tool_build *build, const kith_tool_build_times *times) {
+    return build->budget_bytes > 0 && (double)times->estimated_bytes > 1.1 * (double)build->budget_bytes;
+}
+
 static int fill(kith_index *index, const kith_tool_build *build, kith_vectors *base, const int64_t *ids,
                 kith_tool_build_times *times) {
     kith_job job = kith_tool_job(build->threads);
     job.seed = build->seed;
-    int code = train(index, build, base, &job, times);
-    return code == KITH_EXIT_OK ? add(index, build, base, ids, &job, times) : code;
+    int code;
+    KITH_TOOL_GO(train(index, build, base, &job, times));
+    if (build->budget_bytes > 0) KITH_TOOL_GO(estimate_bytes(index, build, base, &job, &times->estimated_bytes));
+    if (!is_hopeless(build, times)) KITH_TOOL_GO(add(index, build, base, ids, &job, times));
+done:
+    return code;
 }
 
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
@@ -152,8 +183,10 @@ int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith
         }
     }
     KITH_TOOL_GO(fill(index, build, base, ids, times));
-    *out = index;
-    index = NULL;
+    if (!is_hopeless(build, times)) {
+        *out = index;
+        index = NULL;
+    }
 done:
     kith_index_free(index);
     free(ids);

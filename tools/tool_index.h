@@ -14,11 +14,14 @@ typedef struct kith_tool_build {
     size_t threads, seed;
     size_t train_count; /* rows of the training sample; 0: as many as the index recommends */
     size_t batch_rows;  /* rows added at a time; 0: as many as make a GiB of f32 */
+    uint64_t
+        budget_bytes; /* 0: none; else no index, *out = NULL, when a part of the rows shows that it would take more */
 } kith_tool_build;
 
 typedef struct kith_tool_build_times {
     double train_seconds, add_seconds;
     size_t train_count, batch_count; /* rows trained on, 0 without training; batches added */
+    uint64_t estimated_bytes;        /* of the index, where there is a budget */
 } kith_tool_build_times;
 
 /* An index of all vectors of a file. Free *out with kith_index_free. */

@@ -10,6 +10,7 @@
 #include "kith/kernels.h"
 #include "kith/kmeans.h"
 #include "kith/status.h"
+#include "kith/tune.h"
 #include "kith/types.h"
 #include "kith/vectors.h"
 
