@@ -92,13 +92,16 @@ static void point_arrays(kith_sq *sq, float *block) {
     sq->extent = block + dim;
     sq->centre = block + 2 * dim;
     sq->step = block + 3 * dim;
-    sq->low = block + 4 * dim;
+    sq->middle = block + 4 * dim;
 }
 
-static float decoded(const kith_sq *sq, unsigned number, size_t d) {
-    float place = ((float)number + 0.5f) / (float)kith_sq_levels(sq);
+/* In f32 and in this order, as FAISS does it. */
+static float decoded(const kith_sq *sq, float number, size_t d) {
+    float place = (number + 0.5f) / (float)kith_sq_levels(sq);
     return sq->minimum[d] + place * sq->extent[d];
 }
+
+static float half_levels(const kith_sq *sq) { return (float)kith_sq_levels(sq) / 2; }
 
 /* Fills what follows from minimum and extent. */
 static void settle(kith_sq *sq) {
@@ -112,7 +115,7 @@ static void settle(kith_sq *sq) {
     sq->step_unit = (float)unit;
     for (size_t d = 0; d < dim; d++) {
         sq->step[d] = (float)((double)sq->extent[d] / kith_sq_levels(sq) / unit);
-        sq->low[d] = decoded(sq, 0, d);
+        sq->middle[d] = decoded(sq, half_levels(sq), d);
     }
 }
 
@@ -184,7 +187,7 @@ static void find_numbers(const kith_sq *sq, const float *row, uint8_t *numbers) 
 }
 
 static void decode_numbers(const kith_sq *sq, const uint8_t *numbers, float *out) {
-    for (size_t d = 0; d < sq->base.dim; d++) out[d] = decoded(sq, numbers[d], d);
+    for (size_t d = 0; d < sq->base.dim; d++) out[d] = decoded(sq, (float)numbers[d], d);
 }
 
 /* What a row adds to its estimates: |x|^2 + 2 <c - m, x>, x decoded and m what is taken off the query. */
@@ -245,17 +248,18 @@ static void unpack(const kith_code *code, const unsigned char *block, size_t lan
 
 /* ---- Estimates ------------------------------------------------------------------------------------------------ */
 
-/* <q - m, x> = <q - m, low> + <(q - m) step, numbers>, times -2 under l2, -1 under ip; the product with m is in the
- * code (find_add). */
+/* <q - m, x> = <q - m, middle> + <(q - m) step, numbers - levels / 2>, times -2 under l2, -1 under ip; what m takes
+ * away is in the code (find_add). The nearer to zero what multiplies the query, the less its rounding does. */
 static void prepare(const kith_code *code, const float *vector, void *query) {
     const kith_sq *sq = sq_of_const(code);
     size_t dim = code->dim;
-    float *shifted = (float *)(void *)((char *)query + sq->grid.query_bytes),
-          factor = code->metric == KITH_L2 ? -2 : -1;
+    float *shifted = (float *)(void *)((char *)query + sq->grid.query_bytes);
+    float factor = code->metric == KITH_L2 ? -2 : -1;
     for (size_t d = 0; d < dim; d++) shifted[d] = vector[d] - sq->centre[d];
-    float offset = factor * kith_simd()->floats[KITH_OP_IP][KITH_PAIR_F32_F32].one(shifted, sq->low, dim);
+    float product = kith_simd()->floats[KITH_OP_IP][KITH_PAIR_F32_F32].one(shifted, sq->middle, dim);
     for (size_t d = 0; d < dim; d++) shifted[d] *= sq->step[d];
-    kith_grid_prepare(&sq->grid, shifted, factor * sq->step_unit, offset, query);
+    kith_grid_prepare_centred(&sq->grid, shifted, factor * sq->step_unit, half_levels(sq), query);
+    kith_grid_shift(query, factor * product);
 }
 
 static void four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],

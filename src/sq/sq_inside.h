@@ -21,7 +21,7 @@ typedef struct kith_sq {
     float *minimum, *extent;
     float *centre; /* mean of the training rows, taken off queries under l2; 0 under ip */
     float *step;   /* extent / levels, in units of step_unit */
-    float *low;    /* what the number 0 stands for */
+    float *middle; /* what levels / 2 stands for */
     float step_unit;
 } kith_sq;
 
