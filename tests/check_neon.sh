@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Cross-builds libkith for 64-bit Arm and runs check_kernels under qemu-user, on emulated processors with and without
+# Cross-builds libkith for 64-bit Arm and runs check_kernels and test_fields under qemu-user, on emulated processors with and without
 # the sub-levels of NEON. Exits with 77 (skipped) where the cross compiler or the emulator is missing.
 #   check_neon.sh SOURCE BUILD         two processors, dimensions up to 300: a minute; every length of tail is in it
 #   check_neon.sh SOURCE BUILD CPU...  these processors, all dimensions
@@ -33,13 +33,13 @@ ln -sf "$header" "$build/include/"
 [ -e "$build/cross/build.ninja" ] || meson setup "$build/cross" "$source" --cross-file "$source/cross/aarch64-linux-gnu.txt" \
     -Dwerror=true "-Dc_args=-I$build/include"
 # The program pulls in the static library, and with it every file of libkith; by hand, everything is built.
-if [ ${#limit[@]} -gt 0 ]; then ninja -C "$build/cross" tests/check_kernels; else ninja -C "$build/cross"; fi
+if [ ${#limit[@]} -gt 0 ]; then ninja -C "$build/cross" tests/check_kernels tests/test_fields; else ninja -C "$build/cross"; fi
 
-# What passed before passes again: an emulated run takes a minute, and the program is the same as long as the kernels
+# What passed before passes again: an emulated run takes a minute, and the programs are the same as long as the kernels
 # and what they stand on are.
-stamp=$(sha256sum <"$build/cross/tests/check_kernels")
+stamp=$(cat "$build/cross/tests/"{check_kernels,test_fields} | sha256sum)
 if [ ${#limit[@]} -gt 0 ] && [ -e "$build/passed" ] && [ "$(cat "$build/passed")" = "$stamp" ]; then
-    echo "the program has not changed since it passed"
+    echo "the programs have not changed since they passed"
     exit 0
 fi
 
@@ -47,6 +47,7 @@ failed=0
 check() {
     local cpu=$1 out=$build/$1.txt
     qemu-aarch64 -L "$root" -cpu "$cpu" "$build/cross/tests/check_kernels" "${limit[@]}" neon >"$out" 2>&1 || return 1
+    qemu-aarch64 -L "$root" -cpu "$cpu" "$build/cross/tests/test_fields" >>"$out" 2>&1 || return 1
     grep -q "^$(want "$cpu") " "$out" || { echo "$cpu did not run $(want "$cpu")" >>"$out"; return 1; }
 }
 pids=()

@@ -307,16 +307,17 @@ Test(grid, centred_queries) {
         const float centre = 15.5f;
         kith_grid_prepare_centred(&s.grid, s.vectors, s.multiplier[0], centre, s.query_memory);
         kith_grid_scan(&s.grid, s.queries, s.base, 1, s.blocks, BLOCKS, out, ROWS + 3);
-        double sum = 0;
-        for (size_t d = 0; d < s.grid.dim; d++) sum += (double)s.vectors[d];
+        double sum = 0, largest = 0;
+        for (size_t d = 0; d < s.grid.dim; d++) {
+            sum += (double)s.vectors[d];
+            largest = fmax(largest, fabs((double)s.vectors[d]));
+        }
         s.offset[0] = (float)(-(double)centre * (double)s.multiplier[0] * sum);
+        /* The offset stands on the rounded query: half a unit for each element more. */
+        double half_unit = 0.501 * largest / (parts == 1 ? 127 : 127 * 128) * (double)s.grid.dim;
         for (size_t r = 0; r < ROWS; r++) {
             double error, want = exact_estimate(&s, 0, r, &error);
-            /* The offset stands on the rounded query: half a unit for each element more. */
-            double largest = 0;
-            for (size_t d = 0; d < s.grid.dim; d++) largest = fmax(largest, fabs((double)s.vectors[d]));
-            error += fabs((double)(s.scale[r] * s.multiplier[0] * centre)) * 0.501 * (double)s.grid.dim * largest /
-                     (parts == 1 ? 127 : 127 * 128);
+            error += fabs((double)(s.scale[r] * s.multiplier[0] * centre)) * half_unit;
             cr_assert(fabs((double)out[r] - want) <= error, "%g instead of %g, not within %g", (double)out[r], want,
                       error);
         }

@@ -56,7 +56,9 @@ void kith_fill_avx512_bf16(kith_simd_table *table);
 void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);
 void kith_fill_neon_tables(kith_simd_table *table);
+void kith_fill_neon_fields(kith_simd_table *table);
 void kith_fill_neon_dotprod(kith_simd_table *table);
+void kith_fill_neon_dotprod_fields(kith_simd_table *table);
 void kith_fill_neon_fp16(kith_simd_table *table);
 
 /* One element of f16, exactly, for the reference kernels. */
