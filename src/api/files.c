@@ -19,13 +19,11 @@ static kith_status bad_spec(const kith_container *file, const kith_section *sect
 static kith_status open_index(kith_container *file, kith_index **out) {
     kith_index_meta meta;
     const kith_section *section;
-    kith_spec spec;
-    const kith_structure *structure;
+    kith_plan plan;
     kith_index *index;
     KITH_TRY(kith_index_meta_read(file, &meta, &section));
-    if (kith_spec_parse(meta.spec, &spec, &structure) != KITH_OK) return bad_spec(file, section);
-    uint32_t part = 0;
-    kith_status status = structure->open(file, &part, &meta, &spec, &index);
+    if (kith_plan_read(meta.spec, &plan) != KITH_OK) return bad_spec(file, section);
+    kith_status status = kith_plan_open(&plan, file, &meta, &index);
     if (status == KITH_ERR_ARGUMENT) return bad_spec(file, section);
     if (status != KITH_OK) return status;
     if (strcmp(index->spec, meta.spec) != 0 || index->dtype != meta.dtype)

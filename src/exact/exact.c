@@ -118,7 +118,7 @@ static kith_status take_query_norms(kith_exact *exact) {
     KITH_TRY(kith_arena_take(arena, n, sizeof *exact->query_inverse_norm, &exact->query_inverse_norm));
     for (size_t q = 0; q < n; q++) {
         const float *row = (const float *)(const void *)(exact->query_rows + q * exact->query_stride);
-        exact->query_norm[q] = exact_norm(row, exact->dim);
+        if (!exact->request.gathers) exact->query_norm[q] = exact_norm(row, exact->dim);
         exact->query_inverse_norm[q] = kith_exact_inverse_norm(row, KITH_F32, exact->dim);
     }
     return KITH_OK;
@@ -168,7 +168,9 @@ static kith_status prepare(kith_exact *exact) {
     if (exact->int_pair == NULL && exact->float_pair == NULL)
         return kith_error(KITH_ERR_TYPE, "search: no kernels for rows of type %s", kith_dtype_name(row_dtype));
     KITH_TRY(take_queries(exact));
+    if (exact->request.gathers && exact->request.metric != KITH_COSINE) return KITH_OK;
     KITH_TRY(take_query_norms(exact));
+    if (exact->request.gathers) return KITH_OK;
     plan_tiles(exact);
     if (exact->query_lanes > KITH_EXACT_LANES_MAX)
         return kith_error(KITH_ERR_INTERNAL, "a tile of %zu queries", exact->query_lanes);

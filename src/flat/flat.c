@@ -12,8 +12,7 @@ static void release(kith_index *index) {
     kith_flat *flat = kith_flat_of(index);
     kith_chunks_free(&flat->vectors);
     kith_chunks_free(&flat->inverse_norms);
-    kith_chunks_free(&flat->ids);
-    kith_idmap_free(&flat->map);
+    kith_idrows_free(&flat->ids);
     kith_free(flat);
 }
 
@@ -39,10 +38,9 @@ static kith_status make(kith_dtype dtype, size_t dim, kith_metric metric, kith_f
     kith_flat *flat = *out;
     kith_index_init(&flat->base, &kith_flat_vtable, dim, metric, dtype, spec);
     flat->row_bytes = kith_dtype_row_bytes(dtype, dim);
-    flat->ids_rise = true;
     kith_chunks_init(&flat->vectors, flat->row_bytes);
     kith_chunks_init(&flat->inverse_norms, sizeof(float));
-    kith_chunks_init(&flat->ids, sizeof(int64_t));
+    kith_idrows_init(&flat->ids);
     return KITH_OK;
 }
 
@@ -59,50 +57,16 @@ kith_status kith_flat_create(const kith_spec *spec, size_t dim, kith_metric metr
     return KITH_OK;
 }
 
-/* A copy of `count` items, pieces of a chunk at a time. */
-typedef struct copy_loop {
-    const kith_chunks *from;
-    kith_chunks *to;
-    size_t count, items_per_piece;
-} copy_loop;
-
-static kith_status copy_piece(void *context, size_t piece, size_t worker) {
-    (void)worker;
-    const copy_loop *loop = context;
-    size_t first = piece * loop->items_per_piece;
-    size_t last = kith_min_size(loop->count, first + loop->items_per_piece);
-    for (size_t i = first, run; i < last; i += run) {
-        size_t from_run;
-        void *at = kith_chunks_run(loop->to, i, &run);
-        const void *source = kith_chunks_run(loop->from, i, &from_run);
-        run = kith_min_size(kith_min_size(run, from_run), last - i);
-        memcpy(at, source, run * loop->to->item_bytes);
-    }
-    return KITH_OK;
-}
-
-static kith_status copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
-    KITH_TRY(kith_chunks_reserve(to, count));
-    if (count == 0) return KITH_OK;
-    copy_loop loop = {from, to, count, kith_rows_per_item(to->item_bytes)};
-    size_t pieces = (count - 1) / loop.items_per_piece + 1;
-    return kith_parallel_for(kith_threads_default(), pieces, copy_piece, &loop);
-}
-
 static kith_status clone(const kith_index *index, kith_index **out) {
     const kith_flat *flat = kith_flat_of_const(index);
     size_t count = index->count;
     kith_flat *copy;
     KITH_TRY(make(index->dtype, index->dim, index->metric, &copy));
     kith_status status;
-    KITH_GO(copy_chunks(&flat->vectors, count, &copy->vectors));
-    if (kith_flat_has_norms(flat)) KITH_GO(copy_chunks(&flat->inverse_norms, count, &copy->inverse_norms));
-    if (flat->has_ids) KITH_GO(copy_chunks(&flat->ids, count, &copy->ids));
-    KITH_GO(kith_flat_reserve_ids(copy, count, flat->has_ids, flat->ids_rise));
+    KITH_GO(kith_chunks_copy(&flat->vectors, count, &copy->vectors));
+    if (kith_flat_has_norms(flat)) KITH_GO(kith_chunks_copy(&flat->inverse_norms, count, &copy->inverse_norms));
+    KITH_GO(kith_idrows_copy(&flat->ids, &copy->ids));
     copy->base.count = count;
-    copy->has_ids = flat->has_ids;
-    copy->first_id = flat->first_id;
-    kith_flat_settle_ids(copy, flat->has_ids, flat->ids_rise);
     *out = &copy->base;
     return KITH_OK;
 done:
@@ -110,20 +74,13 @@ done:
     return status;
 }
 
-static uint64_t chunks_bytes(const kith_flat *flat, const kith_chunks *chunks) {
-    uint64_t pointers = (uint64_t)chunks->chunk_capacity * sizeof *chunks->chunk;
-    if (!flat->base.is_mapped) return pointers + kith_chunks_bytes(chunks);
-    /* What is mapped fills its last chunk in part. */
-    return pointers + (chunks->chunk_count > 0 ? (uint64_t)flat->base.count * chunks->item_bytes : 0);
-}
-
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_flat *flat = kith_flat_of_const(index);
     const kith_memory_part all[] = {
-        {"vectors", chunks_bytes(flat, &flat->vectors)},
-        {"norms", chunks_bytes(flat, &flat->inverse_norms)},
-        {"ids", chunks_bytes(flat, &flat->ids)},
-        {"id map", (uint64_t)flat->map.slot_count * sizeof *flat->map.slots},
+        {"vectors", kith_chunks_held(&flat->vectors, index->count)},
+        {"norms", kith_chunks_held(&flat->inverse_norms, index->count)},
+        {"ids", kith_chunks_held(&flat->ids.ids, index->count)},
+        {"id map", (uint64_t)flat->ids.map.slot_count * sizeof *flat->ids.map.slots},
         {"fixed", sizeof *flat},
     };
     size_t count = sizeof all / sizeof *all;
@@ -136,10 +93,7 @@ static kith_status reconstruct(const kith_index *index, const int64_t *ids, size
     uint64_t *rows;
     KITH_TRY(kith_alloc(count, sizeof *rows, &rows));
     kith_status status;
-    KITH_GO(kith_flat_find(flat, ids, count, rows));
-    for (size_t i = 0; i < count; i++)
-        if (rows[i] == KITH_FLAT_NO_ROW)
-            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "reconstruct: id %lld is not in the index", (long long)ids[i]));
+    KITH_GO(kith_idrows_need("reconstruct", &flat->ids, ids, count, rows));
     for (size_t i = 0; i < count; i++)
         kith_exact_to_f32(kith_chunks_at(&flat->vectors, (size_t)rows[i]), index->dtype, index->dim,
                           out + i * index->dim);
@@ -167,4 +121,7 @@ const kith_index_vtable kith_flat_vtable = {
     .range_search = kith_flat_range_search,
     .save = kith_flat_save,
     .verify = kith_flat_verify,
+    .stage = kith_flat_stage,
+    .settle = kith_flat_settle,
+    .rescore = kith_flat_rescore,
 };

@@ -37,7 +37,8 @@ static size_t row_count_of(const flat_call *call) {
 
 static bool is_selective(const flat_call *call) {
     const kith_filter *filter = call->request->filter;
-    return filter != NULL && kith_flat_can_find(call->flat) && row_count_of(call) == call->flat->base.count &&
+    return filter != NULL && kith_idrows_can_find(&call->flat->ids) &&
+           row_count_of(call) == call->flat->base.count &&
            kith_filter_allowed_max(filter) <= call->flat->base.count / GATHER_SHARE;
 }
 
@@ -65,8 +66,8 @@ static kith_status search_all(const flat_call *call) {
                            .dim = flat->base.dim,
                            .count = row_count_of(call),
                            .chunks = &flat->vectors,
-                           .ids = flat->has_ids ? &flat->ids : NULL,
-                           .first_id = flat->first_id,
+                           .ids = flat->ids.has_ids ? &flat->ids.ids : NULL,
+                           .first_id = flat->ids.first_id,
                            .inverse_norms = kith_flat_has_norms(flat) ? &flat->inverse_norms : NULL,
                        });
 }
@@ -104,7 +105,7 @@ static bool gather_row(void *context, int64_t id) {
     gather *rows = context;
     const kith_flat *flat = rows->call->flat;
     uint64_t row;
-    if (!kith_flat_find_one(flat, id, &row)) return true;
+    if (!kith_idrows_find_one(&flat->ids, id, &row)) return true;
     memcpy(rows->vectors + rows->count * flat->row_bytes, kith_chunks_at(&flat->vectors, (size_t)row),
            flat->row_bytes);
     rows->ids[rows->count] = id;

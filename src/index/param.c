@@ -33,6 +33,14 @@ static kith_status unknown_name(const kith_index *index, const char *name) {
                       index->spec);
 }
 
+size_t kith_search_candidates(const kith_index *index, const kith_search_params *params, size_t k) {
+    const kith_param *param = find(index, "k_factor");
+    if (param == NULL) return k;
+    size_t factor = params->k_factor != 0 ? params->k_factor : (size_t)param->shown.default_value, candidates;
+    if (kith_mul_overflows(k, factor, &candidates)) candidates = SIZE_MAX;
+    return kith_min_size(candidates, index->count);
+}
+
 /* Decimal digits only: no sign, no space, no empty text; false also when it passes 64 bits. */
 static bool parse_u64(const char *text, uint64_t *out) {
     uint64_t value = 0;

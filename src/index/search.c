@@ -104,45 +104,48 @@ static kith_status begin_block(search_call *call, size_t first, size_t count, ki
 
 /* ---- The k nearest -------------------------------------------------------------------------------------- */
 
-typedef struct emit_loop {
-    const kith_search_results *results;
-    kith_topk *tops;
-    kith_key_value_fn value;
-    const void *context;
-    float padding;
-} emit_loop;
+static float padding_of(const kith_index *index) {
+    return kith_metric_is_similarity(index->metric) ? -INFINITY : INFINITY;
+}
 
-static kith_status emit_query(void *context, size_t query, size_t worker) {
-    (void)worker;
-    const emit_loop *loop = context;
-    const kith_search_results *results = loop->results;
-    kith_topk *top = &loop->tops[query];
+void kith_search_emit_query(const kith_index *index, const kith_search_results *results, size_t query,
+                            kith_topk *top, kith_key_value_fn value, const void *context) {
     kith_topk_finish(top);
     size_t k = results->k;
     int64_t *ids = results->ids + query * k;
     for (size_t i = 0; i < k; i++) ids[i] = i < top->count ? top->hits[i].id : KITH_NO_ID;
     if (results->counts != NULL) results->counts[query] = top->count;
-    if (results->distances == NULL) return KITH_OK;
-    float *distances = results->distances + query * k;
-    for (size_t i = 0; i < k; i++)
-        distances[i] = i < top->count ? loop->value(loop->context, top->hits[i].key) : loop->padding;
-    return KITH_OK;
+    if (results->distances == NULL) return;
+    float *distances = results->distances + query * k, padding = padding_of(index);
+    for (size_t i = 0; i < k; i++) distances[i] = i < top->count ? value(context, top->hits[i].key) : padding;
 }
 
-static float padding_of(const kith_index *index) {
-    return kith_metric_is_similarity(index->metric) ? -INFINITY : INFINITY;
+typedef struct emit_loop {
+    const kith_index *index;
+    const kith_search_results *results;
+    kith_topk *tops;
+    kith_key_value_fn value;
+    const void *context;
+} emit_loop;
+
+static kith_status emit_query(void *context, size_t query, size_t worker) {
+    (void)worker;
+    const emit_loop *loop = context;
+    kith_search_emit_query(loop->index, loop->results, query, &loop->tops[query], loop->value, loop->context);
+    return KITH_OK;
 }
 
 kith_status kith_search_emit(const kith_index *index, const kith_search_request *request,
                              const kith_search_results *results, kith_topk *tops, kith_key_value_fn value,
                              const void *context) {
-    emit_loop loop = {results, tops, value, context, padding_of(index)};
+    emit_loop loop = {index, results, tops, value, context};
     return kith_parallel_for(request->threads, request->queries.count, emit_query, &loop);
 }
 
 static kith_status search_blocks(search_call *call, const kith_search_results *results) {
     KITH_TRY(check_values(call));
-    size_t k = results->k, block = queries_per_block(call, k);
+    size_t k = results->k;
+    size_t block = queries_per_block(call, kith_search_candidates(call->index, &call->params, k));
     for (size_t first = 0; first < call->queries.count; first += block) {
         kith_search_request request;
         KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), &request));

@@ -66,6 +66,10 @@ typedef struct kith_search_request {
     kith_arena *arena;                /* begun; good until the end of the call */
 } kith_search_request;
 
+/* How many candidates the index keeps for each query when k are asked for: k, or where it has the parameter k_factor
+ * so many times k; at most its count. */
+size_t kith_search_candidates(const kith_index *index, const kith_search_params *params, size_t k);
+
 /* Where results go: row q of the outputs of this request. */
 typedef struct kith_search_results {
     size_t k;
@@ -82,6 +86,10 @@ kith_status kith_search_emit(const kith_index *index, const kith_search_request 
                              const kith_search_results *results, kith_topk *tops, kith_key_value_fn value,
                              const void *context);
 
+/* The same for one query, on the caller's thread. */
+void kith_search_emit_query(const kith_index *index, const kith_search_results *results, size_t query,
+                            kith_topk *top, kith_key_value_fn value, const void *context);
+
 /* Hits of a range search: one list per query, zeroed by the caller, who sorts and frees the hits, after a failure
  * as well. */
 typedef struct kith_range_lists {
@@ -89,6 +97,32 @@ typedef struct kith_range_lists {
     kith_key_value_fn value; /* set by the structure; `context` lies in the request's arena */
     const void *context;
 } kith_range_lists;
+
+/* A change of an index in two halves: see stage. What it points to stays until it is settled. */
+typedef enum kith_change_kind {
+    KITH_CHANGE_TRAIN,
+    KITH_CHANGE_ADD,
+    KITH_CHANGE_REMOVE,
+    KITH_CHANGE_UPDATE
+} kith_change_kind;
+
+typedef struct kith_change {
+    kith_change_kind kind;
+    const kith_addition *addition; /* add */
+    const kith_view *vectors;      /* train: the sample; update */
+    const int64_t *ids;            /* remove, update */
+    size_t count;                  /* of ids */
+    const kith_job *job;           /* train */
+} kith_change;
+
+typedef struct kith_staged kith_staged; /* each structure has its own */
+
+/* Candidates of each query of a request: row q of ids, of which the first counts[q] stand for vectors, all distinct. */
+typedef struct kith_candidates {
+    const int64_t *ids; /* queries x per_query */
+    size_t per_query;
+    const size_t *counts; /* queries */
+} kith_candidates;
 
 /* Fills the common part of an empty index whose memory is zeroed. `spec` is canonical. */
 void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t dim, kith_metric metric,
@@ -133,6 +167,17 @@ struct kith_index_vtable {
     /* Checks of a mapped index what only reading every byte can tell: values, norms, ids. Messages name the
      * section. Whatever a mapped index is to become part of memory passes it first: load and clone. */
     kith_status (*verify)(const kith_index *index);
+
+    /* What makes an index fit to be the exact half of a refinement: these three, or none. */
+
+    /* The first half of a change: all of it that can fail, and nothing that anybody could see. */
+    kith_status (*stage)(kith_index *index, const kith_change *change, kith_staged **out);
+    /* The second half: the change happens (keep), or never was. Frees *staged. */
+    void (*settle)(kith_index *index, kith_staged *staged, bool keep);
+    /* The k nearest of each query among its own candidates; the distances are those of a search. Ids that are not held
+     * are passed over. */
+    kith_status (*rescore)(const kith_index *index, const kith_search_request *request,
+                           const kith_candidates *candidates, const kith_search_results *results);
 };
 
 /* ---- For indexes made of indexes ------------------------------------------------------------------------------ */

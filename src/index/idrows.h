@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * idrows.h: which id each row of a table has, and which row an id.
+ *
+ * Rows have no fixed order: a removed row is filled by the last one. Three things about ids follow:
+ *   - Row r has the id first_id + r as long as vectors were only ever added in that order: no ids are stored. The
+ *     first id out of turn, or a removal before the end, writes them out.
+ *   - As long as the stored ids rise with the rows, an id is found by binary search.
+ *   - Once they do not, an id map is kept in memory. A mapped file has none: there the ids are scanned.
+ *
+ * The owner counts the rows. Changes come in two steps: what may fail, with nothing changed that anybody could see, and
+ * what cannot.
+ */
+#ifndef KITH_INDEX_IDROWS_H
+#define KITH_INDEX_IDROWS_H
+
+#include "base/chunks.h"
+#include "base/idmap.h"
+#include "index/vtable.h"
+
+typedef struct kith_idrows {
+    size_t count;     /* rows */
+    kith_chunks ids;  /* int64_t each, where has_ids */
+    int64_t first_id; /* else row r has the id first_id + r */
+    bool has_ids;
+    bool ids_rise;  /* each row's id is larger than the one before */
+    bool is_mapped; /* the ids lie in a file */
+    kith_idmap map; /* in memory: of all rows, exactly when ids do not rise */
+} kith_idrows;
+
+void kith_idrows_init(kith_idrows *rows);
+void kith_idrows_free(kith_idrows *rows);
+
+/* ---- Looking up ---------------------------------------------------------------------------------------------- */
+
+static inline int64_t kith_idrows_id(const kith_idrows *rows, size_t row) {
+    return rows->has_ids ? *(const int64_t *)kith_chunks_at(&rows->ids, row) : rows->first_id + (int64_t)row;
+}
+/* Whether kith_idrows_find_one works: not for mapped ids that do not rise. */
+static inline bool kith_idrows_can_find(const kith_idrows *rows) { return rows->ids_rise || !rows->is_mapped; }
+bool kith_idrows_find_stored(const kith_idrows *rows, int64_t id, uint64_t *row);
+static inline bool kith_idrows_find_one(const kith_idrows *rows, int64_t id, uint64_t *row) {
+    if (rows->has_ids) return kith_idrows_find_stored(rows, id, row);
+    *row = (uint64_t)id - (uint64_t)rows->first_id;
+    return id >= rows->first_id && *row < rows->count;
+}
+/* Writes the row of each id, KITH_NO_ROW for those that are not there. Works always. */
+#define KITH_NO_ROW UINT64_MAX
+kith_status kith_idrows_find(const kith_idrows *rows, const int64_t *ids, size_t count, uint64_t *out);
+/* The same; KITH_ERR_NOT_FOUND names the first id that is not there. */
+kith_status kith_idrows_need(const char *what, const kith_idrows *rows, const int64_t *ids, size_t count,
+                             uint64_t *out);
+
+/* ---- Adding -------------------------------------------------------------------------------------------------- */
+
+/* How the ids will have to be kept, and what was there before. */
+typedef struct kith_idrows_addition {
+    const kith_addition *addition;
+    bool stored, rise;
+    bool had_map;
+    size_t had_chunks;
+} kith_idrows_addition;
+
+/* Checks that the new ids are not held (KITH_ERR_EXISTS) and makes room for them. Ends with one of the next two. */
+kith_status kith_idrows_add_begin(kith_idrows *rows, int64_t next_id, const kith_addition *addition,
+                                  kith_idrows_addition *plan);
+void kith_idrows_add_keep(kith_idrows *rows, const kith_idrows_addition *plan);
+void kith_idrows_add_drop(kith_idrows *rows, const kith_idrows_addition *plan);
+
+/* ---- Removing ------------------------------------------------------------------------------------------------ */
+
+typedef struct kith_idrows_removal {
+    int64_t *rows; /* rising, each once */
+    size_t count;
+    size_t had_chunks;
+    bool had_map;
+} kith_idrows_removal;
+
+/* Finds the rows of those ids that are there and makes room for what becomes of the ids. Ends with one of the next
+ * two. */
+kith_status kith_idrows_remove_begin(kith_idrows *rows, const int64_t *ids, size_t count,
+                                     kith_idrows_removal *removal);
+/* `move` copies row `from` over row `to` in the owner's tables. */
+typedef void (*kith_move_row_fn)(void *owner, size_t from, size_t to);
+void kith_idrows_remove_keep(kith_idrows *rows, kith_idrows_removal *removal, kith_move_row_fn move, void *owner);
+void kith_idrows_remove_drop(kith_idrows *rows, kith_idrows_removal *removal);
+/* No rows any more: ids may start anywhere. */
+void kith_idrows_clear(kith_idrows *rows);
+
+/* ---- Copies and files ---------------------------------------------------------------------------------------- */
+
+kith_status kith_idrows_copy(const kith_idrows *from, kith_idrows *to);
+/* Copies `count` items of one array to another, on all processors. */
+kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to);
+/* The bytes that `count` used items of an array stand for, its table of chunks included. */
+uint64_t kith_chunks_held(const kith_chunks *chunks, size_t count);
+
+/* Where the ids stand in a file:
+ *   meta  16 bytes: first_id u64; has_ids u32, 0 or 1; ids_rise u32, 0 or 1
+ *   ids   with has_ids only: count x i64, the rows' ids, distinct, from 0 up to below next_id
+ * Numbers are little-endian. Without has_ids row r has the id first_id + r, and ids_rise is 1. */
+typedef struct kith_idrows_tags {
+    const char *meta, *ids;
+} kith_idrows_tags;
+
+kith_status kith_idrows_save(const kith_idrows *rows, const kith_idrows_tags *tags, uint32_t instance,
+                             kith_container_writer *writer);
+/* In place. `rows` is initialised; next_id as in INDXMETA. */
+kith_status kith_idrows_open(kith_container *file, const kith_idrows_tags *tags, uint32_t instance, size_t count,
+                             int64_t next_id, kith_idrows *rows);
+/* Checks every id of a mapped table; `index` is for messages. */
+kith_status kith_idrows_verify(const kith_index *index, const kith_idrows *rows, const kith_idrows_tags *tags,
+                               uint32_t instance);
+/* A section that holds `count` items of an array, and the same in place. */
+kith_status kith_chunks_save(const kith_chunks *chunks, size_t count, const char *tag, uint32_t instance,
+                             kith_container_writer *writer);
+kith_status kith_chunks_open(kith_container *file, const char *tag, uint32_t instance, size_t count,
+                             kith_chunks *chunks);
+/* KITH_ERR_FORMAT: content of a section of a mapped index. */
+kith_status kith_content_error(const kith_index *index, const char *tag, uint32_t instance, const char *what);
+
+#endif

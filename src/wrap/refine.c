@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * refine.c: an index and the vectors, or better codes of them, that set its estimates right.
+ *
+ * A change is staged in the store first, then made in the base, then settled in the store: so the base is the only
+ * one that can fail when there is something to be undone, and the store can undo without failing.
+ *
+ * Nothing of its own stands in a file: the base's parts come first, then the store's.
+ */
+#include "wrap/refine.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "index/convert.h"
+
+enum { PARAMS_MAX = 16, K_FACTOR_MAX = 65536, MEMORY_PARTS_MAX = 16 };
+
+typedef struct refine {
+    kith_index common;
+    kith_index *base, *store;
+    kith_param params[PARAMS_MAX]; /* the base's, and k_factor */
+} refine;
+
+static refine *refine_of(kith_index *index) { return (refine *)index; }
+static const refine *refine_of_const(const kith_index *index) { return (const refine *)index; }
+
+/* ---- Life ---------------------------------------------------------------------------------------------------- */
+
+static void release(kith_index *index) {
+    refine *both = refine_of(index);
+    kith_index_free(both->base);
+    kith_index_free(both->store);
+    kith_free(both);
+}
+
+static kith_status clone(const kith_index *index, kith_index **out) {
+    const refine *both = refine_of_const(index);
+    kith_index *base = NULL, *store = NULL;
+    kith_status status;
+    KITH_GO(kith_index_copy(both->base, &base));
+    KITH_GO(kith_index_copy(both->store, &store));
+    KITH_GO(kith_refine_create(base, store, out));
+    return KITH_OK;
+done:
+    kith_index_free(base);
+    kith_index_free(store);
+    return status;
+}
+
+static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
+    const refine *both = refine_of_const(index);
+    size_t count = both->base->vtable->memory(both->base, parts, capacity);
+    kith_memory_part own[MEMORY_PARTS_MAX], all = {"refinement", 0};
+    size_t own_count = both->store->vtable->memory(both->store, own, MEMORY_PARTS_MAX);
+    for (size_t i = 0; i < kith_min_size(own_count, MEMORY_PARTS_MAX); i++) all.bytes += own[i].bytes;
+    if (count < capacity) parts[count] = all;
+    return count + 1;
+}
+
+static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
+    const kith_index *base = refine_of_const(index)->base;
+    return base->vtable->list_sizes != NULL ? base->vtable->list_sizes(base, sizes, capacity) : 0;
+}
+
+/* ---- Changes ------------------------------------------------------------------------------------------------- */
+
+static void update_counts(refine *both) {
+    assert(both->base->count == both->store->count);
+    both->common.count = both->store->count;
+}
+
+static kith_status train(kith_index *index, const kith_view *sample, const kith_job *job) {
+    refine *both = refine_of(index);
+    if (index->count > 0)
+        return kith_error(KITH_ERR_ARGUMENT, "train: the index holds %zu vectors; reset it first", index->count);
+    kith_staged *staged;
+    const kith_change change = {.kind = KITH_CHANGE_TRAIN, .vectors = sample, .job = job};
+    KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
+    const kith_index_vtable *base = both->base->vtable;
+    kith_status status = base->train != NULL ? base->train(both->base, sample, job) : KITH_OK;
+    both->store->vtable->settle(both->store, staged, status == KITH_OK);
+    if (status != KITH_OK) return status;
+    both->base->is_trained = true;
+    both->store->is_trained = true;
+    return KITH_OK;
+}
+
+static size_t train_count(const kith_index *index) {
+    const refine *both = refine_of_const(index);
+    return kith_max_size(kith_index_train_count(both->base), kith_index_train_count(both->store));
+}
+
+/* What the base stores may be of another type than what the store does, which the vectors have been checked for. */
+static kith_status check_for_base(const char *what, const refine *both, const kith_view *view,
+                                  const kith_job *job) {
+    const kith_index *base = both->base;
+    if (base->dtype == both->common.dtype || base->dtype == KITH_F32) return KITH_OK;
+    size_t threads = job != NULL ? job->threads : kith_threads_default();
+    return kith_check_storable(what, view, base->dtype, base->metric, threads,
+                               job != NULL ? job->memory_bytes_max : 0);
+}
+
+static kith_status add(kith_index *index, const kith_addition *addition) {
+    refine *both = refine_of(index);
+    KITH_TRY(check_for_base("add", both, &addition->view, addition->job));
+    kith_staged *staged;
+    const kith_change change = {.kind = KITH_CHANGE_ADD, .addition = addition};
+    KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
+    kith_status status = kith_index_add_inner(both->base, addition);
+    both->store->vtable->settle(both->store, staged, status == KITH_OK);
+    if (status != KITH_OK) return status;
+    both->store->next_id = both->base->next_id;
+    update_counts(both);
+    return KITH_OK;
+}
+
+static kith_status remove_ids(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
+    refine *both = refine_of(index);
+    kith_staged *staged;
+    const kith_change change = {.kind = KITH_CHANGE_REMOVE, .ids = ids, .count = count};
+    KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
+    kith_status status = both->base->vtable->remove(both->base, ids, count, removed);
+    both->store->vtable->settle(both->store, staged, status == KITH_OK);
+    if (status == KITH_OK) update_counts(both);
+    return status;
+}
+
+static kith_status update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
+    refine *both = refine_of(index);
+    KITH_TRY(check_for_base("update", both, vectors, NULL));
+    kith_staged *staged;
+    const kith_change change = {
+        .kind = KITH_CHANGE_UPDATE, .vectors = vectors, .ids = ids, .count = vectors->count};
+    KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
+    kith_status status = both->base->vtable->update(both->base, vectors, ids);
+    both->store->vtable->settle(both->store, staged, status == KITH_OK);
+    return status;
+}
+
+static void reset(kith_index *index) {
+    refine *both = refine_of(index);
+    kith_index_reset_inner(both->base);
+    kith_index_reset_inner(both->store);
+    update_counts(both);
+}
+
+static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
+    const kith_index *store = refine_of_const(index)->store;
+    return store->vtable->reconstruct(store, ids, count, out);
+}
+
+/* ---- Searches ------------------------------------------------------------------------------------------------ */
+
+static kith_status search(const kith_index *index, const kith_search_request *request,
+                          const kith_search_results *results) {
+    const refine *both = refine_of_const(index);
+    size_t query_count = request->queries.count,
+           per_query = kith_search_candidates(index, request->params, request->k);
+    int64_t *ids;
+    size_t *counts, row_bytes;
+    if (kith_mul_overflows(per_query, sizeof *ids, &row_bytes)) row_bytes = SIZE_MAX;
+    KITH_TRY(kith_arena_take(request->arena, query_count, row_bytes, &ids));
+    KITH_TRY(kith_arena_take(request->arena, query_count, sizeof *counts, &counts));
+    kith_search_request first = *request;
+    first.k = per_query;
+    const kith_search_results found = {.k = per_query, .ids = ids, .counts = counts};
+    KITH_TRY(both->base->vtable->search(both->base, &first, &found));
+    const kith_candidates candidates = {.ids = ids, .per_query = per_query, .counts = counts};
+    return both->store->vtable->rescore(both->store, request, &candidates, results);
+}
+
+static kith_status range_search(const kith_index *index, const kith_search_request *request,
+                                kith_range_lists *lists) {
+    (void)request, (void)lists;
+    return kith_error(KITH_ERR_UNSUPPORTED,
+                      "range search: an index %s has none: the estimates of its base bound no distance",
+                      index->spec);
+}
+
+/* ---- Files --------------------------------------------------------------------------------------------------- */
+
+static kith_status save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
+    const refine *both = refine_of_const(index);
+    KITH_TRY(both->base->vtable->save(both->base, writer, part));
+    return both->store->vtable->save(both->store, writer, part);
+}
+
+static kith_status verify(const kith_index *index) {
+    const refine *both = refine_of_const(index);
+    KITH_TRY(both->base->vtable->verify(both->base));
+    return both->store->vtable->verify(both->store);
+}
+
+/* ---- Making -------------------------------------------------------------------------------------------------- */
+
+static const kith_index_vtable refine_vtable = {
+    .name = "Refine",
+    .release = release,
+    .clone = clone,
+    .memory = memory,
+    .list_sizes = list_sizes,
+    .train = train,
+    .train_count = train_count,
+    .add = add,
+    .remove = remove_ids,
+    .update = update,
+    .reset = reset,
+    .reconstruct = reconstruct,
+    .search = search,
+    .range_search = range_search,
+    .save = save,
+    .verify = verify,
+};
+
+/* How many times k candidates make a good start: the fewer bits the base spends on a dimension, the more. An exact
+ * base of full precision needs none. */
+static uint64_t default_k_factor(const kith_index *base) {
+    static const struct {
+        const char *code;
+        uint64_t factor;
+    } factors[] = {{"SQ8", 2},     {"SQ6", 2},     {"SQ4", 4},     {"RaBitQ8", 2}, {"RaBitQ7", 2},
+                   {"RaBitQ6", 2}, {"RaBitQ5", 2}, {"RaBitQ4", 3}, {"RaBitQ3", 4}, {"RaBitQ2", 6},
+                   {"RaBitQ", 16}, {"PQ", 16},     {"Line", 4}};
+    const char *last = strrchr(base->spec, ',');
+    last = last != NULL ? last + 1 : base->spec;
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
+        if (strncmp(last, factors[i].code, strlen(factors[i].code)) == 0) return factors[i].factor;
+    return 2;
+}
+
+static void set_params(refine *both) {
+    const kith_index *base = both->base;
+    const kith_param own =
+        KITH_PARAM(k_factor, "candidates compared again for each result; 0: the default", 0, K_FACTOR_MAX, 0);
+    assert(base->param_count < PARAMS_MAX);
+    size_t count = kith_min_size(base->param_count, PARAMS_MAX - 1);
+    memcpy(both->params, base->params, count * sizeof *both->params);
+    both->params[count] = own;
+    both->params[count].shown.default_value = default_k_factor(base);
+    both->common.params = both->params;
+    both->common.param_count = count + 1;
+}
+
+/* "Flat,f16" as a refinement is "Rf16", "SQ8" is "RSQ8". */
+static kith_status write_spec(const kith_index *base, const kith_index *store, char spec[KITH_SPEC_BYTES_MAX]) {
+    const char *name = strchr(store->spec, ',');
+    name = name != NULL ? name + 1 : store->spec;
+    int wrote = snprintf(spec, KITH_SPEC_BYTES_MAX, "%s,R%s", base->spec, name);
+    if (wrote < 0 || wrote >= KITH_SPEC_BYTES_MAX)
+        return kith_error(KITH_ERR_ARGUMENT, "spec: longer than %d characters when written out",
+                          KITH_SPEC_BYTES_MAX - 1);
+    return KITH_OK;
+}
+
+kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index **out) {
+    char spec[KITH_SPEC_BYTES_MAX];
+    *out = NULL;
+    if (store->vtable->rescore == NULL)
+        return kith_error(KITH_ERR_ARGUMENT, "an index %s cannot refine another", store->spec);
+    if (base->count != store->count)
+        return kith_error(KITH_ERR_FORMAT, "the two halves of a refinement hold %zu and %zu vectors", base->count,
+                          store->count);
+    KITH_TRY(write_spec(base, store, spec));
+    refine *both;
+    KITH_TRY(kith_alloc_zeroed(1, sizeof *both, &both));
+    kith_index_init(&both->common, &refine_vtable, base->dim, base->metric, store->dtype, spec);
+    both->common.count = base->count;
+    both->common.next_id = base->next_id;
+    both->common.is_trained = base->is_trained && store->is_trained;
+    both->common.is_mapped = base->is_mapped;
+    both->base = base;
+    both->store = store;
+    set_params(both);
+    *out = &both->common;
+    return KITH_OK;
+}
