@@ -5,11 +5,12 @@
 
 #include "base/error.h"
 #include "index/indexfile.h"
+#include "pq/pq.h"
 #include "rabitq/rabitq.h"
 #include "sq/sq.h"
 
 /* The families, in the order in which they are asked. No name belongs to two of them. */
-static const kith_code_make_fn families[] = {kith_sq_make, kith_rabitq_make};
+static const kith_code_make_fn families[] = {kith_sq_make, kith_pq_make, kith_rabitq_make};
 enum { FAMILY_COUNT = sizeof families / sizeof *families };
 
 enum { META_BYTES = 16 + KITH_CODE_NAME_BYTES, META_VERSION = 1 };

@@ -127,7 +127,7 @@ static inline __attribute__((always_inline)) void
 panel_parts(const float *vector, const float *const *rows, size_t words, size_t lanes, size_t parts, float *out) {
     f32_vector sums[PANEL_PARTS * PART_VECTORS] = {0};
     for (size_t w = 0; w < words; w++) {
-        f32_vector element = (f32_vector){0} + vector[w];
+        f32_vector element = vector[w] - (f32_vector){0}; /* 0 + x would be an addition */
 #pragma GCC unroll 8
         for (size_t i = 0; i < parts; i++)
 #pragma GCC unroll 4

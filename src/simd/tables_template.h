@@ -19,6 +19,8 @@ typedef float f32_memory __attribute__((vector_size(VECTOR_BYTES), aligned(4), m
 
 #define LOAD_F32(from)         (*(const f32_memory *)(const void *)(from))
 #define CHOOSE(where, yes, no) (((where) & (i32_vector)(yes)) | (~(where) & (i32_vector)(no)))
+/* A load that spreads: 0 + x would be an addition, as it is not x for -0. */
+#define BROADCAST(x) ((x) - (f32_vector){0})
 #ifndef FUSED_MULTIPLY_ADD
 static inline f32_vector fused_multiply_add(f32_vector a, f32_vector b, f32_vector c) {
     for (size_t l = 0; l < LANES; l++) c[l] = __builtin_fmaf(a[l], b[l], c[l]);
@@ -138,35 +140,47 @@ enum {
     PART_VECTORS = PART_ROWS / LANES
 };
 
+/* The larger of two sums and its place; the first of equals. */
+typedef struct candidate {
+    f32_vector sum;
+    i32_vector at;
+} candidate;
+
+static inline candidate better_of(candidate first, candidate second) {
+    i32_vector is_more = second.sum > first.sum;
+    return (candidate){(f32_vector)CHOOSE(is_more, second.sum, first.sum), CHOOSE(is_more, second.at, first.at)};
+}
+
 static inline void nearest_rows(const float *columns, size_t dim, const float *codewords, const float *bias,
                                 size_t count, uint32_t *out) {
-    f32_vector best[PART_VECTORS];
-    i32_vector at[PART_VECTORS];
-    for (size_t p = 0; p < PART_VECTORS; p++) best[p] = (f32_vector){0} - __builtin_inff(), at[p] = (i32_vector){0};
+    candidate best[PART_VECTORS];
+    for (size_t p = 0; p < PART_VECTORS; p++) best[p] = (candidate){BROADCAST(-__builtin_inff()), (i32_vector){0}};
     for (size_t c = 0; c < count; c += TOGETHER) {
-        f32_vector sums[TOGETHER][PART_VECTORS];
+        candidate found[TOGETHER][PART_VECTORS];
 #pragma GCC unroll 4
         for (size_t t = 0; t < TOGETHER; t++)
 #pragma GCC unroll 4
-            for (size_t p = 0; p < PART_VECTORS; p++) sums[t][p] = (f32_vector){0} + bias[c + t];
+            for (size_t p = 0; p < PART_VECTORS; p++)
+                found[t][p] = (candidate){BROADCAST(bias[c + t]), (i32_vector){0} + (int32_t)t};
         for (size_t d = 0; d < dim; d++)
 #pragma GCC unroll 4
             for (size_t t = 0; t < TOGETHER; t++) {
-                f32_vector element = (f32_vector){0} + codewords[(c + t) * dim + d];
+                f32_vector element = BROADCAST(codewords[(c + t) * dim + d]);
 #pragma GCC unroll 4
                 for (size_t p = 0; p < PART_VECTORS; p++)
-                    sums[t][p] = FUSED_MULTIPLY_ADD(element, LOAD_F32(columns + d * 32 + p * LANES), sums[t][p]);
+                    found[t][p].sum =
+                        FUSED_MULTIPLY_ADD(element, LOAD_F32(columns + d * 32 + p * LANES), found[t][p].sum);
             }
 #pragma GCC unroll 4
-        for (size_t t = 0; t < TOGETHER; t++)
-#pragma GCC unroll 4
-            for (size_t p = 0; p < PART_VECTORS; p++) {
-                i32_vector better = sums[t][p] > best[p];
-                best[p] = (f32_vector)CHOOSE(better, sums[t][p], best[p]);
-                at[p] = CHOOSE(better, (i32_vector){0} + (int32_t)(c + t), at[p]);
-            }
+        for (size_t p = 0; p < PART_VECTORS; p++) {
+            candidate winner = better_of(found[0][p], found[1][p]);
+            if (TOGETHER == 4)
+                winner = better_of(winner, better_of(found[TOGETHER - 2][p], found[TOGETHER - 1][p]));
+            winner.at += (int32_t)c;
+            best[p] = better_of(best[p], winner);
+        }
     }
-    memcpy(out, at, sizeof at);
+    for (size_t p = 0; p < PART_VECTORS; p++) memcpy(out + p * LANES, &best[p].at, sizeof best[p].at);
 }
 
 static void nearest(const float *columns, size_t dim, const float *codewords, const float *bias, size_t count,
