@@ -779,6 +779,20 @@ static void check_gather(size_t parts, size_t entries) {
     }
 }
 
+static void check_affine(size_t count, kind k) {
+    int32_t *sums = place(block_memory, count * sizeof *sums);
+    float *addends = filled(query_memory, KITH_F32, count, k), *out = place(out_memory, count * sizeof *out);
+    float unit = random_float(KIND_WIDE), offset = random_float(KIND_WIDE), base = random_float(KIND_WIDE);
+    for (size_t i = 0; i < count; i++) sums[i] = (int32_t)(random_bits() >> 1);
+    for (int has = 0; has < 2; has++) {
+        table->tables.affine(sums, has ? addends : NULL, count, unit, offset, base, out);
+        for (size_t i = 0; i < count; i++) {
+            float term = fmaf((float)sums[i], unit, offset), expected = base + (has ? addends[i] + term : term);
+            report(bits_of_float(out[i]) == bits_of_float(expected), "affine of %zu: %zu", count, i);
+        }
+    }
+}
+
 static void check_entries(size_t count, kind k) {
     float *values = filled(query_memory, KITH_F32, count, k), least, largest, low = INFINITY, high = -INFINITY;
     float *before = place(more_memory[0], count * sizeof *before), limit = 0x1p100f;
@@ -845,6 +859,7 @@ static void check_tables(void) {
     for (size_t i = 0; i < 12; i++)
         for (size_t bits = 4; bits <= 12; bits += 2) check_gather(parts[i], (size_t)1 << bits);
     check_gather(2, 65536);
+    for (size_t count = 0; count <= 70; count++) check_affine(count, count % 2 != 0 ? KIND_PLAIN : KIND_WIDE);
     for (size_t count = 16; count <= 256; count += 16)
         for (kind k = 0; k < KIND_COUNT; k++) check_entries(count, k);
     for (size_t dim = 1; dim <= 24; dim++)

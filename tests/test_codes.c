@@ -55,6 +55,14 @@ static const code_case cases[] = {
     {"Line32", 60, 0.9, INFINITY, 0},
     {"Line64", 100, 0.9, INFINITY, 0},
     {"Line64x4", 128, 0.9, INFINITY, 0},
+    {"PQ16", 64, 2e-1, 1e-4, 0},
+    {"PQ9", 36, 2e-1, 1e-4, 0},
+    {"PQ12x4", 36, 4e-1, 1e-4, 0},
+    {"PQ7x5", 35, 5e-1, 1e-4, 0},
+    {"PQ19x6", 38, 2e-1, 1e-4, 0},
+    {"PQ5x9", 20, 2e-1, 1e-4, 0},
+    {"PQ33x4fs", 66, 2e-1, 1e-2, 0},
+    {"PQ7x4fs", 28, 5e-1, 1e-2, 0},
 };
 enum { CASE_COUNT = sizeof cases / sizeof *cases };
 
@@ -254,6 +262,17 @@ Test(codes, names_that_are_refused) {
         {"f64", "character 4: 'f64' is no code", false},
         {"flat", "character 4: 'flat' is no code", false},
         {"SQ8_quantile1234567890123456789012345", "is no code", false},
+        {"PQ0", "character 6: PQ: 0 parts of 16 dimensions", true},
+        {"PQ17", "character 6: PQ: 17 parts of 16 dimensions", true},
+        {"PQ99999999999999999999", "character 6: PQ: ", true},
+        {"PQ6", "character 6: PQ: 6 parts do not divide 16 dimensions; 4 and 8 do", true},
+        {"PQ8x3", "character 8: PQ: 3 bits are outside 4..16", true},
+        {"PQ8x17", "character 8: PQ: 17 bits are outside 4..16", true},
+        {"PQ8x", "character 8: PQ: a number of bits is missing", true},
+        {"PQ8fs", "character 8: PQ: fast-scan takes 4 bits, not 8", true},
+        {"PQ8x5fs", "character 8: PQ: fast-scan takes 4 bits, not 5", true},
+        {"PQ8x4fsaa", "character 12: PQ: expected PQ", true},
+        {"PQ8 ", "character 7: PQ: expected PQ", true},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char text[64];
@@ -626,7 +645,7 @@ static void check_faults(setting *s) {
     kith_spec spec = spec_of(s->of->name);
     kith_code *code = NULL, *copy = NULL;
     MEMORY_FAULTS_EACH(status, kith_code_create(&spec, 0, s->of->dim, s->code->metric, &code)) cr_assert_null(code);
-    kith_code_rows sample = {.rows = s->sample, .count = 300};
+    kith_code_rows sample = {.rows = s->sample, .count = 600};
     if (s->has_points) {
         sample.centroids = s->points;
         sample.assigned = s->sample_assigned;
@@ -647,7 +666,7 @@ static void check_faults(setting *s) {
     /* Trained again: the old training stays when that fails. */
     unsigned char *before = malloc(COUNT * code->code_bytes), *after = malloc(COUNT * code->code_bytes);
     memcpy(before, codes, COUNT * code->code_bytes);
-    sample.count = 200;
+    sample.count = 900;
     MEMORY_FAULTS_EACH(status, kith_code_train(code, &sample, &job)) {
         cr_assert_eq(kith_code_encode(code, &input, 1, after), KITH_OK);
         cr_assert_arr_eq(after, before, COUNT * code->code_bytes, "%s: changed by a failed training", s->of->name);

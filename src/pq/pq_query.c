@@ -93,11 +93,7 @@ static const kith_lookup_kernels *kernels_of(const kith_pq *pq) {
 
 /* base + addend + unit * sum + offset; addends: NULL for none. */
 static void finish(const kith_lookup *query, const int32_t *sums, const float *addends, size_t count, float *out) {
-    static const float zeros[KITH_BLOCK_ROWS];
-    static const float ones[KITH_BLOCK_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-                                                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    kith_simd()->estimates.affine(sums, addends != NULL ? addends : zeros, ones, count, query->unit, query->offset,
-                                  query->base, out);
+    kith_simd()->tables.affine(sums, addends, count, query->unit, query->offset, query->base, out);
 }
 
 static void four_of_any_width(const kith_pq *pq, const kith_lookup *query, const unsigned char *const rows[4],

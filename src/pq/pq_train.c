@@ -30,6 +30,7 @@ typedef struct trainer {
     uint32_t *seeds;           /* rows, of those used, that the codewords start from */
     float *columns;            /* parts x groups x width x 32 */
     float *codebooks;          /* parts x codewords x width */
+    unsigned char *scratch;    /* of each worker */
     bool parts_side_by_side;   /* threads share the parts out, else the rows of a part */
 } trainer;
 
@@ -100,21 +101,21 @@ typedef struct part_run {
     float *mean; /* width */
 } part_run;
 
-static kith_status part_allocate(part_run *run) {
-    const kith_pq *pq = run->t->pq;
-    KITH_TRY(kith_alloc(run->t->group_count, GROUP * sizeof *run->numbers, &run->numbers));
-    KITH_TRY(kith_alloc(pq->codewords, sizeof *run->bias, &run->bias));
-    KITH_TRY(kith_alloc(pq->codewords, pq->width * sizeof *run->sums, &run->sums));
-    KITH_TRY(kith_alloc(pq->codewords, sizeof *run->sizes, &run->sizes));
-    return kith_alloc_zeroed(pq->width, sizeof *run->mean, &run->mean);
+/* Bytes of the arrays of a run, one after the other: sums, mean, bias, sizes, numbers. */
+static size_t scratch_bytes(const kith_pq *pq, size_t group_count) {
+    size_t words = pq->width + 2 * pq->codewords + group_count * GROUP;
+    return kith_round_up(pq->codewords * pq->width * sizeof(double) + words * sizeof(float), KITH_ALIGNMENT);
 }
 
-static void part_free(part_run *run) {
-    kith_free(run->numbers);
-    kith_free(run->bias);
-    kith_free(run->sums);
-    kith_free(run->sizes);
-    kith_free(run->mean);
+static part_run run_in(const trainer *t, size_t part, size_t worker) {
+    const kith_pq *pq = t->pq;
+    part_run run = {.t = t, .part = part, .codewords = t->codebooks + part * pq->codewords * pq->width};
+    run.sums = (double *)(void *)(t->scratch + worker * scratch_bytes(pq, t->group_count));
+    run.mean = (float *)(void *)(run.sums + pq->codewords * pq->width);
+    run.bias = run.mean + pq->width;
+    run.sizes = (uint32_t *)(void *)(run.bias + pq->codewords);
+    run.numbers = run.sizes + pq->codewords;
+    return run;
 }
 
 /* Takes the mean off the rows: products then do not cancel far from the origin. */
@@ -201,28 +202,23 @@ static bool move(part_run *run, size_t iteration) {
 }
 
 static kith_status train_part(void *context, size_t part, size_t worker) {
-    (void)worker;
     trainer *t = context;
     const kith_pq *pq = t->pq;
-    part_run run = {.t = t, .part = part, .codewords = t->codebooks + part * pq->codewords * pq->width};
-    kith_status status;
-    KITH_GO(part_allocate(&run));
+    part_run run = run_in(t, part, worker);
     centre(&run);
     seed(&run);
     bool moved = true, is_large = t->count / COARSE_ROWS_PER_CODEWORD >= pq->codewords;
     for (size_t i = 0; i < ITERATIONS; i++) {
         run.step = is_large && i < COARSE_ITERATIONS ? COARSE_STEP : 1;
         if (moved || i == COARSE_ITERATIONS) {
-            KITH_GO(assign(&run));
+            KITH_TRY(assign(&run));
             moved = move(&run, i);
         }
-        KITH_GO(kith_meter_add(&t->meter, 1));
+        KITH_TRY(kith_meter_add(&t->meter, 1));
     }
     for (size_t c = 0; c < pq->codewords; c++)
         for (size_t j = 0; j < pq->width; j++) run.codewords[c * pq->width + j] += run.mean[j];
-done:
-    part_free(&run);
-    return status;
+    return KITH_OK;
 }
 
 /* ---- All parts ----------------------------------------------------------------------------------------------------- */
@@ -254,6 +250,8 @@ static kith_status prepare(trainer *t) {
     KITH_TRY(kith_alloc(t->group_count, pq->base.dim * GROUP * sizeof *t->columns, &t->columns));
     KITH_TRY(kith_alloc(pq->parts, pq->codewords * pq->width * sizeof *t->codebooks, &t->codebooks));
     KITH_TRY(kith_alloc(t->count, sizeof *t->seeds, &t->seeds));
+    KITH_TRY(
+        kith_alloc(t->parts_side_by_side ? t->job->threads : 1, scratch_bytes(pq, t->group_count), &t->scratch));
     kith_random_permutation(t->job->seed, STREAM_SEEDS, t->count, t->seeds);
     return kith_parallel_for(t->job->threads, t->group_count, load_group, t);
 }
@@ -279,6 +277,7 @@ kith_status kith_pq_train(kith_code *code, const kith_code_rows *sample, const k
 done:
     kith_free(t.chosen);
     kith_free(t.seeds);
+    kith_free(t.scratch);
     kith_free(t.columns);
     kith_free(t.codebooks);
     return status;

@@ -61,6 +61,10 @@ typedef struct kith_table_kernels {
     void (*gather)(const uint16_t *tables, size_t entries, const uint16_t *numbers, size_t part_count,
                    int32_t *sums);
 
+    /* out[i] = base + (addends[i] + fma((float)sums[i], unit, offset)), as above; addends: NULL for none. */
+    void (*affine)(const int32_t *sums, const float *addends, size_t count, float unit, float offset, float base,
+                   float *out);
+
     /* The least and the largest of `count` values, a multiple of 16; those beyond +-limit count as +-limit,
      * a NaN as -limit, and are changed to that. */
     void (*extent)(float *values, size_t count, float limit, float *least, float *largest);

@@ -52,6 +52,7 @@ void kith_fill_ref_tables(kith_simd_table *table) {
         .nibbles = {nibbles_scan, nibbles_four},
         .bytes = {bytes_scan, bytes_four},
         .gather = gather,
+        .affine = affine,
         .extent = extent,
         .to_u8 = to_u8,
         .to_u16 = to_u16,

@@ -118,6 +118,23 @@ static inline i32_vector rounded(const float *values, float least, float inverse
     return (i32_vector)((LOAD_F32(values) - least) * inverse + 0x1p23f) & 0x7fffff;
 }
 
+static void affine(const int32_t *sums, const float *addends, size_t count, float unit, float offset, float base,
+                   float *out) {
+    size_t i = 0;
+    for (; count - i >= LANES; i += LANES) {
+        i32_vector sum;
+        memcpy(&sum, sums + i, sizeof sum);
+        f32_vector term =
+            FUSED_MULTIPLY_ADD(__builtin_convertvector(sum, f32_vector), BROADCAST(unit), BROADCAST(offset));
+        if (addends != NULL) term = LOAD_F32(addends + i) + term;
+        *(f32_memory *)(void *)(out + i) = base + term;
+    }
+    for (; i < count; i++) {
+        float term = __builtin_fmaf((float)sums[i], unit, offset);
+        out[i] = base + (addends != NULL ? addends[i] + term : term);
+    }
+}
+
 static void to_u8(const float *values, size_t count, float least, float inverse, uint8_t *out) {
     for (size_t i = 0; i < count; i += LANES) {
         u8_vector bytes = __builtin_convertvector(rounded(values + i, least, inverse), u8_vector);

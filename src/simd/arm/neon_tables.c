@@ -132,6 +132,7 @@ void kith_fill_neon_tables(kith_simd_table *table) {
     to->nibbles = (kith_lookup_kernels){nibbles_scan, nibbles_four};
     to->bytes = (kith_lookup_kernels){bytes_scan, bytes_four};
     to->arrange_bytes = arrange_bytes;
+    to->affine = affine;
     to->extent = extent;
     to->to_u8 = to_u8;
     to->to_u16 = to_u16;

@@ -29,6 +29,7 @@ static void gather(const uint16_t *tables, size_t entries, const uint16_t *numbe
 
 void kith_fill_avx512_tables(kith_simd_table *table) {
     table->tables.gather = gather;
+    table->tables.affine = affine;
     table->tables.extent = extent;
     table->tables.to_u8 = to_u8;
     table->tables.to_u16 = to_u16;
