@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/codes.h"
 
 enum { M_DEFAULT = 32, EF_BUILD_DEFAULT = 128, ALPHA_DEFAULT = 115 };
 
@@ -53,36 +54,52 @@ static bool read_dtype(const kith_spec_part *part, kith_dtype *dtype) {
     return false;
 }
 
-static kith_status read_part(const kith_spec *spec, const kith_spec_part *part, kith_hnsw_options *options,
-                             kith_dtype *dtype) {
+/* What a spec says. */
+typedef struct wish {
+    kith_hnsw_options options;
+    kith_dtype dtype;
+    size_t code_part; /* the part that names a code; 0: none */
+} wish;
+
+static kith_status read_part(const kith_spec *spec, size_t number, wish *out) {
+    const kith_spec_part *part = &spec->parts[number];
+    kith_hnsw_options *options = &out->options;
     if (has_number(part, "efc"))
         return read_number(spec, part, "efc", 1, KITH_HNSW_EF_BUILD_MAX, &options->ef_build);
     if (has_number(part, "alpha"))
         return read_number(spec, part, "alpha", KITH_HNSW_ALPHA_MIN, KITH_HNSW_ALPHA_MAX, &options->alpha_percent);
-    if (kith_spec_part_is(part, "Flat") || read_dtype(part, dtype)) return KITH_OK;
+    if (kith_spec_part_is(part, "Flat") || read_dtype(part, &out->dtype)) return KITH_OK;
+    if (kith_code_is_named(part)) {
+        out->code_part = number;
+        return KITH_OK;
+    }
     return kith_error(KITH_ERR_ARGUMENT,
-                      "spec '%s': character %zu: expected efc and a number, alpha and a number, or one of Flat, "
-                      "f32, f16, bf16, i8, u8",
+                      "spec '%s': character %zu: expected efc and a number, alpha and a number, Flat, an element "
+                      "type or a code",
                       spec->text, part->offset);
 }
 
-static kith_status read_spec(const kith_spec *spec, kith_hnsw_options *options, kith_dtype *dtype) {
-    *options = (kith_hnsw_options){M_DEFAULT, EF_BUILD_DEFAULT, ALPHA_DEFAULT};
-    *dtype = KITH_F32;
+static kith_status read_spec(const kith_spec *spec, wish *out) {
+    *out = (wish){.options = {M_DEFAULT, EF_BUILD_DEFAULT, ALPHA_DEFAULT}, .dtype = KITH_F32};
     if (has_number(&spec->parts[0], KITH_HNSW_NAME))
-        KITH_TRY(read_number(spec, &spec->parts[0], KITH_HNSW_NAME, KITH_HNSW_M_MIN, KITH_HNSW_M_MAX, &options->m));
-    for (size_t p = 1; p < spec->part_count; p++) KITH_TRY(read_part(spec, &spec->parts[p], options, dtype));
+        KITH_TRY(
+            read_number(spec, &spec->parts[0], KITH_HNSW_NAME, KITH_HNSW_M_MIN, KITH_HNSW_M_MAX, &out->options.m));
+    for (size_t p = 1; p < spec->part_count; p++) KITH_TRY(read_part(spec, p, out));
+    if (out->code_part != 0 && out->dtype != KITH_F32)
+        return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: an element type and a code", spec->text,
+                          spec->parts[out->code_part].offset);
     return KITH_OK;
 }
 
-static void write_spec(const kith_hnsw_options *options, kith_dtype dtype, char out[KITH_SPEC_BYTES_MAX]) {
+static void write_spec(const kith_hnsw_options *options, kith_dtype dtype, const kith_code *code,
+                       char out[KITH_SPEC_BYTES_MAX]) {
     int at = snprintf(out, KITH_SPEC_BYTES_MAX, "%s%zu", KITH_HNSW_NAME, options->m);
     if (options->ef_build != EF_BUILD_DEFAULT)
         at += snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",efc%zu", options->ef_build);
     if (options->alpha_percent != ALPHA_DEFAULT)
         at += snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",alpha%zu", options->alpha_percent);
-    if (dtype != KITH_F32)
-        (void)snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",%s", kith_dtype_name(dtype));
+    const char *stored = code != NULL ? code->name : dtype != KITH_F32 ? kith_dtype_name(dtype) : NULL;
+    if (stored != NULL) (void)snprintf(out + at, KITH_SPEC_BYTES_MAX - (size_t)at, ",%s", stored);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------------------- */
@@ -96,16 +113,23 @@ static size_t stride_of(size_t row_bytes) {
     return stride;
 }
 
-static kith_status make(const kith_hnsw_options *options, kith_dtype dtype, size_t dim, kith_metric metric,
-                        kith_hnsw **out) {
-    KITH_TRY(kith_alloc_zeroed(1, sizeof **out, out));
+/* Takes the code over, also when this fails. */
+static kith_status make(const kith_hnsw_options *options, kith_dtype dtype, kith_code *code, size_t dim,
+                        kith_metric metric, kith_hnsw **out) {
+    kith_status status = kith_alloc_zeroed(1, sizeof **out, out);
+    if (status != KITH_OK) {
+        kith_code_free(code);
+        return status;
+    }
     kith_hnsw *graph = *out;
     char spec[KITH_SPEC_BYTES_MAX];
-    write_spec(options, dtype, spec);
+    write_spec(options, dtype, code, spec);
     kith_index_init(&graph->base, &kith_hnsw_vtable, dim, metric, dtype, spec);
+    graph->base.is_trained = code == NULL || code->vtable->train == NULL || code->is_trained;
     graph->options = *options;
     graph->degree = 2 * options->m;
-    kith_chunks_init(&graph->rows, stride_of(kith_dtype_row_bytes(dtype, dim)));
+    graph->code = code;
+    kith_chunks_init(&graph->rows, stride_of(code != NULL ? code->code_bytes : kith_dtype_row_bytes(dtype, dim)));
     kith_chunks_init(&graph->side, sizeof(float));
     kith_chunks_init(&graph->links, graph->degree * sizeof(uint32_t));
     kith_idlist_init(&graph->ids);
@@ -113,10 +137,13 @@ static kith_status make(const kith_hnsw_options *options, kith_dtype dtype, size
 }
 
 kith_status kith_hnsw_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_hnsw **out) {
-    kith_hnsw_options options;
-    kith_dtype dtype;
-    KITH_TRY(read_spec(spec, &options, &dtype));
-    return make(&options, dtype, dim, metric, out);
+    wish all;
+    kith_code *code = NULL;
+    *out = NULL;
+    KITH_TRY(read_spec(spec, &all));
+    if (all.code_part != 0)
+        KITH_TRY(kith_code_create(spec, all.code_part, dim, kith_hnsw_code_metric(metric), &code));
+    return make(&all.options, all.dtype, code, dim, metric, out);
 }
 
 kith_status kith_hnsw_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out) {
@@ -128,6 +155,7 @@ kith_status kith_hnsw_create(const kith_spec *spec, size_t dim, kith_metric metr
 
 static void release(kith_index *index) {
     kith_hnsw *graph = kith_hnsw_of(index);
+    kith_code_free(graph->code);
     kith_chunks_free(&graph->rows);
     kith_chunks_free(&graph->side);
     kith_chunks_free(&graph->links);
@@ -166,7 +194,9 @@ done:
 static kith_status clone(const kith_index *index, kith_index **out) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     kith_hnsw *copy;
-    KITH_TRY(make(&graph->options, index->dtype, index->dim, index->metric, &copy));
+    kith_code *code = NULL;
+    if (graph->code != NULL) KITH_TRY(graph->code->vtable->clone(graph->code, &code));
+    KITH_TRY(make(&graph->options, index->dtype, code, index->dim, index->metric, &copy));
     kith_status status;
     KITH_GO(copy_chunks(&graph->rows, index->count, &copy->rows));
     if (kith_hnsw_has_side(graph)) KITH_GO(copy_chunks(&graph->side, index->count, &copy->side));
@@ -210,17 +240,30 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     uint64_t *rows;
+    unsigned char *code = NULL;
     KITH_TRY(kith_alloc(count, sizeof *rows, &rows));
     kith_status status;
     KITH_GO(kith_idlist_find(&graph->ids, ids, count, rows));
     for (size_t i = 0; i < count; i++)
         if (rows[i] == KITH_IDLIST_NO_ROW)
             KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "reconstruct: id %lld is not in the index", (long long)ids[i]));
-    for (size_t i = 0; i < count; i++)
-        kith_exact_to_f32(kith_hnsw_row(graph, (uint32_t)rows[i]), index->dtype, index->dim, out + i * index->dim);
+    if (graph->code != NULL) KITH_GO(kith_alloc(1, graph->code->code_bytes, &code));
+    for (size_t i = 0; i < count; i++) {
+        float *vector = out + i * index->dim;
+        if (graph->code != NULL)
+            KITH_GO(kith_hnsw_decode(graph, (uint32_t)rows[i], 1, code, vector));
+        else
+            kith_exact_to_f32(kith_hnsw_row(graph, (uint32_t)rows[i]), index->dtype, index->dim, vector);
+    }
 done:
+    kith_free(code);
     kith_free(rows);
     return status;
+}
+
+static size_t train_count(const kith_index *index) {
+    const kith_code *code = kith_hnsw_of_const(index)->code;
+    return code != NULL && code->vtable->train != NULL ? KITH_TRAIN_COUNT : 0;
 }
 
 static kith_status unsupported(const char *what, const kith_index *index) {
@@ -251,6 +294,8 @@ const kith_index_vtable kith_hnsw_vtable = {
     .release = release,
     .clone = clone,
     .memory = memory,
+    .train = kith_hnsw_train,
+    .train_count = train_count,
     .add = kith_hnsw_add,
     .remove = remove_ids,
     .update = update,

@@ -8,7 +8,6 @@
  * once. So no row is ever written by two, nothing waits, and the graph depends on the vectors, their order and the
  * seed alone: the same bytes at every thread count. (Manohar et al., "ParlayANN", PPoPP 2024, section 3.)
  */
-#include <stdatomic.h>
 #include <string.h>
 
 #include "base/bitset.h"
@@ -16,9 +15,10 @@
 #include "base/random.h"
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
-#include "index/convert.h"
 
 enum {
+    SKETCH_MIN = 256,       /* so many new vectors are worth a sketch of all */
+    SKETCH_SHARE = 4,       /* if they are at least one for so many old ones */
     BATCH_MIN = 64,         /* small graphs grow by at least so many nodes at a time, once they have them */
     BATCH_SHARE = 50,       /* and large ones by one node in so many */
     PARALLEL_NODES_MIN = 8, /* fewer new nodes are linked on the caller's thread */
@@ -36,7 +36,8 @@ typedef struct worker {
 typedef struct linking {
     kith_hnsw *graph;
     const kith_addition *addition;
-    size_t first, count; /* the new nodes */
+    kith_hnsw_sketch sketch; /* of all nodes, or empty */
+    size_t first, count;     /* the new nodes */
     size_t threads, batch_max;
     uint32_t *order;    /* count: the new nodes in the order in which they are linked */
     uint64_t *unpruned; /* unpruned_words for each node: see unpruned_of */
@@ -52,40 +53,6 @@ typedef struct linking {
     uint32_t *links_before;   /* the rows of old nodes, for a call that may be cancelled */
     kith_meter meter;
 } linking;
-
-/* ---- Vectors ---------------------------------------------------------------------------------------------- */
-
-static kith_status store_row(kith_hnsw *graph, size_t node, const kith_view *view, size_t number) {
-    const kith_index *base = &graph->base;
-    unsigned char *row = kith_chunks_at(&graph->rows, node);
-    size_t row_bytes = kith_dtype_row_bytes(base->dtype, base->dim);
-    KITH_TRY(
-        kith_row_convert("vectors", number, kith_view_row(view, number), view->dtype, base->dtype, base->dim, row));
-    memset(row + row_bytes, 0, graph->rows.item_bytes - row_bytes);
-    if (!kith_hnsw_has_side(graph)) return KITH_OK;
-    float *side = kith_chunks_at(&graph->side, node);
-    *side = kith_exact_inverse_norm(row, base->dtype, base->dim);
-    return KITH_OK;
-}
-
-static kith_status store_item(void *context, size_t item, size_t worker_number) {
-    (void)worker_number;
-    const linking *work = context;
-    const kith_view *view = &work->addition->view;
-    size_t rows = kith_rows_per_item(work->graph->rows.item_bytes), first = item * rows;
-    for (size_t i = first; i < kith_min_size(work->count, first + rows); i++)
-        KITH_TRY(store_row(work->graph, work->first + i, view, i));
-    return KITH_OK;
-}
-
-static kith_status store_rows(linking *work) {
-    kith_hnsw *graph = work->graph;
-    size_t items = (work->count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
-    KITH_TRY(kith_parallel_for(work->threads, items, store_item, work));
-    for (size_t i = 0; i < work->count; i++)
-        memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
-    return KITH_OK;
-}
 
 /* ---- Entries ---------------------------------------------------------------------------------------------- */
 
@@ -282,6 +249,7 @@ static void free_worker(worker *mine) {
 static void free_linking(linking *work) {
     for (size_t w = 0; work->workers != NULL && w < work->threads; w++) free_worker(&work->workers[w]);
     kith_free(work->workers);
+    kith_hnsw_sketch_free(&work->sketch);
     kith_free(work->order);
     kith_free(work->unpruned);
     kith_free(work->edges);
@@ -359,11 +327,26 @@ static void put_back(linking *work, const before *old) {
     kith_idlist_unreserve(&graph->ids);
 }
 
+/* Vectors that can be held against each other as they are stored, and cheaply, need no sketch; nor do a few that come
+ * to many, as a sketch is of all of them. Codes cannot be held against each other at all. */
+static bool needs_sketch(const linking *work) {
+    const kith_hnsw *graph = work->graph;
+    if (graph->code != NULL) return true;
+    bool is_bytes = graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8;
+    if (graph->base.metric == KITH_IP || (is_bytes && graph->base.metric == KITH_L2)) return false;
+    return work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
+}
+
 static kith_status link_new(linking *work) {
     kith_hnsw *graph = work->graph;
     const kith_job *job = work->addition->job;
     kith_meter_init(&work->meter, job->progress, job->progress_user, "add", work->count);
-    KITH_TRY(store_rows(work));
+    bool sketched = needs_sketch(work);
+    KITH_TRY(
+        kith_hnsw_store(graph, &work->addition->view, work->first, work->threads, sketched ? &work->sketch : NULL));
+    if (sketched) graph->sketch = &work->sketch;
+    for (size_t i = 0; i < work->count; i++)
+        memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
     graph->node_count = work->first + work->count;
     kith_random_permutation(job->seed, ORDER_STREAM + work->first, work->count, work->order);
     for (size_t i = 0; i < work->count; i++) work->order[i] += (uint32_t)work->first;
@@ -396,6 +379,7 @@ kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
     kith_idlist_append(&graph->ids, &ids);
     index->count = total;
 done:
+    graph->sketch = NULL;
     if (status != KITH_OK) put_back(&work, &old);
     free_linking(&work);
     return status;

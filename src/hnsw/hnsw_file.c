@@ -6,12 +6,12 @@
  *   HNSWMETA  36 bytes: first_id u64; entries_picked_at u64; unchecked u64; entry_count u32; has_ids u32, 0 or 1;
  *             ids_rise u32, 0 or 1
  *   HNSWENTR  entry_count x u32: the nodes where walks begin
- *   HNSWROWS  count rows: the vector as the stored type, padded with zeros to the row's stride
- *   HNSWSIDE  under cosine only: count x f32, 1 / |x|
+ *   HNSWROWS  count rows: the vector as the stored type, or its code, padded with zeros to the row's stride
+ *   HNSWSIDE  under cosine and without a code only: count x f32, 1 / |x|
  *   HNSWLINK  count x degree x u32: the links of each node, filled up with 2^32 - 1
  *   HNSWROWI  with has_ids only: count x i64, the nodes' ids, distinct, from 0 up to below next_id
  *
- * Without has_ids node v has the id first_id + v, and ids_rise is 1.
+ * A code follows in sections of its own, under the next part's numbers. Without has_ids node v has the id first_id + v, and ids_rise is 1.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/codes.h"
 #include "index/convert.h"
 
 enum { META_BYTES = 36, VERSION = 1 };
@@ -61,7 +62,7 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
     if (kith_hnsw_has_side(graph)) KITH_TRY(write_chunks(writer, side_tag, own, &graph->side, index->count));
     KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, index->count));
     if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, index->count));
-    return KITH_OK;
+    return graph->code != NULL ? kith_code_save(graph->code, writer, part) : KITH_OK;
 }
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
@@ -123,6 +124,21 @@ static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
     return open_ids(file, graph, meta);
 }
 
+static kith_status open_code(kith_container *file, uint32_t *part, kith_hnsw *graph) {
+    kith_code *loaded;
+    const kith_section *meta;
+    KITH_TRY(kith_code_load(file, part, graph->base.dim, kith_hnsw_code_metric(graph->base.metric), &loaded));
+    if (strcmp(loaded->name, graph->code->name) != 0) {
+        kith_code_free(loaded);
+        KITH_TRY(kith_container_need(file, meta_tag, graph->instance, VERSION, &meta));
+        return kith_section_error(file, meta, "its code is not the %s that the spec names", graph->code->name);
+    }
+    kith_code_free(graph->code);
+    graph->code = loaded;
+    graph->base.is_trained = loaded->is_trained;
+    return KITH_OK;
+}
+
 kith_status kith_hnsw_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
                            kith_index **out) {
     kith_hnsw *graph;
@@ -132,6 +148,7 @@ kith_status kith_hnsw_open(kith_container *file, uint32_t *part, const kith_inde
     graph->base.is_mapped = true;
     graph->instance = (*part)++;
     kith_status status = open_sections(file, graph);
+    if (status == KITH_OK && graph->code != NULL) status = open_code(file, part, graph);
     if (status != KITH_OK) {
         graph->base.vtable->release(&graph->base);
         return status;
@@ -161,7 +178,8 @@ static kith_status verify_vectors(const kith_hnsw *graph) {
 static kith_status verify_node(const kith_hnsw *graph, uint32_t node) {
     const kith_index *base = &graph->base;
     const unsigned char *row = kith_hnsw_row(graph, node);
-    for (size_t b = kith_dtype_row_bytes(base->dtype, base->dim); b < graph->rows.item_bytes; b++)
+    size_t row_bytes = graph->code != NULL ? graph->code->code_bytes : kith_dtype_row_bytes(base->dtype, base->dim);
+    for (size_t b = row_bytes; b < graph->rows.item_bytes; b++)
         if (row[b] != 0) return bad_content(graph, rows_tag, "a row is not padded with zeros");
     if (kith_hnsw_has_side(graph)) {
         float side = kith_exact_inverse_norm(row, base->dtype, base->dim);
@@ -210,7 +228,7 @@ static kith_status verify_ids(const kith_hnsw *graph) {
 kith_status kith_hnsw_verify(const kith_index *index) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     if (index->count == 0) return KITH_OK;
-    KITH_TRY(verify_vectors(graph));
+    if (graph->code == NULL) KITH_TRY(verify_vectors(graph));
     size_t items = (index->count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
     KITH_TRY(kith_parallel_for(kith_threads_default(), items, verify_item, (void *)(uintptr_t)graph));
     return graph->ids.is_stored ? verify_ids(graph) : KITH_OK;

@@ -41,11 +41,21 @@ typedef struct kith_hnsw_options {
                              squared distance */
 } kith_hnsw_options;
 
+/* The vectors in 8 bits, for as long as an addition takes. */
+typedef struct kith_hnsw_sketch {
+    unsigned char *rows; /* u8, or i8 under ip; the bytes past dim are never read */
+    size_t dim, stride;
+    bool is_signed;
+    float *centres; /* dim */
+    float inverse_step;
+} kith_hnsw_sketch;
+
 typedef struct kith_hnsw {
     kith_index base;
     kith_hnsw_options options;
     size_t degree;
-    kith_chunks rows;  /* the vectors as the stored type, at a stride that starts few cache lines */
+    kith_code *code;   /* what the vectors are stored as; NULL: as they are */
+    kith_chunks rows;  /* the vectors as the stored type or their codes, at a stride that starts few cache lines */
     kith_chunks side;  /* cosine: 1 / |x|, a float each */
     kith_chunks links; /* degree x uint32_t each */
     kith_idlist ids;
@@ -53,14 +63,17 @@ typedef struct kith_hnsw {
     size_t entry_count, entries_picked_at; /* the count for which they were picked */
     size_t node_count; /* those that links may name: base.count, and during an addition the new ones too */
     size_t unchecked;  /* nodes added since all were seen to be reachable */
-    uint32_t instance; /* of the sections of a mapped index */
+    const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
+    uint32_t instance;              /* of the sections of a mapped index */
 } kith_hnsw;
 
 extern const kith_index_vtable kith_hnsw_vtable;
 
 static inline kith_hnsw *kith_hnsw_of(kith_index *index) { return (kith_hnsw *)index; }
 static inline const kith_hnsw *kith_hnsw_of_const(const kith_index *index) { return (const kith_hnsw *)index; }
-static inline bool kith_hnsw_has_side(const kith_hnsw *graph) { return graph->base.metric == KITH_COSINE; }
+static inline bool kith_hnsw_has_side(const kith_hnsw *graph) {
+    return graph->base.metric == KITH_COSINE && graph->code == NULL;
+}
 static inline const void *kith_hnsw_row(const kith_hnsw *graph, uint32_t node) {
     return kith_chunks_at(&graph->rows, node);
 }
@@ -69,6 +82,10 @@ static inline uint32_t *kith_hnsw_links(const kith_hnsw *graph, uint32_t node) {
 }
 static inline float kith_hnsw_side(const kith_hnsw *graph, uint32_t node) {
     return *(const float *)kith_chunks_at(&graph->side, node);
+}
+/* Codes know l2 and ip: under cosine they are of normalised vectors. */
+static inline kith_metric kith_hnsw_code_metric(kith_metric metric) {
+    return metric == KITH_COSINE ? KITH_IP : metric;
 }
 /* How many of a row's links are in use. */
 static inline size_t kith_hnsw_link_count(const kith_hnsw *graph, const uint32_t *links) {
@@ -83,7 +100,8 @@ typedef enum kith_probe_kind {
     KITH_PROBE_PLAIN,   /* the kernel's value */
     KITH_PROBE_NEGATED, /* minus that */
     KITH_PROBE_COSINE,  /* minus that, over both norms */
-    KITH_PROBE_UNIT     /* squared L2 of the normalised vectors */
+    KITH_PROBE_UNIT,    /* squared L2 of the normalised vectors */
+    KITH_PROBE_CODE     /* the code's estimate */
 } kith_probe_kind;
 
 typedef struct kith_probe {
@@ -91,14 +109,19 @@ typedef struct kith_probe {
     kith_probe_kind kind;
     const kith_float_kernels *floats; /* one of the two */
     const kith_int_kernels *ints;
-    const void *vector;
-    float side; /* cosine: 1 / |q| */
+    const void *vector;             /* of a code: the prepared query */
+    float side;                     /* cosine: 1 / |q|; of a code: the base of estimates */
+    const kith_hnsw_sketch *sketch; /* where the rows are; NULL: in the graph */
 } kith_probe;
 
 /* A node as it is held against other nodes. */
 kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node);
 /* How queries of an element type are held against nodes: all but the vector and its side. */
 kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype);
+static inline const void *kith_probe_row(const kith_probe *probe, uint32_t node) {
+    return probe->sketch != NULL ? probe->sketch->rows + (size_t)node * probe->sketch->stride
+                                 : kith_hnsw_row(probe->graph, node);
+}
 void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]);
 /* `count` distances, four at a time. nodes has room for the next multiple of four, out as well. */
 void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, float *out);
@@ -166,6 +189,25 @@ typedef struct kith_pruner {
  * many. */
 size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
                        uint32_t *links);
+
+/* ---- hnsw_sketch.c, hnsw_store.c -------------------------------------------------------------------------- */
+
+/* An empty sketch for node_count nodes, whose range comes from a sample of them (normalised under cosine). Vectors of
+ * type `dtype` are to come: those of bytes are taken as they are under l2. */
+kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, const float *sample,
+                                  size_t sample_count, size_t node_count, kith_hnsw_sketch *out);
+void kith_hnsw_sketch_put(kith_hnsw_sketch *sketch, uint32_t node, const float *vector);
+/* Takes an empty one. */
+void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch);
+
+/* Fills the rows of new nodes from `first` on, which have been reserved, and a sketch of all nodes unless it is NULL. */
+kith_status kith_hnsw_store(kith_hnsw *graph, const kith_view *view, size_t first, size_t threads,
+                            kith_hnsw_sketch *sketch);
+/* Under cosine: to unit length. */
+void kith_hnsw_normalise(const kith_hnsw *graph, float *vectors, size_t count);
+/* What the codes of nodes stand for. `codes` has room for count codes. */
+kith_status kith_hnsw_decode(const kith_hnsw *graph, uint32_t node, size_t count, unsigned char *codes, float *out);
+kith_status kith_hnsw_train(kith_index *index, const kith_view *sample, const kith_job *job);
 
 /* ---- hnsw_add.c, hnsw_reach.c, hnsw_search.c, hnsw_file.c --------------------------------------------------- */
 

@@ -16,7 +16,8 @@ static void set_kernels(kith_probe *probe, kith_dtype dtype) {
 }
 
 kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype) {
-    kith_probe probe = {.graph = graph};
+    kith_probe probe = {.graph = graph, .kind = KITH_PROBE_CODE};
+    if (graph->code != NULL) return probe;
     probe.kind = graph->base.metric == KITH_L2   ? KITH_PROBE_PLAIN
                  : graph->base.metric == KITH_IP ? KITH_PROBE_NEGATED
                                                  : KITH_PROBE_COSINE;
@@ -24,7 +25,17 @@ kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype) {
     return probe;
 }
 
+static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
+    kith_probe probe = {.graph = graph, .sketch = graph->sketch};
+    kith_dtype dtype = probe.sketch->is_signed ? KITH_I8 : KITH_U8;
+    probe.kind = probe.sketch->is_signed ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
+    probe.ints = kith_simd_ints(kith_simd(), probe.sketch->is_signed ? KITH_OP_IP : KITH_OP_L2SQ, dtype, dtype);
+    probe.vector = kith_probe_row(&probe, node);
+    return probe;
+}
+
 kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node) {
+    if (graph->sketch != NULL) return probe_sketch(graph, node);
     kith_probe probe = {.graph = graph, .vector = kith_hnsw_row(graph, node)};
     set_kernels(&probe, graph->base.dtype);
     probe.kind = graph->base.metric == KITH_L2   ? KITH_PROBE_PLAIN
@@ -37,7 +48,8 @@ kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node) {
 static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4]) {
     const kith_hnsw *graph = probe->graph;
     switch (probe->kind) {
-        case KITH_PROBE_PLAIN: return;
+        case KITH_PROBE_PLAIN:
+        case KITH_PROBE_CODE: return;
         case KITH_PROBE_NEGATED:
             for (size_t i = 0; i < 4; i++) out[i] = -out[i];
             return;
@@ -53,7 +65,12 @@ static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4
 
 void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]) {
     const void *rows[4];
-    for (size_t i = 0; i < 4; i++) rows[i] = kith_hnsw_row(probe->graph, nodes[i]);
+    for (size_t i = 0; i < 4; i++) rows[i] = kith_probe_row(probe, nodes[i]);
+    if (probe->kind == KITH_PROBE_CODE) {
+        const kith_code *code = probe->graph->code;
+        code->vtable->four(code, probe->vector, probe->side, (const unsigned char *const *)rows, out);
+        return;
+    }
     size_t dim = probe->graph->base.dim;
     if (probe->ints != NULL) {
         int32_t values[4];

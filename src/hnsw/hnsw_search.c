@@ -17,10 +17,11 @@ typedef struct hnsw_call {
     kith_probe probe;             /* all but the vector and its side */
     const unsigned char *queries; /* in the type that the probe takes */
     size_t query_stride, ef;
-    kith_walker *walkers; /* request->threads of them */
-    kith_topk *tops;      /* one per query */
-    kith_hit_list *lists; /* range search: one per query */
-    uint32_t *listed;     /* the allowed nodes of a filter that allows few; NULL: walk */
+    unsigned char *prepared; /* of a code: a query per worker */
+    kith_walker *walkers;    /* request->threads of them */
+    kith_topk *tops;         /* one per query */
+    kith_hit_list *lists;    /* range search: one per query */
+    uint32_t *listed;        /* the allowed nodes of a filter that allows few; NULL: walk */
     size_t listed_count;
 } hnsw_call;
 
@@ -33,15 +34,10 @@ typedef struct meeting {
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
 
-/* Queries of the stored integer type are used where they lie; others are, or become, f32. */
-static kith_status take_queries(hnsw_call *call) {
+/* Queries as f32, one after the other. */
+static kith_status convert_queries(hnsw_call *call) {
     const kith_view *view = &call->request->queries;
     size_t dim = view->dim;
-    call->queries = view->data;
-    call->query_stride = view->stride;
-    call->probe = kith_probe_query(call->graph, view->dtype == call->graph->base.dtype ? view->dtype : KITH_F32);
-    if (view->dtype == KITH_F32 || call->probe.ints != NULL) return KITH_OK;
-    call->probe = kith_probe_query(call->graph, KITH_F32);
     float *converted;
     KITH_TRY(kith_arena_take(call->request->arena, view->count, dim * sizeof *converted, &converted));
     for (size_t q = 0; q < view->count; q++)
@@ -49,6 +45,38 @@ static kith_status take_queries(hnsw_call *call) {
     call->queries = (const unsigned char *)converted;
     call->query_stride = dim * sizeof *converted;
     return KITH_OK;
+}
+
+/* For codes: normalised under cosine, and projected. */
+static kith_status project_queries(hnsw_call *call) {
+    const kith_code *code = call->graph->code;
+    size_t count = call->request->queries.count;
+    kith_arena *arena = call->request->arena;
+    float *projected;
+    KITH_TRY(convert_queries(call));
+    kith_hnsw_normalise(call->graph, (float *)(uintptr_t)call->queries, count);
+    if (code->vtable->project == NULL) return KITH_OK;
+    KITH_TRY(kith_arena_take(arena, count, code->projected_dim * sizeof *projected, &projected));
+    KITH_TRY(kith_code_project(code, (const float *)(const void *)call->queries, count, call->request->threads,
+                               arena, projected));
+    call->queries = (const unsigned char *)projected;
+    call->query_stride = code->projected_dim * sizeof *projected;
+    return KITH_OK;
+}
+
+/* Queries of the stored integer type are used where they lie; others are, or become, f32. */
+static kith_status take_queries(hnsw_call *call) {
+    const kith_view *view = &call->request->queries;
+    if (call->graph->code != NULL) {
+        call->probe = kith_probe_query(call->graph, KITH_F32);
+        return project_queries(call);
+    }
+    call->queries = view->data;
+    call->query_stride = view->stride;
+    call->probe = kith_probe_query(call->graph, view->dtype == call->graph->base.dtype ? view->dtype : KITH_F32);
+    if (view->dtype == KITH_F32 || call->probe.ints != NULL) return KITH_OK;
+    call->probe = kith_probe_query(call->graph, KITH_F32);
+    return convert_queries(call);
 }
 
 static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith_walker *walker) {
@@ -73,6 +101,8 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
     call->ef = kith_min_size(ef, index->count);
     size_t workers = kith_min_size(request->threads, request->queries.count);
     KITH_TRY(kith_arena_take(request->arena, request->threads, sizeof *call->walkers, &call->walkers));
+    if (call->graph->code != NULL)
+        KITH_TRY(kith_arena_take(request->arena, workers, call->graph->code->query_bytes, &call->prepared));
     for (size_t w = 0; w < workers; w++)
         KITH_TRY(take_walker(call, kith_max_size(call->ef, request->k), &call->walkers[w]));
     return KITH_OK;
@@ -149,9 +179,18 @@ static kith_status search_listed(const hnsw_call *call, kith_walker *walker, con
     return KITH_OK;
 }
 
-static kith_probe probe_of(const hnsw_call *call, size_t query) {
+static kith_probe probe_of(const hnsw_call *call, size_t query, size_t worker) {
     kith_probe probe = call->probe;
     probe.vector = call->queries + query * call->query_stride;
+    const kith_code *code = call->graph->code;
+    if (code != NULL) {
+        const float *vector = probe.vector;
+        void *prepared = call->prepared + worker * code->query_bytes;
+        code->vtable->prepare(code, vector, prepared);
+        probe.vector = prepared;
+        probe.side = kith_code_base(code, vector, NULL);
+        return probe;
+    }
     if (call->graph->base.metric == KITH_COSINE)
         probe.side = kith_exact_inverse_norm(probe.vector, probe.ints != NULL ? call->graph->base.dtype : KITH_F32,
                                              call->graph->base.dim);
@@ -162,7 +201,7 @@ static kith_status search_query(void *context, size_t query, size_t worker) {
     const hnsw_call *call = context;
     const kith_search_request *request = call->request;
     kith_walker *walker = &call->walkers[worker];
-    kith_probe probe = probe_of(call, query);
+    kith_probe probe = probe_of(call, query, worker);
     meeting met = {.call = call, .top = &call->tops[query]};
     kith_walker_clear(walker);
     if (call->listed != NULL) {
@@ -181,7 +220,7 @@ static kith_status search_query(void *context, size_t query, size_t worker) {
 static kith_status range_query(void *context, size_t query, size_t worker) {
     const hnsw_call *call = context;
     kith_walker *walker = &call->walkers[worker];
-    kith_probe probe = probe_of(call, query);
+    kith_probe probe = probe_of(call, query, worker);
     meeting met = {.call = call, .list = &call->lists[query]};
     kith_walker_clear(walker);
     if (call->listed != NULL) {

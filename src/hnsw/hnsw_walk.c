@@ -38,11 +38,11 @@ static size_t take_unseen(kith_walker *walker, const uint32_t *nodes, size_t cou
     return fresh;
 }
 
-static void prefetch_rows(const kith_walker *walker, size_t count) {
-    const kith_chunks *rows = &walker->graph->rows;
-    size_t lines = kith_min_size((rows->item_bytes + LINE - 1) / LINE, PREFETCH_LINES_MAX);
+static void prefetch_rows(const kith_walker *walker, const kith_probe *probe, size_t count) {
+    size_t bytes = probe->sketch != NULL ? probe->sketch->stride : walker->graph->rows.item_bytes;
+    size_t lines = kith_min_size((bytes + LINE - 1) / LINE, PREFETCH_LINES_MAX);
     for (size_t i = 0; i < count; i++) {
-        const char *row = kith_hnsw_row(walker->graph, walker->fresh[i]);
+        const char *row = kith_probe_row(probe, walker->fresh[i]);
         for (size_t l = 0; l < lines; l++) __builtin_prefetch(row + l * LINE);
     }
 }
@@ -97,7 +97,7 @@ static kith_status follow(kith_walker *walker, const kith_probe *probe, uint32_t
     const kith_hnsw *graph = walker->graph;
     size_t count = take_unseen(walker, kith_hnsw_links(graph, node), graph->degree, graph->node_count);
     count = within_bound(walker, count);
-    prefetch_rows(walker, count);
+    prefetch_rows(walker, probe, count);
     walker->hop_count++;
     return offer(walker, probe, count, changed);
 }
@@ -112,7 +112,7 @@ kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t 
     size_t changed, at = 0;
     size_t count = take_unseen(walker, graph->entries, graph->entry_count, graph->node_count);
     count = within_bound(walker, count);
-    prefetch_rows(walker, count);
+    prefetch_rows(walker, probe, count);
     KITH_TRY(offer(walker, probe, count, &changed));
     while (at < kith_min_size(walker->pool_count, ef)) {
         uint64_t entry = walker->pool[at];
