@@ -464,6 +464,54 @@ Test(hnsw, a_warm_search_allocates_nothing) {
     free(base);
 }
 
+/* ---- Codes ------------------------------------------------------------------------------------------------ */
+
+/* A walk on codes: what it estimates is good enough that the true nearest are among a few times k. */
+static void check_code(const char *code, kith_metric metric, size_t floor) {
+    enum { NB = 4000, NQ = 100, DIM = 40, K = 10, WIDE = 40 };
+    float *base = surface(NB, DIM, 71), *queries = surface(NQ, DIM, 72);
+    int64_t *truth = malloc(NQ * K * sizeof *truth), *ids = malloc(NQ * WIDE * sizeof *ids);
+    truth_of(metric, base, NB, queries, NQ, DIM, K, truth);
+    char spec[64];
+    snprintf(spec, sizeof spec, "HNSW16,%s", code);
+    kith_index *index = created(spec, DIM, metric), *copy;
+    kith_view all = view_of(base, NB, DIM), query = view_of(queries, NQ, DIM);
+    OK(kith_index_train(index, &all, NULL));
+    add_on(index, base, NB - 1000, 2);
+    add_on(index, base + (NB - 1000) * DIM, 1000, 2);
+    cr_assert_eq(reachable(index), NB);
+    OK(kith_index_search(index, &query, WIDE, NULL, ids, NULL, NULL));
+    size_t found = 0;
+    for (size_t q = 0; q < NQ; q++)
+        for (size_t i = 0; i < K; i++)
+            for (size_t j = 0; j < WIDE; j++) found += truth[q * K + i] == ids[q * WIDE + j];
+    cr_assert_geq(found, floor, "%s under %s: %zu of %d", spec, kith_metric_name(metric), found, NQ * K);
+    const char *folder = faults_folder(), *path = faults_path(folder, "a");
+    OK(kith_index_save(index, path));
+    OK(kith_file_verify(path));
+    OK(kith_index_load(path, &copy));
+    cr_assert(same_graph(index, copy));
+    int64_t again[WIDE];
+    query.count = 1;
+    OK(kith_index_search(copy, &query, WIDE, NULL, again, NULL, NULL));
+    cr_assert_eq(memcmp(again, ids, sizeof again), 0);
+    float back[DIM];
+    OK(kith_index_reconstruct(copy, again, 1, back));
+    kith_index_free(copy);
+    kith_index_free(index);
+    faults_folder_remove(folder);
+    free(ids);
+    free(truth);
+    free(base);
+    free(queries);
+}
+
+Test(hnsw, codes) {
+    static const char *const codes[] = {"SQ8", "SQ4", "Line64"};
+    for (size_t c = 0; c < 3; c++)
+        for (size_t m = 0; m < 3; m++) check_code(codes[c], fixture_metrics[m], 960);
+}
+
 /* ---- Files and copies ------------------------------------------------------------------------------------- */
 
 static void check_copies(kith_dtype dtype, kith_metric metric, bool own_ids, size_t count) {

@@ -344,7 +344,7 @@ static kith_status link_new(linking *work) {
     bool sketched = needs_sketch(work);
     KITH_TRY(
         kith_hnsw_store(graph, &work->addition->view, work->first, work->threads, sketched ? &work->sketch : NULL));
-    if (sketched) graph->sketch = &work->sketch;
+    if (work->sketch.rows != NULL) graph->sketch = &work->sketch;
     for (size_t i = 0; i < work->count; i++)
         memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
     graph->node_count = work->first + work->count;

@@ -41,11 +41,11 @@ typedef struct kith_hnsw_options {
                              squared distance */
 } kith_hnsw_options;
 
-/* The vectors in 8 bits, for as long as an addition takes. */
+/* The vectors in 8 bits, for as long as an addition takes: hnsw_sketch.c. */
 typedef struct kith_hnsw_sketch {
-    unsigned char *rows; /* u8, or i8 under ip; the bytes past dim are never read */
+    unsigned char *rows; /* `stride` bytes apart; NULL: 8 bits do not do, the stored rows are to be used */
+    kith_dtype dtype;    /* u8; i8 under ip; f32 where 8 bits do not do */
     size_t dim, stride;
-    bool is_signed;
     float *centres; /* dim */
     float inverse_step;
 } kith_hnsw_sketch;

@@ -27,9 +27,11 @@ kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype) {
 
 static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
     kith_probe probe = {.graph = graph, .sketch = graph->sketch};
-    kith_dtype dtype = probe.sketch->is_signed ? KITH_I8 : KITH_U8;
-    probe.kind = probe.sketch->is_signed ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
-    probe.ints = kith_simd_ints(kith_simd(), probe.sketch->is_signed ? KITH_OP_IP : KITH_OP_L2SQ, dtype, dtype);
+    kith_dtype dtype = probe.sketch->dtype;
+    kith_op op = graph->base.metric == KITH_IP ? KITH_OP_IP : KITH_OP_L2SQ;
+    probe.kind = op == KITH_OP_IP ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
+    probe.ints = kith_simd_ints(kith_simd(), op, dtype, dtype);
+    if (probe.ints == NULL) probe.floats = kith_simd_floats(kith_simd(), op, dtype, dtype);
     probe.vector = kith_probe_row(&probe, node);
     return probe;
 }

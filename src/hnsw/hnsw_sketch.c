@@ -5,14 +5,17 @@
  * time, and are whole numbers. It is also what a graph of codes is built on, as codes are not held against each other.
  *
  * One step for all dimensions, so that distances keep their proportions; a centre for each. Under ip values are
- * signed and the centre is 0.
+ * signed and the centre is 0. Where vectors lie so much nearer to each other than they spread that 8 bits cannot tell
+ * them apart (far clusters), there is no sketch in 8 bits: a graph of codes then takes one in f32.
  */
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { HALF_RANGE = 127, DEVIATIONS = 4 };
+enum { HALF_RANGE = 127, DEVIATIONS = 4, PROBED = 128, RESOLUTION = 16 };
 
 void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch) {
     kith_free(sketch->rows);
@@ -32,7 +35,7 @@ static void fit(kith_hnsw_sketch *sketch, const float *sample, size_t count) {
     for (size_t d = 0; d < sketch->dim; d++) {
         double sum = 0, squares = 0, most = 0;
         for (size_t i = 0; i < count; i++) sum += (double)sample[i * sketch->dim + d];
-        double centre = sketch->is_signed ? 0 : sum / (double)count;
+        double centre = sketch->dtype == KITH_I8 ? 0 : sum / (double)count;
         for (size_t i = 0; i < count; i++) {
             double apart = fabs((double)sample[i * sketch->dim + d] - centre);
             squares += apart * apart;
@@ -48,20 +51,52 @@ static void fit(kith_hnsw_sketch *sketch, const float *sample, size_t count) {
     sketch->inverse_step = range > 0 ? (float)(HALF_RANGE / range) : 0;
 }
 
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* How far a vector of the sample is from the nearest other one, squared; equal ones do not count. */
+static float nearest(const float *sample, size_t count, size_t dim, size_t i) {
+    const kith_float_kernels *kernels = &kith_simd()->floats[KITH_OP_L2SQ][KITH_PAIR_F32_F32];
+    float least = INFINITY;
+    for (size_t j = 0; j < count; j++) {
+        float between = kernels->one(sample + i * dim, sample + j * dim, dim);
+        if (between > 0 && between < least) least = between;
+    }
+    return least;
+}
+
+/* Are nearly all vectors farther from their nearest than rounding moves them? The sample's nearest is farther away than
+ * that among all vectors, hence the wide margin. */
+static bool resolves(const kith_hnsw_sketch *sketch, const float *sample, size_t count) {
+    double near[PROBED], step = sketch->inverse_step > 0 ? 1 / (double)sketch->inverse_step : 0;
+    double moved =
+        (double)sketch->dim * step * step / 6; /* mean of what rounding both adds to a squared distance */
+    size_t probed = count < PROBED ? count : PROBED;
+    for (size_t i = 0; i < probed; i++) near[i] = (double)nearest(sample, count, sketch->dim, count / probed * i);
+    qsort(near, probed, sizeof *near, compare_doubles);
+    return near[probed / 10] >= RESOLUTION * moved;
+}
+
 kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, const float *sample,
                                   size_t sample_count, size_t node_count, kith_hnsw_sketch *out) {
+    size_t dim = graph->base.dim;
     kith_status status;
-    *out = (kith_hnsw_sketch){.dim = graph->base.dim,
-                              .stride = kith_round_up(graph->base.dim, KITH_ALIGNMENT),
-                              .is_signed = graph->base.metric == KITH_IP};
-    KITH_GO(kith_alloc(node_count, out->stride, &out->rows));
-    KITH_GO(kith_alloc(out->dim, sizeof *out->centres, &out->centres));
+    *out = (kith_hnsw_sketch){.dim = dim, .dtype = graph->base.metric == KITH_IP ? KITH_I8 : KITH_U8};
+    KITH_GO(kith_alloc(dim, sizeof *out->centres, &out->centres));
     if (is_bytes(graph, dtype)) {
-        for (size_t d = 0; d < out->dim; d++) out->centres[d] = dtype == KITH_U8 ? HALF_RANGE + 1 : 0;
+        for (size_t d = 0; d < dim; d++) out->centres[d] = dtype == KITH_U8 ? HALF_RANGE + 1 : 0;
         out->inverse_step = 1;
     } else {
         fit(out, sample, sample_count);
+        if (!resolves(out, sample, sample_count)) {
+            if (graph->code == NULL) goto done;
+            out->dtype = KITH_F32;
+        }
     }
+    out->stride = kith_round_up(kith_dtype_row_bytes(out->dtype, dim), KITH_ALIGNMENT);
+    KITH_GO(kith_alloc(node_count, out->stride, &out->rows));
 done:
     if (status != KITH_OK) kith_hnsw_sketch_free(out);
     return status;
@@ -69,7 +104,11 @@ done:
 
 void kith_hnsw_sketch_put(kith_hnsw_sketch *sketch, uint32_t node, const float *vector) {
     unsigned char *row = sketch->rows + (size_t)node * sketch->stride;
-    float centre = sketch->is_signed ? 0 : HALF_RANGE + 1;
+    if (sketch->dtype == KITH_F32) {
+        memcpy(row, vector, sketch->dim * sizeof *vector);
+        return;
+    }
+    float centre = sketch->dtype == KITH_I8 ? 0 : HALF_RANGE + 1;
     for (size_t d = 0; d < sketch->dim; d++) {
         float value = (vector[d] - sketch->centres[d]) * sketch->inverse_step;
         value = fminf(fmaxf(value, -(HALF_RANGE + 1)), HALF_RANGE) + centre;

@@ -165,9 +165,12 @@ kith_status kith_hnsw_store(kith_hnsw *graph, const kith_view *view, size_t firs
     storing work = {.graph = graph, .view = view, .first = first, .sketch = sketch, .threads = threads};
     kith_status status;
     KITH_GO(take_benches(&work));
-    if (sketch != NULL) KITH_GO(fit_sketch(&work, sketch));
+    if (sketch != NULL) {
+        KITH_GO(fit_sketch(&work, sketch));
+        if (sketch->rows == NULL) work.sketch = NULL;
+    }
     KITH_GO(run(&work, first, first + view->count));
-    if (sketch != NULL) KITH_GO(run(&work, 0, first));
+    if (work.sketch != NULL) KITH_GO(run(&work, 0, first));
 done:
     if (status != KITH_OK && sketch != NULL) kith_hnsw_sketch_free(sketch);
     free_benches(&work);
