@@ -73,7 +73,7 @@ static unsigned char *encode(const kith_code *code, const float *vectors, size_t
                              size_t centroid_count, const uint32_t *assigned, size_t threads) {
     float *rows = project(code, vectors, count), *points = project(code, centroids, centroid_count);
     unsigned char *codes = calloc(count + 1, code->code_bytes);
-    kith_code_rows all = {rows, count, centroids != NULL ? points : NULL, assigned};
+    kith_code_rows all = {rows, count, centroids != NULL ? points : NULL, assigned, 0};
     cr_assert_eq(kith_code_encode(code, &all, threads, codes), KITH_OK, "%s", kith_error_message());
     free(rows);
     free(points);
@@ -174,7 +174,7 @@ static measured measure(size_t bits, kith_metric metric, bool has_centroids, flo
     for (size_t i = 0; i < ROWS * DIM; i++)
         rows[i] += offset + (has_centroids ? centroids[assigned[i / DIM] * DIM + i % DIM] : 0);
     for (size_t i = 0; i < QUERIES * DIM; i++) queries[i] += offset;
-    kith_code_rows sample = {rows, ROWS, centroids, has_centroids ? assigned : NULL};
+    kith_code_rows sample = {rows, ROWS, centroids, has_centroids ? assigned : NULL, 0};
     kith_code *code = make_trained(name, DIM, metric, &sample, 2);
     unsigned char *codes =
         encode(code, rows, ROWS, centroids, has_centroids ? CENTROIDS : 0, has_centroids ? assigned : NULL, 2);
@@ -246,7 +246,7 @@ Test(rabitq, rows_and_blocks_give_the_same_bits) {
     float *rows = hidden_rows(1, 700, 70, 5, 1);
     for (size_t n = 0; n < sizeof names / sizeof *names; n++)
         for (int ip = 0; ip < 2; ip++) {
-            kith_code_rows sample = {rows, 700, NULL, NULL};
+            kith_code_rows sample = {rows, 700, NULL, NULL, 0};
             kith_code *code = make_trained(names[n], 70, ip ? KITH_IP : KITH_L2, &sample, 2);
             unsigned char *codes = encode(code, rows, COUNT, NULL, 0, NULL, 1), *row = malloc(code->code_bytes);
             unsigned char *blocks = aligned_alloc(64, BLOCKS * code->block_bytes);
@@ -312,7 +312,7 @@ static size_t rank_at_95(const char *name, kith_metric metric, bool is_residual)
         for (size_t j = 0; j < RANK_DIM; j++) centroids[c * RANK_DIM + j] /= (float)sizes[c];
     const float *points = is_residual ? centroids : NULL;
     size_t point_count = is_residual ? RANK_CENTROIDS : 0;
-    kith_code_rows sample = {rows, RANK_ROWS, points, is_residual ? assigned : NULL};
+    kith_code_rows sample = {rows, RANK_ROWS, points, is_residual ? assigned : NULL, 0};
     kith_code *code = make_trained(name, RANK_DIM, metric, &sample, 2);
     unsigned char *codes = encode(code, rows, RANK_ROWS, points, point_count, is_residual ? assigned : NULL, 2);
     float *turned = project(code, queries, RANK_QUERIES), *turned_points = project(code, points, point_count);
@@ -394,7 +394,7 @@ Test(rabitq, zero_residuals_and_constant_dimensions) {
         for (int mode = 0; mode < 4; mode++) {
             kith_metric metric = mode % 2 == 0 ? KITH_L2 : KITH_IP;
             size_t train_count = mode >= 2 ? COUNT : 1; /* one row: nothing varies at all */
-            kith_code_rows sample = {rows, train_count, rows, NULL};
+            kith_code_rows sample = {rows, train_count, rows, NULL, 0};
             kith_code *code = make_trained(all_names[n], D, metric, &sample, 2);
             unsigned char *codes = encode(code, rows, COUNT, rows, 1, NULL, 2);
             float *turned = project(code, queries, 4), *point = project(code, rows, 1);
@@ -429,7 +429,7 @@ Test(rabitq, magnitudes_do_not_matter) {
             kith_metric metric = mode % 2 == 0 ? KITH_L2 : KITH_IP;
             float factor = ldexpf(1, exponents[mode / 2]);
             for (size_t i = 0; i < COUNT * D; i++) scaled[i] = factor * rows[i];
-            kith_code_rows sample = {rows, COUNT, NULL, NULL}, large = {scaled, COUNT, NULL, NULL};
+            kith_code_rows sample = {rows, COUNT, NULL, NULL, 0}, large = {scaled, COUNT, NULL, NULL, 0};
             kith_code *code = make_trained(all_names[n], D, metric, &sample, 2);
             kith_code *other = make_trained(all_names[n], D, metric, &large, 2);
             unsigned char *codes = encode(code, rows, COUNT, NULL, 0, NULL, 2);
@@ -466,7 +466,7 @@ Test(rabitq, bad_input) {
     kith_arena arena = {0};
     for (size_t n = 0; n < NAME_COUNT; n++) {
         kith_code *code = make(all_names[n], D, KITH_L2);
-        kith_code_rows none = {rows, 0, NULL, NULL}, all = {rows, COUNT, NULL, NULL};
+        kith_code_rows none = {rows, 0, NULL, NULL, 0}, all = {rows, COUNT, NULL, NULL, 0};
         float out[256];
         cr_assert_eq(kith_code_train(code, &none, &job), KITH_ERR_EMPTY);
         cr_assert_eq(kith_code_project(code, rows, 1, 1, &arena, out), KITH_ERR_NOT_TRAINED);
@@ -480,7 +480,7 @@ Test(rabitq, bad_input) {
         float *huge = calloc(code->projected_dim, sizeof *huge);
         huge[0] = 3e38f;
         huge[1] = 3e38f;
-        kith_code_rows one = {huge, 1, NULL, NULL};
+        kith_code_rows one = {huge, 1, NULL, NULL, 0};
         cr_assert_eq(kith_code_encode(code, &one, 1, codes), KITH_ERR_RANGE);
         /* Far out, but no error: f16 factors stop at their largest value. */
         huge[0] = huge[1] = 1e6f;
@@ -517,11 +517,11 @@ Test(rabitq, decoded_vectors_are_near) {
             const float *centroids = mode >= 2 ? point : NULL;
             /* What components leave out of a reference point is lost: here all four dimensions of a large one. */
             if (mode == 3 && strcmp(cases[n].name, "Line32x4") == 0) continue;
-            kith_code_rows sample = {rows, COUNT, centroids, NULL};
+            kith_code_rows sample = {rows, COUNT, centroids, NULL, 0};
             kith_code *code = make_trained(cases[n].name, D, metric, &sample, 2);
             unsigned char *codes = encode(code, rows, COUNT, centroids, centroids != NULL, NULL, 2);
             float *turned = project(code, centroids, centroids != NULL);
-            kith_code_rows back = {NULL, COUNT, centroids != NULL ? turned : NULL, NULL};
+            kith_code_rows back = {NULL, COUNT, centroids != NULL ? turned : NULL, NULL, 0};
             cr_assert_eq(code->vtable->decode(code, &back, codes, out), KITH_OK, "%s", kith_error_message());
             double lost = norm_between(out, rows, COUNT * D), whole = 0;
             for (size_t i = 0; i < COUNT; i++) {
@@ -571,7 +571,7 @@ Test(rabitq, any_number_of_threads_gives_the_same_bytes) {
         unsigned char *files[3], *codes[3];
         size_t bytes[3], code_bytes = 0;
         for (size_t t = 0; t < 3; t++) {
-            kith_code_rows sample = {rows, COUNT, rows, assigned};
+            kith_code_rows sample = {rows, COUNT, rows, assigned, 0};
             kith_code *code = make_trained(all_names[n], D, KITH_L2, &sample, threads[t]);
             code_bytes = code->code_bytes;
             codes[t] = encode(code, rows, COUNT, rows, 7, assigned, threads[t]);
@@ -599,7 +599,7 @@ Test(rabitq, saved_and_loaded_or_cloned_it_is_the_same) {
     float *rows = hidden_rows(1, COUNT, D, 4, 1);
     for (size_t n = 0; n < NAME_COUNT; n++)
         for (int ip = 0; ip < 2; ip++) {
-            kith_code_rows sample = {rows, COUNT, NULL, NULL};
+            kith_code_rows sample = {rows, COUNT, NULL, NULL, 0};
             kith_code *code = make_trained(all_names[n], D, ip ? KITH_IP : KITH_L2, &sample, 2), *copies[2];
             unsigned char *codes = encode(code, rows, COUNT, NULL, 0, NULL, 2);
             float *turned = project(code, rows, 1);
@@ -646,7 +646,7 @@ Test(rabitq, heads_that_are_wrong) {
                  {44, 4, 1}};
     const char *folder = faults_folder(), *path = faults_path(folder, "code");
     float *rows = normal_rows(1, 100, D, 1);
-    kith_code_rows sample = {rows, 100, NULL, NULL};
+    kith_code_rows sample = {rows, 100, NULL, NULL, 0};
     kith_code *code = make_trained("Line64x4", D, KITH_L2, &sample, 1);
     save(code, path, 0);
     kith_container *file;
@@ -692,7 +692,7 @@ Test(rabitq, failing_allocations, .timeout = 120) {
     for (size_t n = 0; n < 3; n++)
         for (int ip = 0; ip < 2; ip++) {
             kith_metric metric = ip ? KITH_IP : KITH_L2;
-            kith_code_rows sample = {rows, COUNT, NULL, NULL};
+            kith_code_rows sample = {rows, COUNT, NULL, NULL, 0};
             kith_job job = job_of(1);
             kith_code *code, *copy;
             size_t position;
@@ -704,7 +704,7 @@ Test(rabitq, failing_allocations, .timeout = 120) {
             MEMORY_FAULTS_EACH(status, code->vtable->clone(code, &copy)) { cr_assert_null(copy); }
             kith_code_free(copy);
             float *turned = project(code, rows, COUNT);
-            kith_code_rows all = {turned, COUNT, NULL, NULL};
+            kith_code_rows all = {turned, COUNT, NULL, NULL, 0};
             MEMORY_FAULTS_EACH(status, kith_code_encode(code, &all, 1, codes)) {}
             MEMORY_FAULTS_EACH(status, code->vtable->decode(code, &all, codes, out)) {}
             free(turned);

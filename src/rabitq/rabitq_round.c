@@ -127,7 +127,7 @@ kith_status kith_rabitq_encode(const kith_code *code, const kith_code_rows *rows
     for (size_t i = 0; i < rows->count; i++) {
         kith_rounded rounded;
         if (!kith_rounder_row(&rounder, rows->rows + i * dim, kith_reference_of(rows, dim, i), &rounded)) {
-            status = kith_error(KITH_ERR_RANGE, "%s: vector %zu is too large", code->name, i);
+            status = kith_error(KITH_ERR_RANGE, "%s: vector %zu is too large", code->name, rows->first_row + i);
             break;
         }
         kith_grid_put(&own->grid, rounder.numbers, rounded.add, rounded.scale, codes + i * code->code_bytes);
