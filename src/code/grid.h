@@ -37,7 +37,7 @@ typedef struct kith_grid {
     size_t dim, bits;
     kith_grid_factors factors;
     size_t query_parts;         /* 1 or 2 */
-    float add_unit, scale_unit; /* of f16 factors: powers of two, 1 from init */
+    float add_unit, scale_unit; /* of f16 factors: powers of two, 1 from init; 1 for others */
     size_t plane_count;
     kith_grid_plane planes[4];
     size_t word_count;                               /* of all planes */

@@ -57,8 +57,10 @@ static kith_status measure_factors(kith_rabitq *made, const float *rows, const f
     qsort(cosines, count, sizeof *cosines, compare_floats);
     made->cosine2_mean = (float)(sum / (double)count);
     made->cosine2_low = cosines[count / 100];
-    made->grid.add_unit = unit_for(add_max);
-    made->grid.scale_unit = unit_for(scale_max);
+    if (made->grid.factors == KITH_FACTORS_F16) {
+        made->grid.add_unit = unit_for(add_max);
+        made->grid.scale_unit = unit_for(scale_max);
+    }
 done:
     kith_free(cosines);
     kith_rounder_end(&rounder);
