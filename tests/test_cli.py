@@ -570,6 +570,74 @@ class Tune(CliTest):
         self.refused(USAGE, ["Nope"], "tune", *query, *base, "--spec", "Nope")
 
 
+class InvertedLists(CliTest):
+    """The commands on an index that is trained and has lists and parameters."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.wide = small_integers(3000, DIM, 3)
+        write_vecs(cls.at("wide.fvecs"), cls.wide, "f")
+        write_vecs(cls.at("many.fvecs"), small_integers(200, DIM, 4), "f")
+        cls.kith_ok("gt", "--base", cls.at("wide.fvecs"), "--query", cls.at("many.fvecs"), "--k", "10", "--out",
+                    cls.at("many.ivecs"))
+        cls.report = cls.kith_json("build", "--spec", "IVF16,SQ8", "--base", cls.at("wide.fvecs"), "--out",
+                                   cls.at("ivf.kith"))
+        cls.measured = ["--index", cls.at("ivf.kith"), "--query", cls.at("many.fvecs"), "--gt", cls.at("many.ivecs"),
+                        "--repeats", "1"]
+
+    def build(self, *arguments):
+        out = self.at("sampled.kith")
+        report = self.kith_json("build", "--spec", "IVF16,SQ8", "--base", self.at("wide.fvecs"), "--out", out, *arguments)
+        with open(out, "rb") as file:
+            return report, file.read()
+
+    def test_training_sample(self):
+        self.assertEqual(self.report["train_count"], 3000)  # what is recommended is more than there is
+        first, bytes_1 = self.build("--train", "1000", "--threads", "1")
+        again, bytes_2 = self.build("--train", "1000", "--threads", "2")
+        other, bytes_3 = self.build("--train", "1000", "--seed", "2")
+        self.assertEqual([one["train_count"] for one in (first, again, other)], [1000] * 3)
+        self.assertEqual(bytes_1, bytes_2)
+        self.assertNotEqual(bytes_1, bytes_3)
+
+    def test_batches_find_the_same(self):
+        self.build("--batch", "700", "--train", "3000")
+        rows = []
+        for name in ["ivf.kith", "sampled.kith"]:
+            found = self.kith_json("search", "--index", self.at(name), "--query", self.at("many.fvecs"), "--set",
+                                   "nprobe=4")
+            rows.append([(row["query"], row["id"], row["distance"]) for row in found["results"]])
+        self.assertEqual(*rows)
+
+    def test_info(self):
+        (report,) = self.kith_json("info", self.at("ivf.kith"))
+        lists = report["lists"]
+        self.assertEqual((report["spec"], lists["count"]), ("IVF16,SQ8", 16))
+        self.assertAlmostEqual(lists["mean"], 3000 / 16)
+        self.assertTrue(lists["min"] <= lists["median"] <= lists["p99"] <= lists["max"])
+        self.assertGreaterEqual(lists["imbalance"], 1.0)
+        self.assertIn("nprobe", [row["name"] for row in report["parameters"]])
+        self.assertIn("inverted lists", self.kith_ok("info", self.at("ivf.kith")))
+
+    def test_sweep_and_tune(self):
+        points = self.kith_json("sweep", *self.measured, "--set", "nprobe=1,2,4,8,16")["points"]
+        recalls = [point["recall"] for point in points]
+        self.assertEqual(recalls, sorted(recalls))
+        self.assertGreater(recalls[-1], 0.85)
+        self.assertLess(recalls[0], recalls[-1])
+        wanted = 0.8 * recalls[-1]
+        best = self.kith_json("tune", *self.measured, "--recall", str(wanted), "--sure", "0.5")["best"]
+        probes = int(best["set"]["nprobe"])
+        found = self.kith_json("sweep", *self.measured, "--set", "nprobe=%d" % probes)["points"][0]["recall"]
+        halves = (best["recall"] * best["check_count"] + best["recall_chosen"] * best["choose_count"]) / 200
+        self.assertAlmostEqual(found, halves, places=9)
+        self.assertGreaterEqual(best["recall_chosen"], wanted)
+        self.assertLess(probes, 16)
+        done = self.kith("tune", *self.measured, "--recall", "1")
+        self.assertEqual(done.returncode, CHECK)
+
+
 class Convert(CliTest):
     def test_there_and_back(self):
         for name in ["x.fbin", "x.npy", "x.idx"]:

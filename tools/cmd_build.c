@@ -16,8 +16,8 @@ typedef struct build_settings {
 static const build_settings defaults = {.spec = "Flat", .metric = "l2", .store = "auto", .seed = 1};
 
 static const kith_tool_option options[] = {
-    {"spec", "SPEC", "what to build: Flat, or with a type: Flat,f32 (default Flat)", offsetof(build_settings, spec),
-     KITH_TOOL_TEXT, false, 0, 0},
+    {"spec", "SPEC", "what to build: Flat, Flat,f16, IVF1024,SQ8, ... (default Flat)",
+     offsetof(build_settings, spec), KITH_TOOL_TEXT, false, 0, 0},
     {"metric", "l2|ip|cosine", "how near two vectors are (default l2)", offsetof(build_settings, metric),
      KITH_TOOL_CHOICE, false, 0, 0},
     {"base", "FILE", "the vectors", offsetof(build_settings, base), KITH_TOOL_FILE, true, 0, 0},

@@ -83,7 +83,7 @@ def table_engines(results):
         build = f"{about['build_seconds']:.1f}"
         if "train_seconds" in about:
             build += f" ({about['train_seconds']:.1f} + {about['add_seconds']:.1f})"
-        cells = [name, build, f"{about['memory_bytes'] / about['rows']:.0f}"]
+        cells = [label(name, record), build, f"{about['memory_bytes'] / about['rows']:.0f}"]
         for threads in results["threads"]:
             cells += [number(rate_median(record, threads, wanted) or float("nan"), 0) for wanted in RECALLS]
         cells += [" / ".join(number(single(record, wanted, "p50"), 0) for wanted in RECALLS), number(single(record, 0.95, "p99"), 0)]
@@ -138,6 +138,10 @@ def table(content):
     return "\n\n".join(parts)
 
 
+def label(name, record):
+    return "kith " + record["about"].get("spec", name[5:]) if name.startswith("kith=") else name
+
+
 # ---- The figure ------------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +163,7 @@ def plot(plt, contents):
             if pairs:
                 own = name.startswith("kith=")
                 axis.plot(*zip(*pairs), color=colors[name], marker="o" if own else ".", markersize=4, linewidth=2.2 if own else 1,
-                          linestyle="-" if own else "--", label=name.replace("kith=", "kith "))
+                          linestyle="-" if own else "--", label=label(name, record))
         axis.set_yscale("log")
         axis.set_xlim(0.8, 1.0)
         axis.set_xlabel(f"recall@{results['k']} (intersection)")
