@@ -317,7 +317,7 @@ def main():
     parser.add_argument("--iterations", type=int, default=10, help="kmeans: rounds")
     parser.add_argument("--rows", type=int, default=262144, help="kmeans: train on a sample of so many rows")
     parser.add_argument("--kith", default="", help="ivf: kith's specs, parted by ';'; {lists}, {half} and {pq} follow the data; none")
-    parser.add_argument("--work", default="", help="ivf: a folder for indexes of FAISS, which are kept, and for subsets")
+    parser.add_argument("--work", default="", help="ivf: a folder for the peers' indexes, which are kept, and for subsets")
     parser.add_argument("--subset", type=int, default=0, help="ivf: the first so many rows of the base, with their own ground truth")
     parser.add_argument("--max-seconds", type=float, default=0, help="ivf: stop after so long; the same command goes on")
     parser.add_argument("--point-seconds", type=float, default=10, help="ivf: no slower settings once a batch takes so long")

@@ -150,8 +150,8 @@ def names_of(args):
 
 
 def cache_of(name, folder, work):
-    """Where an engine's index is kept for the next time: FAISS's, which take long. kith's would outlive a change of kith."""
-    if not work or not name.startswith("faiss-"):
+    """Where a peer's index is kept for the next time. kith's would outlive a change of kith."""
+    if not work or name.startswith("kith="):
         return ""
     return os.path.join(work, f"{os.path.basename(os.path.abspath(folder))}-{name}.index")
 

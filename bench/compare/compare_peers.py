@@ -8,11 +8,12 @@ for each line {"point": i, "threads": t, "single": 0 or n} in, one line out: sec
 p50 and p99 of n queries handed over one at a time. A process each, because the engines bring OpenMP runtimes that clash.
 
 A peer is a class: `ladders` (lists of settings, each by rising effort), build(data, threads) -> what is to be told of the
-index, set(setting, threads), search(queries, k) -> ids; save(path) and load(path) where the engine has them; `imports`, the
+index, set(setting, threads), search(queries, k) -> ids; save(path) and load(path, data) where the engine has them; `imports`, the
 modules that it loads.
 """
 import ctypes
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -79,7 +80,8 @@ class Faiss:
     def save(self, path):
         self.faiss.write_index(self.index, path)
 
-    def load(self, path):
+    def load(self, path, data):
+        del data
         self.start(1)
         self.index = self.faiss.read_index(path)
 
@@ -104,6 +106,15 @@ class Hnswlib:
         self.index.init_index(len(data.base), ef_construction=200, M=16)
         self.index.add_items(data.base, num_threads=threads)
         return {"version": "hnswlib M=16 efConstruction=200"}
+
+    def save(self, path):
+        self.index.save_index(path)
+
+    def load(self, path, data):
+        import hnswlib
+
+        self.index = hnswlib.Index("l2" if data.metric == "l2" else "ip", data.base.shape[1])
+        self.index.load_index(path)
 
     def set(self, setting, threads):
         self.index.set_ef(setting["ef"])
@@ -175,7 +186,17 @@ class ScaNN:
         builder = builder.tree(int(2 * len(data.base) ** 0.5), 10, training_sample_size=min(len(data.base), 250000))
         threshold = float("nan") if data.metric == "l2" else 0.2
         self.index = builder.score_ah(2, anisotropic_quantization_threshold=threshold).reorder(100).build()
-        return {"version": f"scann {scann.__version__ if hasattr(scann, '__version__') else ''} tree-AH"}
+        return {"version": f"scann {importlib.metadata.version('scann')} tree-AH"}
+
+    def save(self, path):
+        os.makedirs(path, exist_ok=True)
+        self.index.serialize(path)
+
+    def load(self, path, data):
+        import scann
+
+        del data
+        self.index = scann.scann_ops_pybind.load_searcher(path)
 
     def set(self, setting, threads):
         self.setting = {"leaves_to_search": setting["leaves"], "pre_reorder_num_neighbors": setting["reorder"]}
@@ -213,6 +234,15 @@ class RabitqIvf:
         return {"version": f"rabitqlib IVF{list_count(rows)}, {self.bits} bits", "train_seconds": trained - start,
                 "add_seconds": time.perf_counter() - trained}
 
+    def save(self, path):
+        self.index.save(path)
+
+    def load(self, path, data):
+        import rabitqlib
+
+        del data
+        self.index = rabitqlib.IvfIndex.load(path)
+
     def set(self, setting, threads):
         self.probes, self.threads = setting["nprobe"], threads
 
@@ -230,6 +260,15 @@ class SymphonyQG:
         self.index = rabitqlib.SymqgIndex(data.base.shape[1], 32, "l2" if data.metric == "l2" else "ip", 0)
         self.index.build(data.base, 200, threads)
         return {"version": "rabitqlib SymphonyQG R=32 L=200"}
+
+    def save(self, path):
+        self.index.save(path)
+
+    def load(self, path, data):
+        import rabitqlib
+
+        del data
+        self.index = rabitqlib.SymqgIndex.load(path)
 
     def set(self, setting, threads):
         self.ef, self.threads = setting["ef"], threads
@@ -323,7 +362,7 @@ def build(peer, data, settings):
     if cache and os.path.exists(cache + ".json"):
         with open(cache + ".json", encoding="utf-8") as file:
             about = json.load(file)
-        peer.load(cache)
+        peer.load(cache, data)
     else:
         for module in getattr(peer, "imports", ()):
             importlib.import_module(module)  # its own memory is not the index's
