@@ -36,7 +36,7 @@ class BenchKernels(unittest.TestCase):
     def test_all_families_are_there(self):
         names = self.run_ok("--list", "--isa", "ref", "--dims", "16").split()
         self.assertEqual({name.split("/")[0] for name in names},
-                         {"l2sq", "ip", "hamming", "norm2", "convert", "filter", "tile"})
+                         {"l2sq", "ip", "hamming", "norm2", "convert", "filter", "plane", "tile"})
         self.assertEqual({name.split("/")[5] for name in names}, {"l1", "l2", "memory"})
 
     def test_figures_fit_together(self):
@@ -52,6 +52,17 @@ class BenchKernels(unittest.TestCase):
                                    row["gigaproducts_per_second"] * 1e9 / peaks["fma_f32_per_second"], places=6)
             self.assertAlmostEqual(row["read_share"],
                                    row["gigabytes_per_second"] * 1e9 / peaks["l1"]["read_bytes_per_second"], places=6)
+
+    def test_planes(self):
+        report = json.loads(self.run_ok("--json", "--filter", "^plane/", *QUICK))
+        rows = {row["name"]: row for row in report["results"]}
+        self.assertEqual(len(rows), 4 * 4)
+        for bits in (1, 2, 4, 8):
+            row_bytes = (16 * bits + 31) // 32 * 4
+            four, block = rows[f"plane/i8-u{bits}/four/16/ref/l1"], rows[f"plane/i8-u{bits}/block16/16/ref/l1"]
+            self.assertAlmostEqual(four["gigabytes_per_second"], row_bytes / four["ns"], places=6)
+            self.assertAlmostEqual(block["gigabytes_per_second"], row_bytes / 16 / block["ns"], places=6)
+            self.assertAlmostEqual(block["gigaproducts_per_second"], 16 / block["ns"], places=6)
 
     def test_table_and_csv(self):
         rows = list(csv.DictReader(io.StringIO(self.run_ok("--csv", "--filter", "tile|filter", "--isa", "ref", "--dims",

@@ -29,6 +29,9 @@ Test(kernels_api, an_unknown_isa_is_refused_with_the_names_that_there_are) {
         kith_vector_kernels vector = {.size = sizeof vector};
         kith_tile_kernels tile = {.size = sizeof tile};
         kith_peak_kernels peak = {.size = sizeof peak};
+        kith_plane_kernels plane = {.size = sizeof plane};
+        cr_assert_eq(kith_plane_kernels_find(names[i], &plane), KITH_ERR_NOT_FOUND);
+        cr_assert(plane.block[3] == NULL && plane.isa == NULL);
         cr_assert_eq(kith_isa_full_name(names[i], &full_name), KITH_ERR_NOT_FOUND);
         cr_assert_null(full_name);
         cr_assert_not_null(strstr(kith_error_message(), "ref"));
@@ -127,5 +130,12 @@ Test(kernels_api, each_isa_computes_and_has_peaks) {
         cr_assert_gt(peak.fma_f32(10), peak.fma_f32(1));
         cr_assert_eq(peak.dot_i8(30), 3 * peak.dot_i8(10));
         cr_assert_neq(peak.read(bytes, sizeof bytes), 0);
+        kith_plane_kernels plane = {.size = sizeof plane};
+        const uint32_t word = 0x04030201, *rows[4] = {&word, &word, &word, &word};
+        int8_t query[64] = {5, 6, 7, -8};
+        int32_t dots[4];
+        cr_assert_eq(kith_plane_kernels_find(kith_isa_name(i), &plane), KITH_OK);
+        plane.four[3](query, rows, 1, dots);
+        cr_assert_eq(dots[2], 5 + 2 * 6 + 3 * 7 - 4 * 8);
     }
 }

@@ -12,6 +12,8 @@ const char *const kith_kernel_set_names[KERNEL_SET_COUNT] = {"l1", "l2", "memory
 
 /* Rows of a tile case, at most; a multiple of every row_lanes. Pointers of gathered rows, at most. */
 enum { TILE_ROWS = 192, GATHERED_MAX = 1 << 20, PATTERN_BYTES = 1 << 20, LINE_BYTES = 64 };
+/* Planes: rows of a block, queries at once, and the most dimensions of a word. */
+enum { PLANE_BLOCK_ROWS = 32, PLANE_QUERIES_MAX = 16, PLANE_WORD_DIMS_MAX = 32 };
 
 /* ---- batches ---- */
 
@@ -141,6 +143,33 @@ static void run_tile_i8(const kernel_case *c, kernel_data *data, size_t units) {
                        words, panels, data->tile_bias, data->tile_out, TILE_ROWS);
 }
 
+static void run_plane_four(const kernel_case *c, kernel_data *data, size_t units) {
+    int32_t out[4] = {0};
+    size_t at = data->cursor % data->gathered_count / 4 * 4;
+    for (size_t i = 0; i < units; i++) {
+        const uint32_t *rows[4];
+        for (size_t r = 0; r < 4; r++) rows[r] = data->gathered[at + r];
+        c->plane.four[c->plane_log2]((const int8_t *)data->query, rows, c->plane_words, out);
+        at += 4;
+        if (at == data->gathered_count) at = 0;
+    }
+    data->cursor = at;
+    sink = (uint64_t)out[0];
+}
+
+static void run_plane_block(const kernel_case *c, kernel_data *data, size_t units) {
+    const int8_t *queries[PLANE_QUERIES_MAX];
+    for (size_t q = 0; q < PLANE_QUERIES_MAX; q++)
+        queries[q] = (const int8_t *)data->query + q * (c->dim + PLANE_WORD_DIMS_MAX);
+    size_t blocks = data->row_count / PLANE_BLOCK_ROWS, at = data->cursor / PLANE_BLOCK_ROWS % blocks;
+    for (size_t i = 0; i < units; i++) {
+        const void *words = data->rows + at * PLANE_BLOCK_ROWS * data->row_bytes;
+        c->plane.block[c->plane_log2](queries, c->plane_queries, words, c->plane_words, data->tile_out);
+        if (++at == blocks) at = 0;
+    }
+    data->cursor = at * PLANE_BLOCK_ROWS;
+}
+
 /* ---- the list ---- */
 
 typedef struct kernel_op {
@@ -268,6 +297,44 @@ static int add_tiles(const kernel_choice *choice, kernel_cases *cases, bool is_i
     return add_case(choice, cases, &c);
 }
 
+/* Fields of one width: four gathered rows, and blocks of 32 rows with one query or several. */
+static int add_plane(const kernel_choice *choice, kernel_cases *cases, size_t log2, size_t dim, kernel_set set,
+                     const char *isa) {
+    static const struct {
+        const char *name;
+        size_t queries;
+    } shapes[] = {{"four", 0}, {"block1", 1}, {"block4", 4}, {"block16", PLANE_QUERIES_MAX}};
+    static const kernel_op op = {"plane", KITH_I8, KITH_U8, false};
+    kernel_case c = case_of(&op, dim, set, isa);
+    (void)snprintf(c.types, sizeof c.types, "i8-u%d", 1 << log2);
+    c.is_integer = true;
+    c.plane.size = sizeof c.plane;
+    c.plane_log2 = log2;
+    c.plane_words = ((dim << log2) + 31) / 32;
+    int code = kith_tool_check(kith_plane_kernels_find(isa, &c.plane), NULL);
+    for (size_t s = 0; code == KITH_EXIT_OK && s < sizeof shapes / sizeof *shapes; s++) {
+        size_t rows = shapes[s].queries == 0 ? 4 : PLANE_BLOCK_ROWS;
+        kernel_case shaped = c;
+        shaped.shape = shapes[s].name;
+        shaped.run = shapes[s].queries == 0 ? run_plane_four : run_plane_block;
+        shaped.plane_queries = shapes[s].queries;
+        shaped.unit_distances = rows * (shapes[s].queries == 0 ? 1 : shapes[s].queries);
+        shaped.products = shaped.unit_distances * dim;
+        shaped.bytes = rows * c.plane_words * 4;
+        code = add_case(choice, cases, &shaped);
+    }
+    return code;
+}
+
+static int add_planes(const kernel_choice *choice, kernel_cases *cases, kernel_set set) {
+    int code = KITH_EXIT_OK;
+    for (size_t log2 = 0; log2 < 4; log2++)
+        for (size_t d = 0; d < choice->dim_count; d++, cases->group_count++)
+            for (size_t i = 0; code == KITH_EXIT_OK && i < choice->isa_count; i++)
+                code = add_plane(choice, cases, log2, choice->dims[d], set, choice->isas[i]);
+    return code;
+}
+
 typedef int (*add_fn)(const kernel_choice *, kernel_cases *, const kernel_op *, size_t, kernel_set, const char *);
 
 static int add_ops(const kernel_choice *choice, kernel_cases *cases, const kernel_op *ops, size_t op_count,
@@ -288,6 +355,7 @@ int kith_kernel_cases_list(const kernel_choice *choice, kernel_cases *out) {
         KITH_TOOL_GO(
             add_ops(choice, out, distance_ops, sizeof distance_ops / sizeof *distance_ops, set, add_distance));
         KITH_TOOL_GO(add_ops(choice, out, vector_ops, sizeof vector_ops / sizeof *vector_ops, set, add_vector));
+        KITH_TOOL_GO(add_planes(choice, out, set));
     }
     for (int is_integer = 0; choice->sets[KERNEL_SET_L2] && is_integer < 2; is_integer++)
         for (size_t d = 0; d < choice->dim_count; d++, out->group_count++)
@@ -318,10 +386,12 @@ int kith_kernel_data_make(kernel_data *data, const size_t set_bytes[KERNEL_SET_C
         data->set_bytes[s] = set_bytes[s];
         if (set_bytes[s] > largest) largest = set_bytes[s];
     }
-    if (largest < 4 * row_bytes_max) largest = 4 * row_bytes_max;
+    if (largest < PLANE_BLOCK_ROWS * row_bytes_max) largest = PLANE_BLOCK_ROWS * row_bytes_max;
     if (largest < PATTERN_BYTES) largest = PATTERN_BYTES;
     data->rows = take(largest);
-    data->query = take(row_bytes_max);
+    /* Bytes: a query of planes in steps, or several in order. */
+    size_t query_bytes = PLANE_QUERIES_MAX * (dim_max + PLANE_WORD_DIMS_MAX);
+    data->query = take(query_bytes > row_bytes_max ? query_bytes : row_bytes_max);
     data->gathered = take(GATHERED_MAX * sizeof *data->gathered);
     data->out = take((dim_max > KERNEL_BLOCK_ROWS ? dim_max : KERNEL_BLOCK_ROWS) * 4);
     data->tile_queries = take(words);
@@ -393,9 +463,11 @@ void kith_kernel_data_prepare(kernel_data *data, const kernel_case *c) {
         fill(data->tile_rows, c->row_dtype, bytes, 4);
         return;
     }
-    data->row_bytes = kith_dtype_row_bytes(c->row_dtype, c->dim);
+    bool is_plane = c->plane.size != 0;
+    size_t fewest = is_plane ? PLANE_BLOCK_ROWS : 4;
+    data->row_bytes = is_plane ? c->plane_words * 4 : kith_dtype_row_bytes(c->row_dtype, c->dim);
     data->row_count = data->set_bytes[c->set] / data->row_bytes;
-    if (data->row_count < 4) data->row_count = 4;
+    if (data->row_count < fewest) data->row_count = fewest;
     data->cursor = 0;
     size_t bytes = data->row_count * data->row_bytes;
     if (data->filled_dtype != c->row_dtype || data->filled_bytes < bytes) {
@@ -407,6 +479,10 @@ void kith_kernel_data_prepare(kernel_data *data, const kernel_case *c) {
         data->filled_bytes = bytes;
     }
     /* Room for four bytes an element: integers are filled by the word. */
-    fill(data->query, c->query_dtype, (kith_dtype_row_bytes(c->query_dtype, c->dim) + 3) / 4 * 4, 2);
+    size_t query_bytes = (kith_dtype_row_bytes(c->query_dtype, c->dim) + 3) / 4 * 4;
+    if (is_plane) query_bytes = PLANE_QUERIES_MAX * (c->dim + PLANE_WORD_DIMS_MAX);
+    fill(data->query, c->query_dtype, query_bytes, 2);
+    for (size_t i = 0; is_plane && i < query_bytes; i++)
+        if (data->query[i] == 0x80) data->query[i] = 0; /* -128 is no byte of such a query */
     gather(data);
 }

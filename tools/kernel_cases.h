@@ -52,6 +52,8 @@ struct kernel_case {
     kith_distance_kernels distance;
     kith_vector_kernels vector;
     kith_tile_kernels tile;
+    kith_plane_kernels plane;
+    size_t plane_log2, plane_words, plane_queries; /* log2 of the width; queries of a block, 0 for four rows */
     void (*run)(const kernel_case *this_case, kernel_data *data, size_t units);
     size_t units;      /* of a batch */
     double *batch_ns;  /* of each repeat, per distance */

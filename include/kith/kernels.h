@@ -142,6 +142,31 @@ typedef struct kith_tile_kernels {
 /* KITH_ERR_ARGUMENT (out->size too small), KITH_ERR_NOT_FOUND (isa); on failure all functions are NULL. */
 KITH_API kith_status kith_tile_kernels_find(const char *isa, kith_tile_kernels *out) KITH_CHECK_RESULT;
 
+/* ---- Planes: narrow unsigned fields x bytes ---------------------------------------------------------------- */
+
+/* What compressed codes are made of: inner products of a query of signed bytes (-127..127) with rows of unsigned
+ * fields, exact in 32 bits up to KITH_DIM_MAX dimensions. Place i of the arrays is for fields of 1 << i bits: 1, 2,
+ * 4, 8.
+ *
+ * A row is made of 32-bit words, each with the fields of 32 / width dimensions; dimension 4 * j + k among these is the
+ * field of bits width * j and on of byte k. Fields past the last dimension are 0.
+ *
+ *   block  query_count queries x 32 rows: word w of row r at words[w * 32 + r]; the byte of dimension d at
+ *          queries[q][d], word_count * 32 / width bytes; out[q * 32 + r].
+ *   four   one query x four rows anywhere. The query is in another order: the four bytes of step j of word w are at
+ *          query[(j * padded + w) * 4], where padded is word_count rounded up to a multiple of 16; words past
+ *          word_count are 0. */
+typedef struct kith_plane_kernels {
+    size_t size;     /* set by the caller */
+    const char *isa; /* full name; static */
+    void (*block[4])(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
+                     int32_t *out);
+    void (*four[4])(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]);
+} kith_plane_kernels;
+
+/* KITH_ERR_ARGUMENT (out->size too small), KITH_ERR_NOT_FOUND (isa); on failure all functions are NULL. */
+KITH_API kith_status kith_plane_kernels_find(const char *isa, kith_plane_kernels *out) KITH_CHECK_RESULT;
+
 /* ---- Peaks: loops that reach a limit of the machine ------------------------------------------------------- */
 
 /* What a benchmark holds the kernels against. Each is the fastest loop of its kind that the ISA has and does nothing

@@ -200,6 +200,19 @@ kith_status kith_tile_kernels_find(const char *isa, kith_tile_kernels *out) {
     return KITH_OK;
 }
 
+kith_status kith_plane_kernels_find(const char *isa, kith_plane_kernels *out) {
+    const kith_simd_table *table;
+    KITH_TRY(clear_output("kith_plane_kernels", out, sizeof *out));
+    KITH_TRY(find_table(isa, &table));
+    kith_plane_kernels own = {.size = sizeof own, .isa = table->full_name};
+    for (size_t i = 0; i < KITH_FIELD_WIDTHS; i++) {
+        own.block[i] = table->fields[i].block;
+        own.four[i] = table->fields[i].four;
+    }
+    copy_output(out, &own, sizeof own);
+    return KITH_OK;
+}
+
 kith_status kith_peak_kernels_find(const char *isa, kith_peak_kernels *out) {
     const kith_simd_table *table;
     KITH_TRY(clear_output("kith_peak_kernels", out, sizeof *out));
