@@ -63,6 +63,7 @@ static const code_case cases[] = {
     {"PQ5x9", 20, 2e-1, 1e-4, 0},
     {"PQ33x4fs", 66, 2e-1, 1e-2, 0},
     {"PQ7x4fs", 28, 5e-1, 1e-2, 0},
+    {"PQ9x4fsa", 36, 8e-1, 1e-2, 0},
 };
 enum { CASE_COUNT = sizeof cases / sizeof *cases };
 

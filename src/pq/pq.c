@@ -11,6 +11,7 @@
 #include "pq/pq_inside.h"
 
 enum { CACHE_LINE = 64, WIDTH_DEFAULT = 8, WIDTH_DEFAULT_FAST = 2, READ_PAST_BYTES = 2 };
+enum { SHAPED_WIDTH_MAX = 64 /* their training solves systems of so many unknowns */ };
 /* Products that prepare keeps on the stack. */
 enum { STACK_PRODUCTS = 8192 };
 
@@ -75,7 +76,7 @@ done:
     return status;
 }
 
-static void free_arrays(kith_pq *pq) {
+void kith_pq_free_arrays(kith_pq *pq) {
     derived own = {pq->panels, pq->centres, pq->centred, pq->bias, pq->norms};
     derived_free(&own);
     kith_free(pq->codebooks);
@@ -89,7 +90,7 @@ kith_status kith_pq_adopt(kith_pq *pq, float *codebooks) {
         kith_free(codebooks);
         return status;
     }
-    free_arrays(pq);
+    kith_pq_free_arrays(pq);
     pq->codebooks = codebooks;
     pq->panels = made.panels;
     pq->centres = made.centres;
@@ -100,10 +101,18 @@ kith_status kith_pq_adopt(kith_pq *pq, float *codebooks) {
     return KITH_OK;
 }
 
+kith_pq kith_pq_blank(const kith_pq *pq) {
+    kith_pq blank = *pq;
+    blank.base.is_trained = false;
+    blank.codebooks = blank.panels = blank.centres = blank.centred = blank.bias = NULL;
+    blank.norms = NULL;
+    return blank;
+}
+
 /* ---- The vtable's smaller functions ----------------------------------------------------------------------------- */
 
 static void release(kith_code *code) {
-    free_arrays(kith_pq_of(code));
+    kith_pq_free_arrays(kith_pq_of(code));
     kith_free(code);
 }
 
@@ -115,9 +124,7 @@ static kith_status clone(const kith_code *code, kith_code **out) {
     *out = NULL;
     kith_status status;
     KITH_GO(kith_alloc_zeroed(1, sizeof *copy, &copy));
-    *copy = *pq;
-    copy->codebooks = copy->panels = copy->centres = copy->centred = copy->bias = NULL;
-    copy->norms = NULL;
+    *copy = kith_pq_blank(pq);
     if (pq->base.is_trained) {
         KITH_GO(kith_alloc(pq->parts, book * sizeof *codebooks, &codebooks));
         memcpy(codebooks, pq->codebooks, pq->parts * book * sizeof *codebooks);
@@ -210,6 +217,9 @@ static kith_status parse(const char *name, size_t dim, kith_pq *pq, size_t *posi
     if (name[at] != '\0')
         return kith_error(KITH_ERR_ARGUMENT, "PQ: expected PQ<parts>[x<bits>][fs][a], found \"%.16s\"", name + at);
     if (!has_parts) pq->parts = kith_pq_parts_default(dim, pq->is_fast);
+    if (pq->is_anisotropic && dim / pq->parts > SHAPED_WIDTH_MAX)
+        return kith_error(KITH_ERR_ARGUMENT, "PQ: score-aware codes take at most %d dimensions a part, not %zu",
+                          SHAPED_WIDTH_MAX, dim / pq->parts);
     return KITH_OK;
 }
 

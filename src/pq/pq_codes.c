@@ -15,16 +15,19 @@ enum { GROUP = KITH_BLOCK_ROWS };
 typedef struct workspace {
     float *rows;       /* 32 x dim: what is coded, less the centres */
     float *columns;    /* dim x 32: the same */
-    float *decoded;    /* dim */
+    float *decoded;    /* dim: one row */
     uint32_t *numbers; /* parts x 32 */
+    float *shaping;    /* of kith_pq_shape */
 } workspace;
 
 static kith_status workspace_make(const kith_pq *pq, workspace *w) {
     size_t dim = pq->base.dim;
-    KITH_TRY(kith_alloc(2 * dim * GROUP + kith_round_up(dim, 16) + pq->parts * GROUP, sizeof(float), &w->rows));
+    size_t floats = 2 * dim * GROUP + kith_round_up(dim, 16) + pq->parts * GROUP;
+    KITH_TRY(kith_alloc(floats + kith_pq_shape_floats(pq), sizeof(float), &w->rows));
     w->columns = w->rows + dim * GROUP;
     w->decoded = w->columns + dim * GROUP;
     w->numbers = (uint32_t *)(void *)(w->decoded + kith_round_up(dim, 16));
+    w->shaping = w->rows + floats;
     return KITH_OK;
 }
 
@@ -88,6 +91,17 @@ static kith_status store_group(const kith_pq *pq, const kith_code_rows *rows, si
     return KITH_OK;
 }
 
+/* Codes of a group that lose little along the vectors. */
+static void shape_group(const kith_pq *pq, const kith_code_rows *rows, size_t first, size_t count, workspace *w) {
+    size_t dim = pq->base.dim;
+    for (size_t lane = 0; lane < count; lane++) {
+        const float *row = rows->rows + (first + lane) * dim;
+        const float *reference = kith_code_centroid(rows, first + lane, dim);
+        for (size_t j = 0; j < dim; j++) w->decoded[j] = reference != NULL ? row[j] - reference[j] : row[j];
+        kith_pq_shape(pq, row, w->decoded, w->shaping, w->numbers + lane, GROUP);
+    }
+}
+
 kith_status kith_pq_encode(const kith_code *code, const kith_code_rows *rows, unsigned char *codes) {
     const kith_pq *pq = kith_pq_of_const(code);
     const kith_table_kernels *kernels = &kith_simd()->tables;
@@ -101,6 +115,7 @@ kith_status kith_pq_encode(const kith_code *code, const kith_code_rows *rows, un
             kernels->nearest(w.columns + p * pq->width * GROUP, pq->width,
                              pq->centred + p * pq->codewords * pq->width, pq->bias + p * pq->codewords,
                              pq->codewords, w.numbers + p * GROUP);
+        if (pq->is_anisotropic) shape_group(pq, rows, first, count, &w);
         KITH_GO(store_group(pq, rows, first, count, &w, codes));
     }
 done:

@@ -51,6 +51,9 @@ static inline const float *kith_pq_codeword(const kith_pq *pq, size_t part, size
 /* Takes the codebooks over (also on failure: frees them) and makes what follows from them, all or nothing.
  * KITH_ERR_RANGE: a codeword whose squared norm is not finite. */
 kith_status kith_pq_adopt(kith_pq *pq, float *codebooks);
+/* A copy without codebooks, on the caller's stack, and the end of it. */
+kith_pq kith_pq_blank(const kith_pq *pq);
+void kith_pq_free_arrays(kith_pq *pq);
 
 /* ---- pq_train.c ------------------------------------------------------------------------------------------------ */
 
@@ -71,6 +74,19 @@ static inline uint32_t kith_pq_number(const uint32_t *words, size_t stride, size
     if (shift + bits > 32) value |= words[(word + 1) * stride] << (32 - shift);
     return value & ((1u << bits) - 1);
 }
+
+/* ---- pq_shape.c: score-aware codes -------------------------------------------------------------------------- */
+
+/* Floats of scratch that kith_pq_shape takes; 0 for plain codes. */
+size_t kith_pq_shape_floats(const kith_pq *pq);
+/* Improves the numbers of a vector's code, `stride` apart, where `rest` is what is coded (the vector less its reference
+ * point). */
+void kith_pq_shape(const kith_pq *pq, const float *vector, const float *rest, float *scratch, uint32_t *numbers,
+                   size_t stride);
+/* Improves trained codebooks on `count` rows: chosen[i], or i where that is NULL. On failure the codebooks may have
+ * changed. */
+kith_status kith_pq_shape_codebooks(kith_pq *pq, const kith_code_rows *rows, const uint32_t *chosen, size_t count,
+                                    size_t threads);
 
 /* ---- pq_query.c ------------------------------------------------------------------------------------------------ */
 

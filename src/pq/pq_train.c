@@ -18,7 +18,8 @@
 enum { GROUP = KITH_BLOCK_ROWS, ITERATIONS = 25, ROWS_PER_CODEWORD = 256, GROUPS_PER_ITEM = 64 };
 /* The first rounds, in which codewords have far to go, look at every fourth group alone, where there are many rows. */
 enum { COARSE_ITERATIONS = 10, COARSE_STEP = 4, COARSE_ROWS_PER_CODEWORD = 64 };
-enum { STREAM_SAMPLE = 0x70717361, STREAM_SEEDS = 0x70717365, STREAM_EMPTY = 0x7071656d };
+enum { STREAM_SAMPLE = 0x70717361, STREAM_SEEDS = 0x70717365, STREAM_EMPTY = 0x7071656d, STREAM_FAR = 0x70716661 };
+enum { SEED_DISTANCES = 1 << 19, SEED_ROWS_PER_CODEWORD = 8 };
 
 typedef struct trainer {
     const kith_pq *pq;
@@ -139,9 +140,53 @@ static void copy_row(const part_run *run, size_t row, float *codeword) {
     for (size_t j = 0; j < run->t->pq->width; j++) codeword[j] = columns[j * GROUP + row % GROUP];
 }
 
+/* Codeword `number` becomes row t->seeds[which]. */
+static void take_seed(const part_run *run, size_t number, size_t which) {
+    copy_row(run, run->t->seeds[which], run->codewords + number * run->t->pq->width);
+}
+
+/* The squared distance of a row of a group to a codeword. */
+static double distance_to(const part_run *run, size_t row, const float *codeword) {
+    const float *columns = columns_of(run->t, run->part, row / GROUP) + row % GROUP;
+    double sum = 0;
+    for (size_t j = 0; j < run->t->pq->width; j++) {
+        double difference = (double)columns[j * GROUP] - (double)codeword[j];
+        sum += difference * difference;
+    }
+    return sum;
+}
+
+/* Each next codeword is one of `rows` random rows, drawn with a probability proportional to its squared distance from
+ * those before (Arthur and Vassilvitskii, "k-means++", SODA 2007). */
+static void seed_far_apart(part_run *run, size_t rows) {
+    const trainer *t = run->t;
+    size_t codewords = t->pq->codewords, width = t->pq->width;
+    float *distances = (float *)(void *)run->numbers; /* numbers are not in use yet */
+    for (size_t i = 0; i < rows; i++) distances[i] = INFINITY;
+    take_seed(run, 0, 0);
+    for (size_t c = 1; c < codewords; c++) {
+        const float *last = run->codewords + (c - 1) * width;
+        double total = 0;
+        for (size_t i = 0; i < rows; i++) {
+            float distance = (float)distance_to(run, t->seeds[i], last);
+            if (distance < distances[i]) distances[i] = distance;
+            total += (double)distances[i];
+        }
+        double left = (double)kith_random_f32(t->job->seed, STREAM_FAR, run->part * codewords + c) * total;
+        size_t chosen = 0;
+        while (chosen + 1 < rows && (left -= (double)distances[chosen]) >= 0) chosen++;
+        take_seed(run, c, total > 0 ? chosen : c);
+    }
+}
+
+/* Where it costs less than a round, codewords start far apart. */
 static void seed(part_run *run) {
-    const kith_pq *pq = run->t->pq;
-    for (size_t c = 0; c < pq->codewords; c++) copy_row(run, run->t->seeds[c], run->codewords + c * pq->width);
+    size_t codewords = run->t->pq->codewords, rows = kith_min_size(run->t->count, SEED_DISTANCES / codewords);
+    if (rows >= SEED_ROWS_PER_CODEWORD * codewords) {
+        seed_far_apart(run, rows);
+        return;
+    }
+    for (size_t c = 0; c < codewords; c++) take_seed(run, c, c);
 }
 
 static kith_status assign_item(void *context, size_t item, size_t worker) {
@@ -256,6 +301,22 @@ static kith_status prepare(trainer *t) {
     return kith_parallel_for(t->job->threads, t->group_count, load_group, t);
 }
 
+/* Codebooks for score-aware codes, from those of plain ones. */
+static kith_status shape(trainer *t) {
+    kith_pq shaped = kith_pq_blank(t->pq);
+    float *plain = t->codebooks;
+    t->codebooks = NULL;
+    kith_status status = kith_pq_adopt(&shaped, plain);
+    if (status == KITH_OK)
+        status = kith_pq_shape_codebooks(&shaped, t->sample, t->chosen, t->count, t->job->threads);
+    if (status == KITH_OK) {
+        t->codebooks = shaped.codebooks;
+        shaped.codebooks = NULL;
+    }
+    kith_pq_free_arrays(&shaped);
+    return status;
+}
+
 kith_status kith_pq_train(kith_code *code, const kith_code_rows *sample, const kith_job *job) {
     kith_pq *pq = kith_pq_of(code);
     KITH_TRY(check(pq, sample));
@@ -271,6 +332,7 @@ kith_status kith_pq_train(kith_code *code, const kith_code_rows *sample, const k
     KITH_GO(prepare(&t));
     KITH_GO(kith_parallel_for(t.parts_side_by_side ? job->threads : 1, pq->parts, train_part, &t));
     KITH_GO(kith_meter_finish(&t.meter));
+    if (pq->is_anisotropic) KITH_GO(shape(&t));
     float *made = t.codebooks;
     t.codebooks = NULL;
     status = kith_pq_adopt(pq, made);
