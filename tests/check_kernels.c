@@ -842,6 +842,20 @@ static void check_nearest(size_t dim, size_t count, bool equal) {
     }
 }
 
+static void check_cheapest(size_t count, bool equal) {
+    float *fixed = place(query_memory, count * sizeof *fixed), *along = place(block_memory, count * sizeof *along);
+    float error = random_float(KIND_PLAIN), weight = random_float(KIND_PLAIN) + 1, least = INFINITY;
+    size_t expected = 0;
+    for (size_t i = 0; i < count; i++) {
+        fixed[i] = equal ? (float)(random_bits() % 3) : random_float(KIND_PLAIN);
+        along[i] = equal ? 0.25f : random_float(KIND_PLAIN);
+        float cost = fixed[i] + weight * ((error - along[i]) * (error - along[i]));
+        if (cost < least) least = cost, expected = i;
+    }
+    size_t found = table->tables.cheapest(fixed, along, count, error, weight);
+    report(found == expected, "cheapest of %zu: %zu, expected %zu", count, found, expected);
+}
+
 static void check_tables(void) {
     static const size_t parts[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 64, 100, 255, 256, 257, 300, 513};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -864,6 +878,8 @@ static void check_tables(void) {
         for (kind k = 0; k < KIND_COUNT; k++) check_entries(count, k);
     for (size_t dim = 1; dim <= 24; dim++)
         for (size_t count = 4; count <= 64; count *= 2) check_nearest(dim, count, dim % 5 == 0);
+    for (size_t count = 16; count <= 512; count += 16)
+        for (int round = 0; round < 8; round++) check_cheapest(count, round % 2 != 0);
     check_nearest(8, 256, false);
     check_nearest(0, 16, false);
 }

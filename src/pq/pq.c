@@ -18,8 +18,7 @@ enum { STACK_PRODUCTS = 8192 };
 /* ---- What follows from the codebooks --------------------------------------------------------------------------- */
 
 typedef struct derived {
-    float *panels, *centres, *centred, *bias;
-    double *norms;
+    float *panels, *centres, *centred, *bias, *norms;
 } derived;
 
 static void derived_free(derived *d) {
@@ -50,7 +49,7 @@ static void derive_part(const kith_pq *pq, const float *codebook, size_t part, d
             norm += (double)value * (double)value;
             centred_norm += (double)centred[j] * (double)centred[j];
         }
-        d->norms[first + c] = norm;
+        d->norms[first + c] = (float)norm;
         d->bias[first + c] = (float)(-0.5 * centred_norm);
     }
 }
@@ -66,9 +65,9 @@ static kith_status derive(const kith_pq *pq, const float *codebooks, derived *d)
     for (size_t p = 0; p < pq->parts; p++) {
         derive_part(pq, codebooks + p * book, p, d);
         for (size_t c = p * pq->codewords; c < (p + 1) * pq->codewords; c++)
-            if (!(d->norms[c] <= (double)KITH_NORM2_MAX) || !isfinite(d->bias[c])) {
+            if (!(d->norms[c] <= KITH_NORM2_MAX) || !isfinite(d->bias[c])) {
                 status = kith_error(KITH_ERR_RANGE, "%s: codeword %zu of part %zu has the squared norm %g",
-                                    pq->base.name, c - p * pq->codewords, p, d->norms[c]);
+                                    pq->base.name, c - p * pq->codewords, p, (double)d->norms[c]);
                 goto done;
             }
     }
@@ -104,8 +103,7 @@ kith_status kith_pq_adopt(kith_pq *pq, float *codebooks) {
 kith_pq kith_pq_blank(const kith_pq *pq) {
     kith_pq blank = *pq;
     blank.base.is_trained = false;
-    blank.codebooks = blank.panels = blank.centres = blank.centred = blank.bias = NULL;
-    blank.norms = NULL;
+    blank.codebooks = blank.panels = blank.centres = blank.centred = blank.bias = blank.norms = NULL;
     return blank;
 }
 
@@ -143,7 +141,7 @@ static uint64_t memory(const kith_code *code) {
     if (!code->is_trained) return bytes;
     uint64_t codewords = (uint64_t)pq->parts * pq->codewords;
     return bytes + 3 * codewords * pq->width * sizeof(float) + code->dim * sizeof(float) +
-           codewords * (sizeof(float) + sizeof(double));
+           2 * codewords * sizeof(float);
 }
 
 #define FUNCTIONS                                                                                                  \

@@ -65,7 +65,7 @@ static float addend_of(const kith_pq *pq, const workspace *w, size_t lane, const
     double sum = 0;
     for (size_t p = 0; p < pq->parts; p++) {
         uint32_t number = w->numbers[p * GROUP + lane];
-        sum += pq->norms[p * pq->codewords + number];
+        sum += (double)pq->norms[p * pq->codewords + number];
         if (reference != NULL)
             memcpy(w->decoded + p * pq->width, kith_pq_codeword(pq, p, number), pq->width * sizeof(float));
     }

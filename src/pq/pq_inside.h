@@ -34,7 +34,7 @@ typedef struct kith_pq {
                        cancel far from the origin */
     float *centred; /* codebooks less the centres */
     float *bias;    /* parts x codewords: -|centred|^2 / 2 */
-    double *norms;  /* parts x codewords: |codeword|^2 */
+    float *norms;   /* parts x codewords: |codeword|^2 */
 } kith_pq;
 
 static inline kith_pq *kith_pq_of(kith_code *code) { return (kith_pq *)code; }

@@ -20,7 +20,7 @@
 #include "base/memory.h"
 #include "pq/pq_inside.h"
 
-enum { PASSES = 10, ROUNDS = 4, GROUP = KITH_BLOCK_ROWS };
+enum { PASSES = 4, ROUNDS = 4, GROUP = KITH_BLOCK_ROWS };
 static const double threshold = 0.2;
 
 static double weight_of(size_t dim) {
@@ -41,61 +41,37 @@ static double part_product(const float *a, const float *b, size_t width) {
     return sum;
 }
 
-/* What is known of a row: products of all codewords with what is coded and with the direction. */
-typedef struct shaped_row {
-    const float *with_rest, *with_direction; /* parts x codewords */
-    const float *along;                      /* parts: <rest, direction> */
-    float weight;
-} shaped_row;
-
-/* The codeword of a part that costs least when the others have the error `others` along the direction; the present one
- * unless another costs less. */
-static uint32_t best_codeword(const kith_pq *pq, const shaped_row *row, size_t part, float others,
-                              uint32_t present) {
-    const float *rest = row->with_rest + part * pq->codewords,
-                *direction = row->with_direction + part * pq->codewords;
-    const double *norms = pq->norms + part * pq->codewords;
-    float error = others + row->along[part];
-    float along = error - direction[present];
-    float least = (float)norms[present] - 2 * rest[present] + row->weight * (along * along);
-    uint32_t best = present;
-    for (size_t c = 0; c < pq->codewords; c++) {
-        along = error - direction[c];
-        float cost = (float)norms[c] - 2 * rest[c] + row->weight * (along * along);
-        if (cost < least) least = cost, best = (uint32_t)c;
-    }
-    return best;
-}
-
 void kith_pq_shape(const kith_pq *pq, const float *vector, const float *rest, float *scratch, uint32_t *numbers,
                    size_t stride) {
     const kith_simd_table *simd = kith_simd();
     size_t entries = pq->parts * pq->codewords, dim = pq->base.dim;
-    float *with_rest = scratch, *with_direction = with_rest + entries, *direction = with_direction + entries;
+    float *fixed = scratch, *with_direction = fixed + entries, *direction = with_direction + entries;
     float *along = direction + kith_round_up(dim, 16), norm = sqrtf(simd->norm2_f32(vector, dim)), sum = 0;
     if (!(norm > FLT_MIN)) return; /* without a direction the plain code is best */
     for (size_t j = 0; j < dim; j++) direction[j] = vector[j] / norm;
     for (size_t p = 0; p < pq->parts; p++) {
-        size_t at = p * pq->width, first = p * pq->codewords;
+        size_t at = p * pq->width, first = p * pq->codewords, groups = pq->codewords / KITH_PQ_LANES;
         const float *panels = pq->panels + first * pq->width;
-        simd->matrix.panels_one(rest + at, panels, pq->width, KITH_PQ_LANES, pq->codewords / KITH_PQ_LANES,
-                                with_rest + first);
-        simd->matrix.panels_one(direction + at, panels, pq->width, KITH_PQ_LANES, pq->codewords / KITH_PQ_LANES,
-                                with_direction + first);
+        simd->matrix.panels_one(rest + at, panels, pq->width, KITH_PQ_LANES, groups, fixed + first);
+        simd->matrix.panels_one(direction + at, panels, pq->width, KITH_PQ_LANES, groups, with_direction + first);
         along[p] = (float)part_product(rest + at, direction + at, pq->width);
         sum += along[p] - with_direction[first + numbers[p * stride]];
     }
-    const shaped_row row = {with_rest, with_direction, along, (float)weight_of(dim)};
+    /* |e|^2 of a part, but for what is the same for all codewords. */
+    for (size_t i = 0; i < entries; i++) fixed[i] = pq->norms[i] - 2 * fixed[i];
+    float weight = (float)weight_of(dim);
     bool changed = true;
     for (size_t pass = 0; changed && pass < PASSES; pass++) {
         changed = false;
         for (size_t p = 0; p < pq->parts; p++) {
+            const float *own = with_direction + p * pq->codewords;
             uint32_t present = numbers[p * stride];
-            float others = sum - (along[p] - with_direction[p * pq->codewords + present]);
-            uint32_t best = best_codeword(pq, &row, p, others, present);
+            float others = sum - (along[p] - own[present]);
+            uint32_t best = (uint32_t)simd->tables.cheapest(fixed + p * pq->codewords, own, pq->codewords,
+                                                            others + along[p], weight);
             if (best == present) continue;
             numbers[p * stride] = best;
-            sum = others + (along[p] - with_direction[p * pq->codewords + best]);
+            sum = others + (along[p] - own[best]);
             changed = true;
         }
     }

@@ -76,6 +76,9 @@ typedef struct kith_table_kernels {
      * is a multiple of 4. No result is NaN. columns: aligned to 64. */
     void (*nearest)(const float *columns, size_t dim, const float *codewords, const float *bias, size_t count,
                     uint32_t *out);
+    /* The first position c < count of the least fixed[c] + weight * (error - along[c])^2, each step rounded to f32;
+     * `count` is a multiple of 16. No value is NaN. */
+    size_t (*cheapest)(const float *fixed, const float *along, size_t count, float error, float weight);
 } kith_table_kernels;
 
 #endif

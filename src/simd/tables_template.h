@@ -205,4 +205,24 @@ static void nearest(const float *columns, size_t dim, const float *codewords, co
     for (size_t first = 0; first < 32; first += PART_ROWS)
         nearest_rows(columns + first, dim, codewords, bias, count, out + first);
 }
+
+#ifndef OWN_CHEAPEST
+static size_t cheapest(const float *fixed, const float *along, size_t count, float error, float weight) {
+    f32_vector least = BROADCAST(__builtin_inff());
+    i32_vector at = {0}, now;
+    int32_t numbers[LANES];
+    for (int32_t l = 0; l < (int32_t)LANES; l++) numbers[l] = l;
+    memcpy(&now, numbers, sizeof now);
+    for (size_t i = 0; i < count; i += LANES, now += (int32_t)LANES) {
+        f32_vector off = error - LOAD_F32(along + i), cost = LOAD_F32(fixed + i) + weight * (off * off);
+        i32_vector is_less = cost < least;
+        least = (f32_vector)CHOOSE(is_less, cost, least);
+        at = CHOOSE(is_less, now, at);
+    }
+    size_t best = 0;
+    for (size_t l = 1; l < LANES; l++)
+        if (least[l] < least[best] || (least[l] == least[best] && at[l] < at[best])) best = l;
+    return (size_t)at[best];
+}
+#endif
 #endif

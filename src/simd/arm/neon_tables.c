@@ -137,4 +137,5 @@ void kith_fill_neon_tables(kith_simd_table *table) {
     to->to_u8 = to_u8;
     to->to_u16 = to_u16;
     to->nearest = nearest;
+    to->cheapest = cheapest;
 }

@@ -193,5 +193,6 @@ void kith_fill_avx2_tables(kith_simd_table *table) {
         .to_u8 = to_u8,
         .to_u16 = to_u16,
         .nearest = nearest,
+        .cheapest = cheapest,
     };
 }

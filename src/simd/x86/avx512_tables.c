@@ -9,6 +9,7 @@
 #define VECTOR_BYTES       64
 #define FUSED_MULTIPLY_ADD _mm512_fmadd_ps
 #define FLOATS_ONLY
+#define OWN_CHEAPEST
 #include "simd/tables_template.h"
 
 enum { ROWS = KITH_BLOCK_ROWS };
@@ -27,6 +28,23 @@ static void gather(const uint16_t *tables, size_t entries, const uint16_t *numbe
     }
 }
 
+static size_t cheapest(const float *fixed, const float *along, size_t count, float error, float weight) {
+    const __m512 errors = _mm512_set1_ps(error), weights = _mm512_set1_ps(weight);
+    __m512 least = _mm512_set1_ps(__builtin_inff());
+    __m512i at = _mm512_setzero_si512();
+    __m512i now = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (size_t i = 0; i < count; i += 16) {
+        __m512 off = _mm512_sub_ps(errors, _mm512_loadu_ps(along + i));
+        __m512 cost = _mm512_add_ps(_mm512_loadu_ps(fixed + i), _mm512_mul_ps(weights, _mm512_mul_ps(off, off)));
+        __mmask16 is_less = _mm512_cmp_ps_mask(cost, least, _CMP_LT_OQ);
+        least = _mm512_mask_mov_ps(least, is_less, cost);
+        at = _mm512_mask_mov_epi32(at, is_less, now);
+        now = _mm512_add_epi32(now, _mm512_set1_epi32(16));
+    }
+    __mmask16 is_best = _mm512_cmp_ps_mask(least, _mm512_set1_ps(_mm512_reduce_min_ps(least)), _CMP_EQ_OQ);
+    return (size_t)_mm512_mask_reduce_min_epu32(is_best, at);
+}
+
 void kith_fill_avx512_tables(kith_simd_table *table) {
     table->tables.gather = gather;
     table->tables.affine = affine;
@@ -34,4 +52,5 @@ void kith_fill_avx512_tables(kith_simd_table *table) {
     table->tables.to_u8 = to_u8;
     table->tables.to_u16 = to_u16;
     table->tables.nearest = nearest;
+    table->tables.cheapest = cheapest;
 }
