@@ -89,7 +89,7 @@ static kith_status link_forward(void *context, size_t item, size_t worker_number
     KITH_TRY(kith_hnsw_walk(&mine->walker, &probe, graph->options.ef_build));
     size_t count = mine->walker.pool_count;
     for (size_t i = 0; i < count; i++) {
-        uint64_t entry = mine->walker.pool[i];
+        int64_t entry = mine->walker.pool[i];
         mine->candidates[i] = (kith_candidate){kith_pool_distance(entry), kith_pool_node(entry), true};
     }
     kith_walker_clear(&mine->walker);
@@ -224,10 +224,13 @@ static kith_status take_worker(const linking *work, worker *mine) {
     size_t words = kith_walk_seen_words(work->first + work->count), ef = graph->options.ef_build;
     size_t row = graph->degree + KITH_WALK_ROOM;
     mine->walker.graph = graph;
+    mine->walker.kernels = &kith_simd()->graph;
+    mine->walker.filter = kith_simd()->filter_below_f32;
     mine->walker.pool_capacity = ef;
     KITH_TRY(kith_alloc_zeroed(words, sizeof *mine->walker.seen, &mine->walker.seen));
-    KITH_TRY(kith_alloc(words, sizeof *mine->walker.touched, &mine->walker.touched));
-    KITH_TRY(kith_alloc(ef, sizeof *mine->walker.pool, &mine->walker.pool));
+    KITH_TRY(kith_alloc(words + 1, sizeof *mine->walker.touched, &mine->walker.touched));
+    KITH_TRY(kith_alloc(ef + 1, sizeof *mine->walker.pool, &mine->walker.pool));
+    KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.near, &mine->walker.near));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.fresh, &mine->walker.fresh));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof(float), &mine->walker.distances));
     KITH_TRY(kith_alloc(kith_max_size(ef, 2 * graph->degree), sizeof *mine->candidates, &mine->candidates));
@@ -241,6 +244,7 @@ static void free_worker(worker *mine) {
     kith_free(mine->walker.pool);
     kith_free(mine->walker.fresh);
     kith_free(mine->walker.distances);
+    kith_free(mine->walker.near);
     kith_free(mine->candidates);
     kith_free(mine->pruner.kept_old);
     kith_free(mine->pruner.kept_new);

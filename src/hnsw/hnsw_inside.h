@@ -109,6 +109,7 @@ typedef struct kith_probe {
     kith_probe_kind kind;
     const kith_float_kernels *floats; /* one of the two */
     const kith_int_kernels *ints;
+    size_t prefetch_bytes;          /* how much of a row is asked for ahead */
     const void *vector;             /* of a code: the prepared query */
     float side;                     /* cosine: 1 / |q|; of a code: the base of estimates */
     const kith_hnsw_sketch *sketch; /* where the rows are; NULL: in the graph */
@@ -129,24 +130,25 @@ void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, flo
 /* ---- hnsw_walk.c ------------------------------------------------------------------------------------------ */
 
 /* A node of the pool: ordered by distance, then number. The lowest bit says that its links have been followed. */
-static inline uint64_t kith_pool_entry(float distance, uint32_t node) {
-    return (uint64_t)((uint32_t)kith_key_f32(distance) ^ 0x80000000u) << 32 | (uint64_t)node << 1;
+static inline int64_t kith_pool_entry(float distance, uint32_t node) {
+    return (int64_t)((uint64_t)(uint32_t)kith_key_f32(distance) << 32 | (uint64_t)node << 1);
 }
-static inline uint32_t kith_pool_node(uint64_t entry) { return (uint32_t)entry >> 1; }
-static inline float kith_pool_distance(uint64_t entry) {
-    return kith_key_to_f32((int32_t)((uint32_t)(entry >> 32) ^ 0x80000000u));
-}
+static inline uint32_t kith_pool_node(int64_t entry) { return (uint32_t)entry >> 1; }
+static inline float kith_pool_distance(int64_t entry) { return kith_key_to_f32((int32_t)(entry >> 32)); }
 
 /* What a worker owns. Nodes that a walk has seen are marked in `seen` until it is cleared. */
 typedef struct kith_walker {
     const kith_hnsw *graph;
-    uint64_t *seen;    /* a bit per node */
-    uint32_t *touched; /* words of it that are not 0 */
+    const kith_graph_kernels *kernels;
+    size_t (*filter)(const float *values, size_t count, float threshold, uint32_t *out); /* filter_below_f32 */
+    uint32_t *seen;                                                                      /* a bit per node */
+    uint32_t *touched; /* words of it that are not 0; room for one more than there are */
     size_t touched_count;
-    uint64_t *pool; /* nearest first */
+    int64_t *pool; /* nearest first; room for pool_capacity + 1 */
     size_t pool_count, pool_capacity;
     uint32_t *fresh; /* nodes met for the first time: room for a row of links or all entries */
     float *distances;
+    uint32_t *near;                         /* places in `fresh` of those that may be near enough */
     uint64_t distance_count, distances_max; /* of the walk; 0: no bound */
     uint64_t hop_count;
     /* Called for every node whose distance was computed; NULL: not. The seam of filters and range searches. */
@@ -154,10 +156,10 @@ typedef struct kith_walker {
     void *met_context;
 } kith_walker;
 
-enum { KITH_WALK_ROOM = 4 }; /* past the end of fresh and distances, for the last group of four */
+enum { KITH_WALK_ROOM = KITH_UNSEEN_ROOM }; /* past the end of fresh and distances */
 
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */
-static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 64 + 1; }
+static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
     return kith_round_up(kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX), 4) + KITH_WALK_ROOM;
 }

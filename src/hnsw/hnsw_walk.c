@@ -7,13 +7,10 @@
  * What is waited for is memory: rows of vectors are prefetched as soon as their numbers are known, and the links of
  * the nodes that are likely to be followed next while distances are being computed.
  */
-#include <string.h>
-
-#include "base/bitset.h"
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { LINE = 64, PREFETCH_LINES_MAX = 8, FOLLOWED = 1 };
+enum { LINE = 64, FOLLOWED = 1 };
 
 void kith_walker_clear(kith_walker *walker) {
     for (size_t i = 0; i < walker->touched_count; i++) walker->seen[walker->touched[i]] = 0;
@@ -22,29 +19,22 @@ void kith_walker_clear(kith_walker *walker) {
     walker->distance_count = walker->hop_count = 0;
 }
 
-/* Marks the nodes that have not been seen and gathers them in `fresh`. Numbers past the last node, which end a row of
- * links, and which a damaged file may hold, are passed over. */
-static size_t take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count, size_t node_count) {
-    size_t fresh = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t node = nodes[i];
-        if (node >= node_count) continue;
-        uint64_t word = walker->seen[node / 64], bit = (uint64_t)1 << (node % 64);
-        if (word == 0) walker->touched[walker->touched_count++] = node / 64;
-        walker->seen[node / 64] = word | bit;
-        walker->fresh[fresh] = node;
-        fresh += (word & bit) == 0;
+/* Gathers the nodes that have not been seen in `fresh`, marks them, and asks for their rows. Numbers past the last
+ * node, which end a row of links, and which a damaged file may hold, are passed over. */
+static size_t take_unseen(kith_walker *walker, const kith_probe *probe, const uint32_t *nodes, size_t count) {
+    size_t fresh =
+        walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count, walker->fresh);
+    uint32_t *touched = walker->touched + walker->touched_count;
+    for (size_t i = 0; i < fresh; i++) {
+        uint32_t node = walker->fresh[i], word = walker->seen[node / 32];
+        *touched = node / 32;
+        touched += word == 0;
+        walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
+        const char *row = kith_probe_row(probe, node);
+        for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
     }
+    walker->touched_count = (size_t)(touched - walker->touched);
     return fresh;
-}
-
-static void prefetch_rows(const kith_walker *walker, const kith_probe *probe, size_t count) {
-    size_t bytes = probe->sketch != NULL ? probe->sketch->stride : walker->graph->rows.item_bytes;
-    size_t lines = kith_min_size((bytes + LINE - 1) / LINE, PREFETCH_LINES_MAX);
-    for (size_t i = 0; i < count; i++) {
-        const char *row = kith_probe_row(probe, walker->fresh[i]);
-        for (size_t l = 0; l < lines; l++) __builtin_prefetch(row + l * LINE);
-    }
 }
 
 static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
@@ -52,34 +42,33 @@ static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
     for (size_t at = 0; at < graph->degree * sizeof(uint32_t); at += LINE) __builtin_prefetch(links + at);
 }
 
-/* Puts an entry in its place; returns that place. The pool is full or has room; the entry belongs into it. */
-static size_t insert(kith_walker *walker, uint64_t entry) {
-    uint64_t *pool = walker->pool;
-    size_t first = 0, count = walker->pool_count;
-    while (count > 0) {
-        size_t half = count / 2;
-        bool right = pool[first + half] < entry;
-        first = right ? first + half + 1 : first;
-        count = right ? count - half - 1 : half;
+/* Puts those of the nodes in `fresh` into the pool that are near enough. Returns the first place that changed. */
+static size_t insert_near(kith_walker *walker, size_t count) {
+    size_t changed = SIZE_MAX, near_count = count;
+    bool was_full = walker->pool_count == walker->pool_capacity;
+    if (was_full)
+        near_count = walker->filter(walker->distances, count,
+                                    kith_pool_distance(walker->pool[walker->pool_count - 1]), walker->near);
+    for (size_t i = 0; i < near_count; i++) {
+        size_t at = was_full ? walker->near[i] : i;
+        int64_t entry = kith_pool_entry(walker->distances[at], walker->fresh[at]);
+        if (walker->pool_count == walker->pool_capacity) {
+            if (entry >= walker->pool[walker->pool_count - 1]) continue;
+            walker->pool_count--;
+        }
+        size_t place = walker->kernels->insert(walker->pool, walker->pool_count++, entry);
+        changed = place < changed ? place : changed;
     }
-    if (walker->pool_count < walker->pool_capacity) walker->pool_count++;
-    memmove(pool + first + 1, pool + first, (walker->pool_count - 1 - first) * sizeof *pool);
-    pool[first] = entry;
-    return first;
+    return changed;
 }
 
-/* Computes the distances of the nodes in `fresh`, and puts those into the pool that are near enough. Returns the
- * first place that changed. */
+/* Computes the distances of the nodes in `fresh` and offers them to the pool. *changed: its first place that changed. */
 static kith_status offer(kith_walker *walker, const kith_probe *probe, size_t count, size_t *changed) {
     *changed = SIZE_MAX;
     if (count == 0) return KITH_OK;
     kith_probe_many(probe, walker->fresh, count, walker->distances);
     walker->distance_count += count;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t entry = kith_pool_entry(walker->distances[i], walker->fresh[i]);
-        if (walker->pool_count == walker->pool_capacity && entry >= walker->pool[walker->pool_count - 1]) continue;
-        *changed = kith_min_size(*changed, insert(walker, entry));
-    }
+    *changed = insert_near(walker, count);
     if (walker->met != NULL)
         for (size_t i = 0; i < count; i++)
             KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
@@ -95,9 +84,8 @@ static size_t within_bound(const kith_walker *walker, size_t count) {
 
 static kith_status follow(kith_walker *walker, const kith_probe *probe, uint32_t node, size_t *changed) {
     const kith_hnsw *graph = walker->graph;
-    size_t count = take_unseen(walker, kith_hnsw_links(graph, node), graph->degree, graph->node_count);
+    size_t count = take_unseen(walker, probe, kith_hnsw_links(graph, node), graph->degree);
     count = within_bound(walker, count);
-    prefetch_rows(walker, probe, count);
     walker->hop_count++;
     return offer(walker, probe, count, changed);
 }
@@ -110,12 +98,11 @@ kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint3
 kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t ef) {
     const kith_hnsw *graph = walker->graph;
     size_t changed, at = 0;
-    size_t count = take_unseen(walker, graph->entries, graph->entry_count, graph->node_count);
+    size_t count = take_unseen(walker, probe, graph->entries, graph->entry_count);
     count = within_bound(walker, count);
-    prefetch_rows(walker, probe, count);
     KITH_TRY(offer(walker, probe, count, &changed));
     while (at < kith_min_size(walker->pool_count, ef)) {
-        uint64_t entry = walker->pool[at];
+        int64_t entry = walker->pool[at];
         if ((entry & FOLLOWED) != 0) {
             at++;
             continue;

@@ -30,14 +30,15 @@ static const level levels[] = {
      NULL,
      NULL,
      0,
-     {kith_fill_ref, kith_fill_ref_fields, kith_fill_ref_matrix, kith_fill_ref_tables, kith_fill_ref_peaks}},
+     {kith_fill_ref, kith_fill_ref_fields, kith_fill_ref_graph, kith_fill_ref_matrix, kith_fill_ref_tables,
+      kith_fill_ref_peaks}},
 #ifdef KITH_SIMD_AVX2
     {"avx2",
      NULL,
      "ref",
      KITH_CPU_AVX2,
      {kith_fill_avx2_float, kith_fill_avx2_int, kith_fill_avx2_ip_i8, kith_fill_avx2_batch, kith_fill_avx2_matrix,
-      kith_fill_avx2_fields, kith_fill_avx2_tables, kith_fill_avx2_peaks}},
+      kith_fill_avx2_fields, kith_fill_avx2_graph, kith_fill_avx2_tables, kith_fill_avx2_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512
     {"avx512",
@@ -45,7 +46,7 @@ static const level levels[] = {
      "avx2",
      KITH_CPU_AVX512,
      {kith_fill_avx512_float, kith_fill_avx512_int, kith_fill_avx512_batch, kith_fill_avx512_matrix,
-      kith_fill_avx512_fields, kith_fill_avx512_tables, kith_fill_avx512_peaks}},
+      kith_fill_avx512_fields, kith_fill_avx512_graph, kith_fill_avx512_tables, kith_fill_avx512_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VNNI
     {"vnni",

@@ -24,6 +24,7 @@
 
 #include "kith/types.h"
 #include "simd/fields.h"
+#include "simd/graph.h"
 #include "simd/matrix.h"
 #include "simd/tables.h"
 
@@ -142,6 +143,8 @@ typedef struct kith_simd_table {
     kith_field_kernels fields[KITH_FIELD_WIDTHS]; /* of scalar quantisers and their kin: fields.h */
     kith_estimate_kernels estimates;
     kith_rounding_kernels rounding;
+
+    kith_graph_kernels graph; /* of walks along links: graph.h */
 
     kith_table_kernels tables; /* of product quantisers: tables.h */
 
