@@ -46,7 +46,7 @@ Test(graph_kernels, insert) {
         for (uint64_t round = 0; round < 40; round++) {
             int64_t expected[COUNT];
             for (size_t count = 0; count < COUNT; count++) {
-                int64_t *pool = malloc((count + 1) * sizeof *pool);
+                int64_t *pool = aligned_alloc(64, (count + KITH_POOL_UNIT) / KITH_POOL_UNIT * 64);
                 int64_t entry = (int64_t)kith_random_u64(2, round, count);
                 if (count % 5 == 4) entry = expected[count / 2];
                 if (count % 29 == 28) entry = count % 2 == 0 ? INT64_MIN : INT64_MAX;

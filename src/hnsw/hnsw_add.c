@@ -229,7 +229,7 @@ static kith_status take_worker(const linking *work, worker *mine) {
     mine->walker.pool_capacity = ef;
     KITH_TRY(kith_alloc_zeroed(words, sizeof *mine->walker.seen, &mine->walker.seen));
     KITH_TRY(kith_alloc(words + 1, sizeof *mine->walker.touched, &mine->walker.touched));
-    KITH_TRY(kith_alloc(ef + 1, sizeof *mine->walker.pool, &mine->walker.pool));
+    KITH_TRY(kith_alloc(kith_walk_pool_count(ef), sizeof *mine->walker.pool, &mine->walker.pool));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.near, &mine->walker.near));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.fresh, &mine->walker.fresh));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof(float), &mine->walker.distances));

@@ -144,7 +144,7 @@ typedef struct kith_walker {
     uint32_t *seen;                                                                      /* a bit per node */
     uint32_t *touched; /* words of it that are not 0; room for one more than there are */
     size_t touched_count;
-    int64_t *pool; /* nearest first; room for pool_capacity + 1 */
+    int64_t *pool; /* nearest first; room for kith_walk_pool_count(pool_capacity) */
     size_t pool_count, pool_capacity;
     uint32_t *fresh; /* nodes met for the first time: room for a row of links or all entries */
     float *distances;
@@ -163,6 +163,8 @@ static inline size_t kith_walk_seen_words(size_t node_count) { return node_count
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
     return kith_round_up(kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX), 4) + KITH_WALK_ROOM;
 }
+
+static inline size_t kith_walk_pool_count(size_t capacity) { return kith_round_up(capacity + 1, KITH_POOL_UNIT); }
 
 /* Walks from the entries until the `ef` nearest nodes that were met have all been followed; the pool_capacity
  * nearest stand in the pool. The walker has been cleared. */

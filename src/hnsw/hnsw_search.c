@@ -90,7 +90,7 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith
                             .distances_max = call->request->params->max_distances};
     KITH_TRY(kith_arena_take(arena, words, sizeof *walker->seen, &walker->seen));
     KITH_TRY(kith_arena_take(arena, words + 1, sizeof *walker->touched, &walker->touched));
-    KITH_TRY(kith_arena_take(arena, pool_capacity + 1, sizeof *walker->pool, &walker->pool));
+    KITH_TRY(kith_arena_take(arena, kith_walk_pool_count(pool_capacity), sizeof *walker->pool, &walker->pool));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->near, &walker->near));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));

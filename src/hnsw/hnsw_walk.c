@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { LINE = 64, FOLLOWED = 1 };
+enum { LINE = 64, FOLLOWED = 1, SEEDS_MIN = 4, SEED_SHARE = 4 };
 
 void kith_walker_clear(kith_walker *walker) {
     for (size_t i = 0; i < walker->touched_count; i++) walker->seen[walker->touched[i]] = 0;
@@ -42,8 +42,9 @@ static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
     for (size_t at = 0; at < graph->degree * sizeof(uint32_t); at += LINE) __builtin_prefetch(links + at);
 }
 
-/* Puts those of the nodes in `fresh` into the pool that are near enough. Returns the first place that changed. */
-static size_t insert_near(kith_walker *walker, size_t count) {
+/* Puts those of the nodes in `fresh` into the pool that are near enough, and asks for the links of those that come
+ * before place `next`: they are likely to be followed soon. Returns the first place that changed. */
+static size_t insert_near(kith_walker *walker, size_t count, size_t next) {
     size_t changed = SIZE_MAX, near_count = count;
     bool was_full = walker->pool_count == walker->pool_capacity;
     if (was_full)
@@ -57,18 +58,19 @@ static size_t insert_near(kith_walker *walker, size_t count) {
             walker->pool_count--;
         }
         size_t place = walker->kernels->insert(walker->pool, walker->pool_count++, entry);
+        if (place <= next) prefetch_links(walker->graph, walker->fresh[at]);
         changed = place < changed ? place : changed;
     }
     return changed;
 }
 
 /* Computes the distances of the nodes in `fresh` and offers them to the pool. *changed: its first place that changed. */
-static kith_status offer(kith_walker *walker, const kith_probe *probe, size_t count, size_t *changed) {
+static kith_status offer(kith_walker *walker, const kith_probe *probe, size_t count, size_t next, size_t *changed) {
     *changed = SIZE_MAX;
     if (count == 0) return KITH_OK;
     kith_probe_many(probe, walker->fresh, count, walker->distances);
     walker->distance_count += count;
-    *changed = insert_near(walker, count);
+    *changed = insert_near(walker, count, next);
     if (walker->met != NULL)
         for (size_t i = 0; i < count; i++)
             KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
@@ -82,17 +84,28 @@ static size_t within_bound(const kith_walker *walker, size_t count) {
     return left < count ? (size_t)left : count;
 }
 
-static kith_status follow(kith_walker *walker, const kith_probe *probe, uint32_t node, size_t *changed) {
+static kith_status follow(kith_walker *walker, const kith_probe *probe, size_t at, uint32_t node, size_t *changed) {
     const kith_hnsw *graph = walker->graph;
     size_t count = take_unseen(walker, probe, kith_hnsw_links(graph, node), graph->degree);
     count = within_bound(walker, count);
     walker->hop_count++;
-    return offer(walker, probe, count, changed);
+    return offer(walker, probe, count, at + 1, changed);
 }
 
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node) {
     size_t changed;
-    return follow(walker, probe, node, &changed);
+    return follow(walker, probe, 0, node, &changed);
+}
+
+/* Entries lie far apart: a few of them are enough to begin from, and the fewer are put into the pool the better. In a
+ * small graph they may all be results. */
+static kith_status offer_entries(kith_walker *walker, const kith_probe *probe, size_t count, size_t ef) {
+    size_t changed, capacity = walker->pool_capacity, seeds = kith_max_size(SEEDS_MIN, ef / SEED_SHARE);
+    if (walker->graph->node_count >= (size_t)KITH_HNSW_ENTRIES_MAX * KITH_HNSW_ENTRIES_MAX && seeds < capacity)
+        walker->pool_capacity = seeds;
+    kith_status status = offer(walker, probe, count, 1, &changed);
+    walker->pool_capacity = capacity;
+    return status;
 }
 
 kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t ef) {
@@ -100,7 +113,7 @@ kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t 
     size_t changed, at = 0;
     size_t count = take_unseen(walker, probe, graph->entries, graph->entry_count);
     count = within_bound(walker, count);
-    KITH_TRY(offer(walker, probe, count, &changed));
+    KITH_TRY(offer_entries(walker, probe, count, ef));
     while (at < kith_min_size(walker->pool_count, ef)) {
         int64_t entry = walker->pool[at];
         if ((entry & FOLLOWED) != 0) {
@@ -109,7 +122,7 @@ kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t 
         }
         walker->pool[at] = entry | FOLLOWED;
         if (at + 1 < walker->pool_count) prefetch_links(graph, kith_pool_node(walker->pool[at + 1]));
-        KITH_TRY(follow(walker, probe, kith_pool_node(entry), &changed));
+        KITH_TRY(follow(walker, probe, at, kith_pool_node(entry), &changed));
         at = kith_min_size(at + 1, changed);
         if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) break;
     }

@@ -28,24 +28,30 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
     return found;
 }
 
+/* Eight entries at their own place, never across two: what one insertion has stored the next one loads whole, straight
+ * from the store buffer. */
 static size_t insert(int64_t *pool, size_t count, int64_t entry) {
     const __m512i wanted = _mm512_set1_epi64(entry);
     size_t first = 0;
     for (size_t i = 0; i < count; i += LANES) {
         size_t left = count - i;
         __mmask8 here = left < LANES ? (__mmask8)_bzhi_u32(0xff, (unsigned)left) : 0xff;
-        __m512i held = _mm512_maskz_loadu_epi64(here, pool + i);
-        __mmask8 smaller = _mm512_mask_cmplt_epi64_mask(here, held, wanted);
+        __mmask8 smaller = _mm512_mask_cmplt_epi64_mask(here, _mm512_load_si512(pool + i), wanted);
         first += (size_t)__builtin_popcount(smaller);
         if (smaller != 0xff) break;
     }
-    size_t end = count;
-    for (; end >= first + LANES; end -= LANES)
-        _mm512_storeu_si512(pool + end - LANES + 1, _mm512_loadu_si512(pool + end - LANES));
-    __mmask8 rest = (__mmask8)_bzhi_u32(0xff, (unsigned)(end - first));
-    __m512i moved = _mm512_maskz_loadu_epi64(rest, pool + first);
-    _mm512_mask_storeu_epi64(pool + first + 1, rest, moved);
-    pool[first] = entry;
+    size_t block = count / LANES * LANES, changed = first / LANES * LANES;
+    __m512i held = _mm512_load_si512(pool + block);
+    for (; block > changed; block -= LANES) {
+        __m512i below = _mm512_load_si512(pool + block - LANES);
+        _mm512_store_si512(pool + block, _mm512_alignr_epi64(held, below, LANES - 1));
+        held = below;
+    }
+    unsigned lane = (unsigned)(first % LANES);
+    __m512i shifted = _mm512_alignr_epi64(held, wanted, LANES - 1);
+    __mmask8 kept = (__mmask8)_bzhi_u32(0xff, lane);
+    shifted = _mm512_mask_mov_epi64(shifted, (__mmask8)(1u << lane), wanted);
+    _mm512_store_si512(pool + block, _mm512_mask_mov_epi64(shifted, kept, held));
     return first;
 }
 
