@@ -342,6 +342,22 @@ Test(hnsw, far_clusters_and_lines_are_reached) {
     }
 }
 
+Test(hnsw, a_budget_that_is_too_small_is_refused) {
+    enum { NB = 1000, DIM = 8 };
+    float *base = surface(NB, DIM, 9);
+    kith_index *index = created("HNSW8", DIM, KITH_L2);
+    kith_job job;
+    kith_job_init(&job);
+    job.memory_bytes_max = 1 << 14;
+    kith_view view = view_of(base, NB, DIM);
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_ERR_BUDGET);
+    cr_assert_eq(index->count, 0);
+    job.memory_bytes_max = 1 << 24;
+    OK(kith_index_add(index, &view, NULL, &job));
+    kith_index_free(index);
+    free(base);
+}
+
 static int cancel_later(void *user, const char *phase, uint64_t done, uint64_t total) {
     (void)phase, (void)done, (void)total;
     return ++*(int *)user > 1;

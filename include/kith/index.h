@@ -140,7 +140,8 @@ typedef struct kith_search_params {
                         Default 0: the index's own default, which kith_index_param tells */
     size_t
         k_factor; /* refinement: k x k_factor candidates are compared again, exactly. Default 0: the index's own */
-    size_t ef;    /* graphs: how many candidates the walk keeps; at least k. Default 0: the index's own */
+    size_t ef;    /* graphs: how many of the nearest nodes are followed; where k is larger, k are kept all the same.
+                        Default 0: the index's own */
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);

@@ -217,6 +217,16 @@ static kith_status link_all(linking *work) {
     return KITH_OK;
 }
 
+/* Vectors that can be held against each other as they are stored, and cheaply, need no sketch; nor do a few that come
+ * to many, as a sketch is of all of them. Codes cannot be held against each other at all. */
+static bool needs_sketch(const linking *work) {
+    const kith_hnsw *graph = work->graph;
+    if (graph->code != NULL) return true;
+    bool is_bytes = graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8;
+    if (graph->base.metric == KITH_IP || (is_bytes && graph->base.metric == KITH_L2)) return false;
+    return work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
+}
+
 /* ---- Memory of a call ------------------------------------------------------------------------------------- */
 
 static kith_status take_worker(const linking *work, worker *mine) {
@@ -265,11 +275,29 @@ static void free_linking(linking *work) {
     kith_free(work->links_before);
 }
 
+/* What the call takes beside the index itself, in bytes: all that grows with the graph. */
+static double scratch_bytes(const linking *work) {
+    const kith_hnsw *graph = work->graph;
+    double total = (double)(work->first + work->count), edges = (double)work->batch_max * (double)graph->degree;
+    double sketch = needs_sketch(work) ? total * (double)graph->base.dim : 0;
+    double seen = (double)work->threads * total / 8 * 2;
+    double before =
+        work->addition->job->progress != NULL ? (double)work->first * (double)graph->links.item_bytes : 0;
+    return sketch + seen + before + total * (8 + 8 * (double)work->unpruned_words) + (double)work->count * 4 +
+           edges * 24;
+}
+
+static kith_status check_budget(const linking *work) {
+    uint64_t budget = work->addition->job->memory_bytes_max;
+    double needed = scratch_bytes(work);
+    if (budget == 0 || needed <= (double)budget) return KITH_OK;
+    return kith_error(KITH_ERR_BUDGET, "add: linking %zu vectors needs %.0f bytes, the budget is %llu", work->count,
+                      needed, (unsigned long long)budget);
+}
+
 static kith_status take_linking(linking *work) {
     kith_hnsw *graph = work->graph;
     size_t total = work->first + work->count, edges;
-    work->batch_max = kith_min_size(work->count, kith_max_size(BATCH_MIN, total / BATCH_SHARE));
-    work->unpruned_words = (graph->degree + 63) / 64;
     if (kith_mul_overflows(work->batch_max, graph->degree, &edges)) edges = SIZE_MAX;
     KITH_TRY(kith_alloc(work->count, sizeof *work->order, &work->order));
     KITH_TRY(kith_alloc_zeroed(total, work->unpruned_words * sizeof *work->unpruned, &work->unpruned));
@@ -331,16 +359,6 @@ static void put_back(linking *work, const before *old) {
     kith_idlist_unreserve(&graph->ids);
 }
 
-/* Vectors that can be held against each other as they are stored, and cheaply, need no sketch; nor do a few that come
- * to many, as a sketch is of all of them. Codes cannot be held against each other at all. */
-static bool needs_sketch(const linking *work) {
-    const kith_hnsw *graph = work->graph;
-    if (graph->code != NULL) return true;
-    bool is_bytes = graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8;
-    if (graph->base.metric == KITH_IP || (is_bytes && graph->base.metric == KITH_L2)) return false;
-    return work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
-}
-
 static kith_status link_new(linking *work) {
     kith_hnsw *graph = work->graph;
     const kith_job *job = work->addition->job;
@@ -371,6 +389,9 @@ kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
         return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu; a graph holds at most %zu", work.count,
                           index->count, KITH_HNSW_NODES_MAX);
     work.threads = kith_min_size(addition->job->threads, work.count);
+    work.batch_max = kith_min_size(work.count, kith_max_size(BATCH_MIN, total / BATCH_SHARE));
+    work.unpruned_words = (graph->degree + 63) / 64;
+    KITH_TRY(check_budget(&work));
     before old;
     kith_status status;
     KITH_GO(save_before(&work, &old));
