@@ -40,16 +40,23 @@ void kith_hits_sort(kith_hit *hits, size_t count) {
         heap_sort(hits, count);
 }
 
-/* Moves a median of three to the front and splits around it: what comes before it, it, what comes after. */
+/* Moves a median of three to the front and splits around it: what comes before it, it, what comes after. There is no
+ * branch in the loop: which way a hit goes cannot be foretold. */
 static size_t split_around_median(kith_hit *hits, size_t count) {
     kith_hit *middle = &hits[count / 2], *last = &hits[count - 1];
     if (kith_hit_before(middle, hits)) swap_hits(middle, hits);
     if (kith_hit_before(last, hits)) swap_hits(last, hits);
     if (kith_hit_before(last, middle)) swap_hits(last, middle);
     swap_hits(hits, middle);
-    size_t border = 0;
-    for (size_t i = 1; i < count; i++)
-        if (kith_hit_before(&hits[i], &hits[0])) swap_hits(&hits[++border], &hits[i]);
+    const kith_hit pivot = hits[0];
+    size_t border = 1;
+    for (size_t i = 1; i < count; i++) {
+        kith_hit moved = hits[i];
+        hits[i] = hits[border];
+        hits[border] = moved;
+        border += (size_t)((moved.key < pivot.key) | ((moved.key == pivot.key) & (moved.id < pivot.id)));
+    }
+    border--;
     swap_hits(&hits[0], &hits[border]);
     return border;
 }

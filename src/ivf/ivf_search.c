@@ -155,9 +155,27 @@ static float value_max(int32_t key_max) {
     return key_max >= kith_key_f32(INFINITY) ? INFINITY : kith_key_to_f32(key_max);
 }
 
+/* The positions of the estimates that a selection may still take. Where it would take many, its threshold is lowered
+ * beforehand by a bound on the k-th of them: that is sound as long as all of them are offered (`all_allowed`). */
+static size_t candidates(kith_topk *top, const float *estimates, size_t count, bool all_allowed,
+                         uint32_t *positions) {
+    const kith_simd_table *simd = kith_simd();
+    size_t kept = count;
+    if (top->key_max != INT32_MAX)
+        kept = simd->filter_below_f32(estimates, count, value_max(top->key_max), positions);
+    if (all_allowed && kept >= top->k + top->k / 2) {
+        int32_t key = kith_key_f32(simd->matrix.bound(estimates, count, top->k));
+        if (key < top->key_max) {
+            top->key_max = key;
+            return simd->filter_below_f32(estimates, count, value_max(key), positions);
+        }
+    }
+    return top->key_max != INT32_MAX ? kept : simd->filter_below_f32(estimates, count, INFINITY, positions);
+}
+
 /* Offers a run of estimates, whose numbers go on from `first`, to a selection. */
 static void offer_lists(kith_topk *top, const float *estimates, size_t first, size_t count, uint32_t *positions) {
-    size_t kept = kith_simd()->filter_below_f32(estimates, count, value_max(top->key_max), positions);
+    size_t kept = candidates(top, estimates, count, true, positions);
     for (size_t i = 0; i < kept; i++)
         kith_topk_push(top, kith_key_f32(estimates[positions[i]]), (int64_t)(first + positions[i]), 0);
 }
@@ -283,26 +301,37 @@ typedef struct reader {
     size_t limit; /* codes of the list that it may look at */
 } reader;
 
-static float threshold_of(const ivf_call *call, size_t query) {
-    return call->tops != NULL ? value_max(call->tops[query].key_max) : call->radius;
+static void keep_in_top(const ivf_call *call, kith_topk *top, const float *estimates, size_t count,
+                        const kith_list_segment *segment, size_t first, uint32_t *positions) {
+    kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
+    size_t kept = candidates(top, estimates, count, allow == NULL, positions);
+    for (size_t i = 0; i < kept; i++) {
+        int32_t key = kith_key_f32(estimates[positions[i]]);
+        if (key > top->key_max) continue;
+        int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
+        if (allow == NULL || allow(call->request->filter, id)) kith_topk_push(top, key, id, 0);
+    }
+}
+
+static kith_status keep_in_list(const ivf_call *call, kith_hit_list *list, const float *estimates, size_t count,
+                                const kith_list_segment *segment, size_t first, uint32_t *positions) {
+    kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
+    size_t kept = kith_simd()->filter_below_f32(estimates, count, call->radius, positions);
+    for (size_t i = 0; i < kept; i++) {
+        int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
+        if (allow != NULL && !allow(call->request->filter, id)) continue;
+        kith_hit hit = {.id = id, .key = kith_key_f32(estimates[positions[i]])};
+        KITH_TRY(kith_hit_list_append(list, &hit));
+    }
+    return KITH_OK;
 }
 
 /* Keeps what a strip of estimates holds for one query. The strip begins at code `first` of its segment. */
 static kith_status keep(const ivf_call *call, size_t query, const float *estimates, size_t count,
                         const kith_list_segment *segment, size_t first, uint32_t *positions) {
-    size_t kept = kith_simd()->filter_below_f32(estimates, count, threshold_of(call, query), positions);
-    kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
-    for (size_t i = 0; i < kept; i++) {
-        int32_t key = kith_key_f32(estimates[positions[i]]);
-        int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
-        if (call->tops != NULL) {
-            kith_topk *top = &call->tops[query];
-            if (key <= top->key_max && (allow == NULL || allow(call->request->filter, id)))
-                kith_topk_push(top, key, id, 0);
-        } else if (allow == NULL || allow(call->request->filter, id)) {
-            KITH_TRY(kith_hit_list_append(&call->lists[query], &(kith_hit){.id = id, .key = key}));
-        }
-    }
+    if (call->tops == NULL)
+        return keep_in_list(call, &call->lists[query], estimates, count, segment, first, positions);
+    keep_in_top(call, &call->tops[query], estimates, count, segment, first, positions);
     return KITH_OK;
 }
 

@@ -32,6 +32,9 @@ typedef struct kith_matrix_kernels {
 
     /* The position of the largest of `count` values, the first of equals; 0 for none. No value is NaN. */
     size_t (*largest)(const float *values, size_t count);
+    /* A value that at least k of `count` values do not pass, and often not many more: found by halving the range of
+     * 256 columns' least values. Infinity where k is 0, above count or above 256. No value is NaN. */
+    float (*bound)(const float *values, size_t count, size_t k);
 
     /* A vector on a grid of numbers 0..levels: number i is u = floor(vector[i] * inverse + (levels + 1) / 2), cut to
      * 0..levels, and stands for x = u - levels / 2. For each of four values of `inverse`: the sums of x * vector[i] and

@@ -159,6 +159,50 @@ enum { LARGEST_STEP = 2 * F32_LANES };
 
 #define CHOOSE(where, yes, no) (((where) & (i32_vector)(yes)) | (~(where) & (i32_vector)(no)))
 
+enum { BOUND_COLUMNS = 256, BOUND_ROUNDS = 16 };
+
+static size_t count_up_to(const float *columns, size_t count, float most) {
+    i32_vector sums = {0};
+    for (size_t i = 0; i < count; i += F32_LANES) sums -= (LOAD_F32(columns + i) <= most);
+    int32_t lanes[F32_LANES];
+    size_t total = 0;
+    memcpy(lanes, &sums, sizeof lanes);
+    for (size_t l = 0; l < F32_LANES; l++) total += (size_t)lanes[l];
+    return total;
+}
+
+/* Column c stands for values c, c + 256, ... by the least of them: k columns up to a value are k values up to it. */
+static float bound(const float *values, size_t count, size_t k) {
+    float columns[BOUND_COLUMNS], least = __builtin_inff(), most = -__builtin_inff();
+    size_t width = count < BOUND_COLUMNS ? count : BOUND_COLUMNS;
+    if (k == 0 || k > width) return __builtin_inff();
+    size_t padded = (width + F32_LANES - 1) / F32_LANES * F32_LANES, whole = count / BOUND_COLUMNS * BOUND_COLUMNS;
+    memcpy(columns, values, width * sizeof *columns);
+    for (size_t first = BOUND_COLUMNS; first < whole; first += BOUND_COLUMNS)
+        for (size_t i = 0; i < BOUND_COLUMNS; i += F32_LANES) {
+            f32_vector a = LOAD_F32(columns + i), b = LOAD_F32(values + first + i);
+            STORE_F32(columns + i, (f32_vector)CHOOSE(a < b, a, b));
+        }
+    for (size_t i = whole > 0 ? whole : width; i < count; i++)
+        if (values[i] < columns[i % BOUND_COLUMNS]) columns[i % BOUND_COLUMNS] = values[i];
+    for (size_t i = 0; i < width; i++) {
+        least = columns[i] < least ? columns[i] : least;
+        most = columns[i] > most ? columns[i] : most;
+    }
+    for (size_t i = width; i < padded; i++) columns[i] = __builtin_inff();
+    for (size_t round = 0; round < BOUND_ROUNDS; round++) {
+        float middle = least + (most - least) * 0.5f;
+        size_t below = count_up_to(columns, padded, middle);
+        if (below < k) {
+            least = middle;
+            continue;
+        }
+        most = middle;
+        if (below <= k + k / 4) break;
+    }
+    return most;
+}
+
 static size_t largest(const float *values, size_t count) {
     f32_vector best[2];
     i32_vector at[2], now = {LANE_NUMBERS};
@@ -308,6 +352,6 @@ static void strip_multiply(const double *a, size_t stride, size_t rows, size_t d
     for (size_t r = 0; r < rows; r++) strip_multiply_row(a + r * stride, depth, strip, out + r * KITH_STRIP);
 }
 
-static const kith_matrix_kernels matrix_kernels = {hadamard,   flip,          butterfly,    panels_one,
-                                                   largest,    grid_sums,     grid_numbers, accumulate,
-                                                   update_dot, strip_reflect, strip_rotate, strip_multiply};
+static const kith_matrix_kernels matrix_kernels = {
+    hadamard,     flip,       butterfly,  panels_one,    largest,      bound,         grid_sums,
+    grid_numbers, accumulate, update_dot, strip_reflect, strip_rotate, strip_multiply};
