@@ -13,7 +13,7 @@ const char *const kith_kernel_set_names[KERNEL_SET_COUNT] = {"l1", "l2", "memory
 /* Rows of a tile case, at most; a multiple of every row_lanes. Pointers of gathered rows, at most. */
 enum { TILE_ROWS = 192, GATHERED_MAX = 1 << 20, PATTERN_BYTES = 1 << 20, LINE_BYTES = 64 };
 /* Planes: rows of a block, queries at once, and the most dimensions of a word. */
-enum { PLANE_BLOCK_ROWS = 32, PLANE_QUERIES_MAX = 16, PLANE_WORD_DIMS_MAX = 32 };
+enum { PLANE_BLOCK_ROWS = 32, PLANE_QUERIES_MAX = 16, PLANE_WORD_DIMS_MAX = 32, PLANE_AHEAD_BYTES = 4096 };
 
 /* ---- batches ---- */
 
@@ -162,9 +162,12 @@ static void run_plane_block(const kernel_case *c, kernel_data *data, size_t unit
     for (size_t q = 0; q < PLANE_QUERIES_MAX; q++)
         queries[q] = (const int8_t *)data->query + q * (c->dim + PLANE_WORD_DIMS_MAX);
     size_t blocks = data->row_count / PLANE_BLOCK_ROWS, at = data->cursor / PLANE_BLOCK_ROWS % blocks;
+    size_t block_bytes = PLANE_BLOCK_ROWS * data->row_bytes, ahead = (PLANE_AHEAD_BYTES - 1) / block_bytes + 1;
     for (size_t i = 0; i < units; i++) {
-        const void *words = data->rows + at * PLANE_BLOCK_ROWS * data->row_bytes;
-        c->plane.block[c->plane_log2](queries, c->plane_queries, words, c->plane_words, data->tile_out);
+        const void *words = data->rows + at * block_bytes;
+        size_t next = at + ahead < blocks ? at + ahead : 0;
+        c->plane.block[c->plane_log2](queries, c->plane_queries, words, c->plane_words,
+                                      (const void *)(data->rows + next * block_bytes), data->tile_out);
         if (++at == blocks) at = 0;
     }
     data->cursor = at * PLANE_BLOCK_ROWS;

@@ -152,7 +152,8 @@ KITH_API kith_status kith_tile_kernels_find(const char *isa, kith_tile_kernels *
  * field of bits width * j and on of byte k. Fields past the last dimension are 0.
  *
  *   block  query_count queries x 32 rows: word w of row r at words[w * 32 + r]; the byte of dimension d at
- *          queries[q][d], word_count * 32 / width bytes; out[q * 32 + r].
+ *          queries[q][d], word_count * 32 / width bytes; out[q * 32 + r]. `ahead`: where as many words of a block to
+ *          come begin, which are fetched from memory meanwhile; or NULL.
  *   four   one query x four rows anywhere. The query is in another order: the four bytes of step j of word w are at
  *          query[(j * padded + w) * 4], where padded is word_count rounded up to a multiple of 16; words past
  *          word_count are 0. */
@@ -160,7 +161,7 @@ typedef struct kith_plane_kernels {
     size_t size;     /* set by the caller */
     const char *isa; /* full name; static */
     void (*block[4])(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
-                     int32_t *out);
+                     const uint32_t *ahead, int32_t *out);
     void (*four[4])(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]);
 } kith_plane_kernels;
 

@@ -312,17 +312,20 @@ void kith_grid_four(const kith_grid *grid, const void *query, float base, const 
     estimates->four(&affine, grid->query_parts, dots, factors, factors + 4, out);
 }
 
-enum { PARTS_MAX = 2 * KITH_CODE_QUERIES_MAX };
+/* What is fetched from memory ahead of its use, at least. */
+enum { PARTS_MAX = 2 * KITH_CODE_QUERIES_MAX, AHEAD_BYTES = 4096 };
 typedef int32_t block_dots[PARTS_MAX * KITH_BLOCK_ROWS];
 
+/* `ahead`: a block to come, or NULL. */
 static void dots_of_block(const kith_grid *grid, const int8_t *const *parts, size_t part_count,
-                          const uint32_t *words, block_dots sums) {
+                          const uint32_t *words, const uint32_t *ahead, block_dots sums) {
     const kith_simd_table *simd = kith_simd();
     for (size_t p = 0; p < grid->plane_count; p++) {
         const kith_grid_plane *plane = &grid->planes[p];
         block_dots more;
-        simd->fields[plane->width_log2].block(parts, part_count, words + plane->first_word * BLOCK_WORDS,
-                                              plane->word_count, p == 0 ? sums : more);
+        size_t first = plane->first_word * BLOCK_WORDS;
+        simd->fields[plane->width_log2].block(parts, part_count, words + first, plane->word_count,
+                                              ahead == NULL ? NULL : ahead + first, p == 0 ? sums : more);
         if (p > 0) simd->estimates.next_plane(sums, more, plane->width, part_count * KITH_BLOCK_ROWS);
     }
 }
@@ -354,10 +357,18 @@ void kith_grid_scan(const kith_grid *grid, const void *const *queries, const flo
             parts[q * grid->query_parts + p] = part_of_const(grid, queries[q], p);
         affines[q] = affine_of(queries[q], bases[q]);
     }
+    const size_t block_words = grid->block_bytes / sizeof(uint32_t),
+                 blocks_ahead = (AHEAD_BYTES - 1) / grid->block_bytes + 1;
     block_dots dots;
     for (size_t b = 0; b < block_count; b++) {
         const uint32_t *words = (const uint32_t *)(const void *)(blocks + b * grid->block_bytes);
-        dots_of_block(grid, parts, query_count * grid->query_parts, words, dots);
+        const uint32_t *ahead = NULL;
+        if (b + blocks_ahead < block_count) {
+            ahead = words + blocks_ahead * block_words;
+            for (size_t w = grid->word_count * BLOCK_WORDS; w < block_words; w += CACHE_LINE / sizeof *words)
+                __builtin_prefetch(ahead + w);
+        }
+        dots_of_block(grid, parts, query_count * grid->query_parts, words, ahead, dots);
         estimate_block(grid, affines, query_count, dots, words + grid->word_count * BLOCK_WORDS,
                        out + b * KITH_BLOCK_ROWS, out_stride);
     }

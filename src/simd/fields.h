@@ -12,7 +12,8 @@
  *
  *   block  `query_count` queries x 32 rows, interleaved: word w of row r at words[w * 32 + r].
  *          queries[q] is in natural order: the byte of dimension d at queries[q][d], word_count * 32 / width bytes,
- *          0 past the last dimension. out[q * 32 + r].
+ *          0 past the last dimension. out[q * 32 + r]. `ahead`: where as many words of a block to come begin, which
+ *          are fetched from memory meanwhile; or NULL.
  *   four   one query x four rows anywhere, word w of row r at rows[r][w].
  *          The query is in step order: the four bytes of step j of word w from query[(j * words_padded + w) * 4] on;
  *          words_padded is word_count rounded up to a multiple of 16 (for line_four: word_count + 1), and words past
@@ -30,7 +31,7 @@ enum { KITH_BLOCK_ROWS = 32, KITH_FIELD_WIDTHS = 4 }; /* width 1 << i at place i
 
 typedef struct kith_field_kernels {
     void (*block)(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
-                  int32_t *out);
+                  const uint32_t *ahead, int32_t *out);
     void (*four)(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]);
 } kith_field_kernels;
 

@@ -48,7 +48,8 @@ static inline float estimate(const kith_affine *query, size_t parts, const int32
 
 #define WIDTH(N)                                                                                                   \
     static void block_##N(const int8_t *const *queries, size_t query_count, const uint32_t *words,                 \
-                          size_t word_count, int32_t *out) {                                                       \
+                          size_t word_count, const uint32_t *ahead, int32_t *out) {                                \
+        (void)ahead;                                                                                               \
         block(N, queries, query_count, words, word_count, out);                                                    \
     }                                                                                                              \
     static void four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]) {  \

@@ -49,9 +49,9 @@ ALWAYS_INLINE void add_word(unsigned width, size_t count, const int8_t *const *q
     }
 }
 
-/* TILE_ROWS rows, whose words are at words[w * KITH_BLOCK_ROWS]. */
+/* TILE_ROWS rows, whose words are at words[w * KITH_BLOCK_ROWS]; `next`: those that are fetched meanwhile. */
 ALWAYS_INLINE void block_part(unsigned width, size_t count, const int8_t *const *queries, const int32_t *terms,
-                              const uint32_t *words, size_t word_count, int32_t *out) {
+                              const uint32_t *words, size_t word_count, const uint32_t *next, int32_t *out) {
     size_t w = 0;
     do {
         sums tile[TILE_QUERIES][TILE_VECTORS];
@@ -62,7 +62,10 @@ ALWAYS_INLINE void block_part(unsigned width, size_t count, const int8_t *const 
 #pragma GCC unroll 4
             for (size_t v = 0; v < TILE_VECTORS; v++) tile[q][v] = clear();
         }
-        for (; w < end; w++) add_word(width, count, queries, w * (32 / width), words + w * KITH_BLOCK_ROWS, tile);
+        for (; w < end; w++) {
+            __builtin_prefetch(next + w * KITH_BLOCK_ROWS);
+            add_word(width, count, queries, w * (32 / width), words + w * KITH_BLOCK_ROWS, tile);
+        }
 #pragma GCC unroll 4
         for (size_t q = 0; q < count; q++) {
 #pragma GCC unroll 4
@@ -76,24 +79,24 @@ ALWAYS_INLINE void block_part(unsigned width, size_t count, const int8_t *const 
 }
 
 ALWAYS_INLINE void block_tile(unsigned width, size_t count, const int8_t *const *queries, const uint32_t *words,
-                              size_t word_count, int32_t *out) {
+                              size_t word_count, const uint32_t *next, int32_t *out) {
     int32_t terms[TILE_QUERIES];
 #pragma GCC unroll 4
     for (size_t q = 0; q < count; q++) terms[q] = shift_term(width, queries[q], word_count * (32 / width));
     for (size_t r = 0; r < KITH_BLOCK_ROWS; r += TILE_ROWS)
-        block_part(width, count, queries, terms, words + r, word_count, out + r);
+        block_part(width, count, queries, terms, words + r, word_count, next + r, out + r);
 }
 
 ALWAYS_INLINE void block(unsigned width, const int8_t *const *queries, size_t query_count, const uint32_t *words,
-                         size_t word_count, int32_t *out) {
+                         size_t word_count, const uint32_t *next, int32_t *out) {
     size_t count;
     for (; query_count > 0; queries += count, query_count -= count, out += count * KITH_BLOCK_ROWS) {
         if (query_count >= 4)
-            block_tile(width, count = 4, queries, words, word_count, out);
+            block_tile(width, count = 4, queries, words, word_count, next, out);
         else if (query_count >= 2)
-            block_tile(width, count = 2, queries, words, word_count, out);
+            block_tile(width, count = 2, queries, words, word_count, next, out);
         else
-            block_tile(width, count = 1, queries, words, word_count, out);
+            block_tile(width, count = 1, queries, words, word_count, next, out);
     }
 }
 
@@ -154,8 +157,8 @@ ALWAYS_INLINE void finish_line(int32x4_t dots, const uint32_t *const rows[4], si
 
 #define KERNELS(WIDTH)                                                                                             \
     static void block_##WIDTH(const int8_t *const *queries, size_t query_count, const uint32_t *words,             \
-                              size_t word_count, int32_t *out) {                                                   \
-        block(WIDTH, queries, query_count, words, word_count, out);                                                \
+                              size_t word_count, const uint32_t *ahead, int32_t *out) {                            \
+        block(WIDTH, queries, query_count, words, word_count, ahead != NULL ? ahead : words, out);                 \
     }                                                                                                              \
     static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
                              int32_t out[4]) {                                                                     \

@@ -39,10 +39,13 @@ INLINE size_t chains_of(unsigned width, size_t count) { return count * places_of
 
 typedef __m512i tile_sums[SUMS][HALVES]; /* of query, place and chain */
 
+/* `next`: the word of a block to come that is fetched meanwhile. */
 INLINE void add_word(unsigned width, size_t count, size_t chain, const int8_t *const *queries, size_t at,
-                     const uint32_t *words, tile_sums sums) {
+                     const uint32_t *words, const uint32_t *next, tile_sums sums) {
     const size_t places = places_of(width, count), chains = chains_of(width, count);
     __m512i low = _mm512_loadu_si512(words), high = _mm512_loadu_si512(words + LANES);
+    _mm_prefetch((const char *)next, _MM_HINT_T0);
+    _mm_prefetch((const char *)(next + LANES), _MM_HINT_T0);
 #pragma GCC unroll 8
     for (size_t step = 0; step < 8 / width; step++) {
         const unsigned place = (unsigned)(step % places) * width, shift = (unsigned)(step * width) - place;
@@ -62,7 +65,7 @@ INLINE void add_word(unsigned width, size_t count, size_t chain, const int8_t *c
 }
 
 INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_queries, const uint32_t *words,
-                       size_t word_count, int32_t *out) {
+                       size_t word_count, const uint32_t *next, int32_t *out) {
     const size_t places = places_of(width, count), chains = chains_of(width, count), word_bytes = 32 / width;
     const int8_t *queries[TILE_QUERIES];
     tile_sums sums;
@@ -74,9 +77,12 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
     for (; word_count - w >= chains; w += chains) {
 #pragma GCC unroll 2
         for (size_t c = 0; c < chains; c++)
-            add_word(width, count, c, queries, (w + c) * word_bytes, words + (w + c) * KITH_BLOCK_ROWS, sums);
+            add_word(width, count, c, queries, (w + c) * word_bytes, words + (w + c) * KITH_BLOCK_ROWS,
+                     next + (w + c) * KITH_BLOCK_ROWS, sums);
     }
-    if (w < word_count) add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+    if (w < word_count)
+        add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, next + w * KITH_BLOCK_ROWS,
+                 sums);
 #pragma GCC unroll 8
     for (size_t q = 0; q < count; q++) {
 #pragma GCC unroll 2
@@ -93,16 +99,18 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
     }
 }
 
-typedef void tile_fn(const int8_t *const *queries, const uint32_t *words, size_t word_count, int32_t *out);
+typedef void tile_fn(const int8_t *const *queries, const uint32_t *words, size_t word_count, const uint32_t *next,
+                     int32_t *out);
 
 /* 9 to 15 queries go in halves, as a tile is the better the more it has. */
 INLINE void block_tiles(tile_fn *const tiles[TILE_QUERIES], const int8_t *const *queries, size_t query_count,
-                        const uint32_t *words, size_t word_count, int32_t *out) {
+                        const uint32_t *words, size_t word_count, const uint32_t *next, int32_t *out) {
     while (query_count > 0) {
         size_t count = query_count <= TILE_QUERIES      ? query_count
                        : query_count < 2 * TILE_QUERIES ? query_count / 2
                                                         : TILE_QUERIES;
-        tiles[count - 1](queries, words, word_count, out);
+        tiles[count - 1](queries, words, word_count, next, out);
+        next = words; /* fetched by the first tile; what is there already costs nothing */
         queries += count;
         query_count -= count;
         out += count * KITH_BLOCK_ROWS;
@@ -165,8 +173,8 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
 
 #define TILE(WIDTH, COUNT)                                                                                         \
     static void tile_##WIDTH##_##COUNT(const int8_t *const *queries, const uint32_t *words, size_t word_count,     \
-                                       int32_t *out) {                                                             \
-        block_tile(WIDTH, COUNT, queries, words, word_count, out);                                                 \
+                                       const uint32_t *next, int32_t *out) {                                       \
+        block_tile(WIDTH, COUNT, queries, words, word_count, next, out);                                           \
     }
 #define KERNELS(WIDTH)                                                                                             \
     TILE(WIDTH, 1)                                                                                                 \
@@ -178,11 +186,11 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     TILE(WIDTH, 7)                                                                                                 \
     TILE(WIDTH, 8)                                                                                                 \
     static void block_##WIDTH(const int8_t *const *queries, size_t query_count, const uint32_t *words,             \
-                              size_t word_count, int32_t *out) {                                                   \
+                              size_t word_count, const uint32_t *ahead, int32_t *out) {                            \
         static tile_fn *const tiles[TILE_QUERIES] = {tile_##WIDTH##_1, tile_##WIDTH##_2, tile_##WIDTH##_3,         \
                                                      tile_##WIDTH##_4, tile_##WIDTH##_5, tile_##WIDTH##_6,         \
                                                      tile_##WIDTH##_7, tile_##WIDTH##_8};                          \
-        block_tiles(tiles, queries, query_count, words, word_count, out);                                          \
+        block_tiles(tiles, queries, query_count, words, word_count, ahead != NULL ? ahead : words, out);           \
     }                                                                                                              \
     static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
                              int32_t out[4]) {                                                                     \

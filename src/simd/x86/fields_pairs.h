@@ -73,9 +73,9 @@ INLINE void add_byte_word(size_t count, const int8_t *const *queries, size_t at,
     }
 }
 
-/* TILE_ROWS rows, whose words are at words[w * KITH_BLOCK_ROWS]. */
+/* TILE_ROWS rows, whose words are at words[w * KITH_BLOCK_ROWS]; `next`: those that are fetched meanwhile. */
 INLINE void block_part(unsigned width, size_t count, const int8_t *const *queries, const uint32_t *words,
-                       size_t word_count, int32_t *out) {
+                       size_t word_count, const uint32_t *next, int32_t *out) {
     const size_t word_bytes = 32 / width;
     size_t w = 0;
     do {
@@ -86,6 +86,8 @@ INLINE void block_part(unsigned width, size_t count, const int8_t *const *querie
         size_t end =
             w + chunk_words(width, word_count) < word_count ? w + chunk_words(width, word_count) : word_count;
         for (; w < end; w++) {
+            _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS), _MM_HINT_T0);
+            if (LANES == 16) _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS + LANES), _MM_HINT_T0);
             if (width == 8)
                 add_byte_word(count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
             else
@@ -104,30 +106,30 @@ INLINE void block_part(unsigned width, size_t count, const int8_t *const *querie
 }
 
 INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_queries, const uint32_t *words,
-                       size_t word_count, int32_t *out) {
+                       size_t word_count, const uint32_t *next, int32_t *out) {
     const int8_t *queries[TILE_QUERIES];
 #pragma GCC unroll 8
     for (size_t q = 0; q < count; q++) queries[q] = all_queries[q];
     for (size_t r = 0; r < KITH_BLOCK_ROWS; r += TILE_ROWS)
-        block_part(width, count, queries, words + r, word_count, out + r);
+        block_part(width, count, queries, words + r, word_count, next + r, out + r);
 }
 
 INLINE void block(unsigned width, const int8_t *const *queries, size_t query_count, const uint32_t *words,
-                  size_t word_count, int32_t *out) {
+                  size_t word_count, const uint32_t *next, int32_t *out) {
     size_t count = TILE_QUERIES;
     for (; query_count > 0; queries += count, query_count -= count, out += count * KITH_BLOCK_ROWS) {
         if (TILE_QUERIES == 8 && query_count >= 8) {
-            block_tile(width, count = TILE_QUERIES, queries, words, word_count, out);
+            block_tile(width, count = TILE_QUERIES, queries, words, word_count, next, out);
             continue;
         }
         if (query_count >= 4)
-            block_tile(width, count = 4, queries, words, word_count, out);
+            block_tile(width, count = 4, queries, words, word_count, next, out);
         else if (query_count == 3)
-            block_tile(width, count = 3, queries, words, word_count, out);
+            block_tile(width, count = 3, queries, words, word_count, next, out);
         else if (query_count == 2)
-            block_tile(width, count = 2, queries, words, word_count, out);
+            block_tile(width, count = 2, queries, words, word_count, next, out);
         else
-            block_tile(width, count = 1, queries, words, word_count, out);
+            block_tile(width, count = 1, queries, words, word_count, next, out);
     }
 }
 
@@ -197,8 +199,8 @@ static void estimate_four(const kith_affine *query, size_t parts, const int32_t 
 
 #define KERNELS(WIDTH)                                                                                             \
     static void block_##WIDTH(const int8_t *const *queries, size_t query_count, const uint32_t *words,             \
-                              size_t word_count, int32_t *out) {                                                   \
-        block(WIDTH, queries, query_count, words, word_count, out);                                                \
+                              size_t word_count, const uint32_t *ahead, int32_t *out) {                            \
+        block(WIDTH, queries, query_count, words, word_count, ahead != NULL ? ahead : words, out);                 \
     }                                                                                                              \
     static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
                              int32_t out[4]) {                                                                     \
