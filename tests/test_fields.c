@@ -127,7 +127,9 @@ static void check_block_definition(const block_case *c) {
 static void check_block_tables(const block_case *c) {
     EACH_TABLE(table) {
         for (size_t count = 1; count <= QUERIES; count++) {
-            if (c->word_count > 70 && count % 3 != 1) continue;
+            /* Many words: a choice of tiles is enough; what the reference gave is not asked of it again. */
+            if (c->word_count > 20 && count % 5 > 1) continue;
+            if (c->word_count > 4 && table == kith_simd_find("ref")) continue;
             size_t bytes = count * KITH_BLOCK_ROWS * sizeof(int32_t);
             int32_t *out = place(c->out_at, bytes);
             memset(out, 0x55, bytes);
