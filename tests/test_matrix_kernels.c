@@ -122,6 +122,44 @@ Test(matrix_kernels, largest_is_the_first_of_equals) {
     }
 }
 
+static float add_in_halves(float sums[KITH_GRID_LANES]) {
+    for (size_t half = KITH_GRID_LANES / 2; half > 0; half /= 2)
+        for (size_t p = 0; p < half; p++) sums[p] += sums[p + half];
+    return sums[0];
+}
+
+/* Numbers and sums as matrix.h says, on grids of 1 to 8 bits, with values far outside and on the borders. */
+Test(matrix_kernels, vectors_on_a_grid) {
+    enum { MOST = 208 };
+    static const float inverses[KITH_GRID_STEPS] = {0.25f, 1, 3.7f, 1e6f};
+    float *values = random_floats(11, MOST);
+    for (size_t i = 0; i < MOST; i += 5) values[i] = (float)(i % 9) - 4;
+    for (size_t i = 3; i < MOST; i += 50) values[i] = i % 4 < 2 ? -700 : 700;
+    EACH_TABLE(table) {
+        for (size_t bits = 1; bits <= 8; bits++)
+            for (size_t count = 16; count <= MOST; count += 48) {
+                float levels = (float)((1 << bits) - 1), products[KITH_GRID_STEPS], norms[KITH_GRID_STEPS];
+                table->matrix.grid_sums(values, count, inverses, levels, products, norms);
+                for (size_t s = 0; s < KITH_GRID_STEPS; s++) {
+                    float product[KITH_GRID_LANES] = {0}, norm[KITH_GRID_LANES] = {0};
+                    uint8_t numbers[MOST];
+                    table->matrix.grid_numbers(values, count, inverses[s], levels, numbers);
+                    for (size_t i = 0; i < count; i++) {
+                        float place = floorf(values[i] * inverses[s] + (levels + 1) / 2);
+                        place = place < 0 ? 0 : place > levels ? levels : place;
+                        cr_assert_eq((float)numbers[i], place, "%s: %g", table->name, (double)values[i]);
+                        float x = place - levels / 2;
+                        product[i % KITH_GRID_LANES] += x * values[i];
+                        norm[i % KITH_GRID_LANES] += x * x;
+                    }
+                    cr_assert_eq(products[s], add_in_halves(product), "%s: %zu bits", table->name, bits);
+                    cr_assert_eq(norms[s], add_in_halves(norm), "%s: %zu bits", table->name, bits);
+                }
+            }
+    }
+    free(values);
+}
+
 Test(matrix_kernels, accumulate_and_update_dot) {
     enum { COUNT = 160 };
     double *row = random_doubles(1, COUNT), *x = random_doubles(2, COUNT), *y = random_doubles(3, COUNT),
