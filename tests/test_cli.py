@@ -558,7 +558,6 @@ class Tune(CliTest):
         index = ["--index", self.at("base.kith")]
         self.refused(USAGE, ["--index or --base"], "tune", *query)
         self.refused(USAGE, ["--index or --base"], "tune", *query, *base, *index)
-        self.refused(USAGE, ["--base needs --spec"], "tune", *query, *base)
         self.refused(USAGE, ["go with --base"], *self.common(), "--spec", "Flat")
         self.refused(USAGE, ["--gt is needed"], "tune", *query, *index)
         self.refused(USAGE, ["recall = 1.5"], *self.common(), "--recall", "1.5")
@@ -636,6 +635,20 @@ class InvertedLists(CliTest):
         self.assertLess(probes, 16)
         done = self.kith("tune", *self.measured, "--recall", "1")
         self.assertEqual(done.returncode, CHECK)
+
+    def test_tune_chooses_an_index(self):
+        common = ["tune", "--base", self.at("wide.fvecs"), "--query", self.at("many.fvecs"), "--gt",
+                  self.at("many.ivecs"), "--repeats", "1", "--latency-queries", "50", "--out", self.at("chosen.kith")]
+        report = self.kith_json(*common)
+        tried = report["indexes"]
+        self.assertGreaterEqual(len(tried), 4)
+        reached = [one for one in tried if one["is_reached"]]
+        self.assertEqual(report["best"], max(reached, key=lambda one: one["qps_1"]))
+        self.assertEqual(self.kith_json("info", self.at("chosen.kith"))[0]["spec"], report["best"]["spec"])
+        least = min(one["memory_bytes"] for one in tried)
+        fitting = self.kith(*common, "--budget-bytes", str(least + least // 20), "--json")
+        within = [one["is_within_budget"] for one in json.loads(fitting.stdout)["indexes"]]
+        self.assertEqual(within.count(True), 1, fitting.stdout)
 
 
 class Convert(CliTest):

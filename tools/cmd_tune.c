@@ -23,12 +23,15 @@ typedef struct tune_settings {
 static const tune_settings defaults = {
     .metric = "l2", .k = 10, .threads = 1, .repeats = 3, .latency_queries = 1000, .seed = 1};
 
+/* What is tried when no spec is given: from the most memory a vector to the least, graphs and lists. */
+static const char *const usual_specs[] = {"HNSW32,Flat", "IVF,Flat", "IVF,Line64,RFlat", "HNSW32,SQ8", "IVF,SQ8"};
+
 static const kith_tool_option options[] = {
     {"index", "FILE", "the index to tune", offsetof(tune_settings, index), KITH_TOOL_FILE, false, 0, 0},
     {"base", "FILE", "or the vectors to build the indexes of --spec from", offsetof(tune_settings, base),
      KITH_TOOL_FILE, false, 0, 0},
-    {"spec", "SPEC", "with --base: an index to try; may be repeated", offsetof(tune_settings, spec), KITH_TOOL_LIST,
-     false, 0, 0},
+    {"spec", "SPEC", "with --base: an index to try; may be repeated (default: graphs and lists)",
+     offsetof(tune_settings, spec), KITH_TOOL_LIST, false, 0, 0},
     {"query", "FILE", "the queries: half of them choose, the others check", offsetof(tune_settings, query),
      KITH_TOOL_FILE, true, 0, 0},
     {"gt", "FILE", "the ground truth: ids (default with --base: computed)", offsetof(tune_settings, gt),
@@ -231,8 +234,10 @@ static int try_all(tune_state *state) {
         return code;
     }
     int code = KITH_EXIT_OK;
+    size_t usual_count = settings->spec.count > 0 ? 0 : sizeof usual_specs / sizeof *usual_specs;
     for (size_t i = 0; i < settings->spec.count && code == KITH_EXIT_OK; i++)
         code = try_spec(state, settings->spec.items[i]);
+    for (size_t i = 0; i < usual_count && code == KITH_EXIT_OK; i++) code = try_spec(state, usual_specs[i]);
     return code;
 }
 
@@ -298,8 +303,6 @@ static int report(const tune_state *state) {
 static int check_settings(const tune_settings *settings) {
     if ((settings->index != NULL) == (settings->base != NULL))
         return kith_tool_error(KITH_EXIT_USAGE, "either --index or --base is needed");
-    if (settings->base != NULL && settings->spec.count == 0)
-        return kith_tool_error(KITH_EXIT_USAGE, "--base needs --spec, once or more");
     if (settings->index != NULL && (settings->spec.count > 0 || settings->out != NULL || settings->train > 0))
         return kith_tool_error(KITH_EXIT_USAGE, "--spec, --train and --out go with --base, not with --index");
     if (settings->index != NULL && settings->gt == NULL)
