@@ -9,7 +9,8 @@
 #include "base/topk.h"
 #include "kith/kmeans.h"
 
-const char *const ivf_codes[] = {"Flat", "f16", "bf16", "SQ8", "SQ6", "SQ4", "RaBitQ", "RaBitQ4", "Line32", NULL};
+const char *const ivf_codes[] = {"Flat",  "f16",     "bf16",   "SQ8",     "SQ6",    "SQ4", "PQ6",
+                                 "PQ6x4", "PQ8x4fs", "RaBitQ", "RaBitQ4", "Line32", NULL};
 
 const char *ivf_spec(size_t lists, const char *code) {
     static char buffers[8][64];

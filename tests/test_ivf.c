@@ -218,10 +218,10 @@ Test(ivf, samples_that_do_not_do_are_refused) {
 
 /* Vectors that say little: few different ones, constant ones, very large and very small ones, none with a direction. */
 Test(ivf, odd_vectors_are_indexed) {
-    enum { COUNT = 200 };
+    enum { COUNT = 270 };
     for (int kind = 0; kind < 6; kind++)
-        for (size_t m = 0; m < 3; m++)
-            for (size_t c = 0; ivf_codes[c] != NULL; c++) {
+        for (size_t c = 0; ivf_codes[c] != NULL; c++)
+            for (size_t m = (c + (size_t)kind) % 3, once = 0; once < 1; once++) {
                 bool is_large = kind == 3, is_tiny = kind == 4;
                 bool has_factors = ivf_codes[c][0] == 'R' || ivf_codes[c][0] == 'L'; /* RaBitQ, line codes */
                 fixture_vectors vectors = fixture_vectors_make(KITH_F32, COUNT, DIM, 8);
@@ -442,7 +442,7 @@ Test(ivf, ids_beyond_32_bits_are_kept) {
 
 Test(ivf, reconstructs_what_the_codes_say) {
     enum { COUNT = 300 };
-    static const float bounds[] = {0, 1e-3f, 8e-3f, 3e-2f, 8e-2f, 0.4f}; /* of the codes in their order */
+    static const float bounds[] = {0, 1e-3f, 8e-3f, 3e-2f, 8e-2f, 0.4f}; /* of the first codes */
     for (size_t c = 0; ivf_codes[c] != NULL && c < sizeof bounds / sizeof *bounds; c++)
         for (int whole = c == 0; whole < 2; whole++) {
             fixture_vectors vectors = ivf_clustered(COUNT, DIM, 5, 40);
@@ -462,6 +462,60 @@ Test(ivf, reconstructs_what_the_codes_say) {
             kith_index_free(index);
             fixture_vectors_free(&vectors);
         }
+}
+
+/* ---- Merging -------------------------------------------------------------------------------------------------- */
+
+static void check_merge(const char *spec, kith_metric metric) {
+    fixture_vectors vectors = ivf_clustered(500, DIM, 5, 60), queries = ivf_clustered(9, DIM, 5, 61);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    put_all(&model, &vectors, 0, 250, 0);
+    put_all(&model, &vectors, 250, 250, 1000);
+    kith_index *into = ivf_trained(spec, metric, &vectors), *from, *other = ivf_trained(spec, metric, &queries);
+    cr_assert_eq(kith_index_clone(into, &from), KITH_OK);
+    ivf_add(into, &vectors, 0, 250, NULL);
+    cr_assert_eq(kith_index_merge(into, from, 0), KITH_OK); /* nothing */
+    ivf_add(from, &vectors, 250, 250, NULL);
+    ivf_add(other, &queries, 0, 9, NULL);
+    cr_assert_eq(kith_index_merge(into, from, 0), KITH_ERR_EXISTS);
+    cr_assert_eq(kith_index_merge(into, from, KITH_ID_MAX), KITH_ERR_OVERFLOW);
+    cr_assert_eq(kith_index_merge(into, from, -1), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_merge(into, into, 5000), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_merge(into, other, 5000), KITH_ERR_ARGUMENT);
+    cr_assert_not_null(strstr(kith_error_message(), "trained alike"), "'%s'", kith_error_message());
+    cr_assert_eq(kith_index_count(into), 250);
+    cr_assert_eq(kith_index_merge(into, from, 1000), KITH_OK, "%s", kith_error_message());
+    ivf_check_content(into, &model);
+    ivf_check_search(into, &model, &queries, 30);
+    cr_assert_eq(into->next_id, 1250);
+    cr_assert_eq(kith_index_count(from), 250);
+    int64_t gone = 1249;
+    cr_assert_eq(kith_index_remove(into, &gone, 1, NULL), KITH_OK);
+    fixture_model_remove(&model, gone);
+    ivf_check_content(into, &model);
+    kith_index_free(into);
+    kith_index_free(from);
+    kith_index_free(other);
+    fixture_model_free(&model);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(ivf, parts_are_merged) {
+    check_merge("IVF7,SQ8", KITH_L2);
+    check_merge("IVF7,RaBitQ4", KITH_COSINE);
+    check_merge("SQ4", KITH_IP);
+    kith_index *a, *b;
+    cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &a), KITH_OK);
+    cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &b), KITH_OK);
+    cr_assert_eq(kith_index_merge(a, b, 0), KITH_ERR_UNSUPPORTED);
+    kith_index_free(b);
+    cr_assert_eq(kith_index_create("SQ8", DIM, KITH_L2, &b), KITH_OK);
+    cr_assert_eq(kith_index_merge(a, b, 0), KITH_ERR_ARGUMENT);
+    kith_index_free(a);
+    kith_index_free(b);
 }
 
 /* ---- Memory --------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "api/files.h"
+#include "base/error.h"
 #include "faults.h"
 #include "ivf_model.h"
 
@@ -78,10 +79,11 @@ static void there_and_back(const char *folder, const char *spec, kith_metric met
 Test(ivf_file, every_code_comes_back_as_it_was_saved) {
     const char *folder = faults_folder();
     for (size_t c = 0; ivf_codes[c] != NULL; c++)
-        for (size_t m = 0; m < 3; m++) {
-            if (strcmp(ivf_codes[c], "Flat") != 0) there_and_back(folder, ivf_codes[c], fixture_metrics[m]);
-            there_and_back(folder, ivf_spec(5, ivf_codes[c]), fixture_metrics[m]);
-        }
+        for (size_t m = 0; m < 3; m++)
+            if ((c + m) % 3 != 0)
+                there_and_back(folder, ivf_spec(5, ivf_codes[c]), fixture_metrics[m]);
+            else if (strcmp(ivf_codes[c], "Flat") != 0)
+                there_and_back(folder, ivf_codes[c], fixture_metrics[m]);
     there_and_back(folder, "IVF300,SQ8", KITH_L2); /* with codes of the centroids */
     faults_folder_remove(folder);
 }
@@ -144,8 +146,8 @@ Test(ivf_file, bytes_do_not_depend_on_the_thread_count) {
 
 /* Builds and saves on the kernels of one instruction set; ends the process. */
 static void run_on(const char *isa, const char *path, const char *spec) {
-    fixture_vectors vectors = ivf_clustered(1500, DIM, 12, 5);
-    kith_view view = fixture_view(&vectors, 0, 1500);
+    fixture_vectors vectors = ivf_clustered(500, DIM, 12, 5);
+    kith_view view = fixture_view(&vectors, 0, 500);
     kith_index *index = NULL;
     bool good = setenv("KITH_ISA", isa, 1) == 0 && kith_index_create(spec, DIM, KITH_L2, &index) == KITH_OK &&
                 kith_index_train(index, &view, NULL) == KITH_OK &&
@@ -154,14 +156,14 @@ static void run_on(const char *isa, const char *path, const char *spec) {
 }
 
 Test(ivf_file, bytes_do_not_depend_on_the_instruction_set) {
-    static const char *const isas[] = {"ref", "avx2", "avx512", "neon", "avx512-vnni"};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "neon"};
     const char *folder = faults_folder();
     for (size_t c = 0; ivf_codes[c] != NULL; c++)
         for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
             const char *path = faults_path(folder, i == 0 ? "a" : "b");
             pid_t child = fork();
             cr_assert_geq(child, 0);
-            if (child == 0) run_on(isas[i], path, ivf_spec(130, ivf_codes[c]));
+            if (child == 0) run_on(isas[i], path, ivf_spec(c == 3 ? 130 : 12, ivf_codes[c]));
             int how = -1;
             cr_assert_eq(waitpid(child, &how, 0), child);
             cr_assert(WIFEXITED(how) && WEXITSTATUS(how) == 0, "%s ended with %d", isas[i], how);
@@ -178,10 +180,10 @@ typedef struct image {
     size_t count;
 } image;
 
-enum { SMALL_DIM = 4, SMALL = 45 };
+enum { SMALL_DIM = 24, SMALL = 45, SMALL_SAMPLE = 260 };
 
 static kith_index *small_index(const char *spec, kith_metric metric) {
-    fixture_vectors vectors = ivf_clustered(SMALL, SMALL_DIM, 3, 6);
+    fixture_vectors vectors = ivf_clustered(SMALL_SAMPLE, SMALL_DIM, 3, 6);
     kith_index *index = ivf_trained(spec, metric, &vectors);
     ivf_add(index, &vectors, 0, SMALL, NULL);
     cr_assert_eq(kith_index_remove(index, (int64_t[]){3, 11}, 2, NULL), KITH_OK);
@@ -305,7 +307,7 @@ static void flip_all(const char *spec, kith_metric metric) {
     image file = image_of(spec, metric);
     for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++) {
         unsigned char *bytes = file.bytes + get(entry(&file, s) + 24);
-        size_t bits = get(entry(&file, s) + 32) * 8, step = bits > 600 ? bits / 300 | 1 : 1;
+        size_t bits = get(entry(&file, s) + 32) * 8, step = bits > 200 ? bits / 100 | 1 : 1;
         for (size_t bit = 0; bit < bits; bit += step) {
             kith_index *index;
             bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
@@ -324,7 +326,7 @@ static void flip_all(const char *spec, kith_metric metric) {
 
 Test(ivf_file, no_lie_crashes) {
     for (size_t c = 0; ivf_codes[c] != NULL; c++) {
-        if (strcmp(ivf_codes[c], "Flat") != 0) flip_all(ivf_codes[c], KITH_L2);
+        if (c % 2 == 1) flip_all(ivf_codes[c], KITH_L2);
         flip_all(ivf_spec(3, ivf_codes[c]), KITH_IP);
     }
 }
@@ -433,6 +435,13 @@ static kith_status do_update(change *c) {
     kith_view view = fixture_view(c->vectors, 60, 2);
     return kith_index_update(c->index, &view, (int64_t[]){9, 2});
 }
+static kith_status do_merge(change *c) {
+    kith_index *from;
+    KITH_TRY(kith_index_clone(c->index, &from));
+    kith_status status = kith_index_merge(c->index, from, (int64_t)1 << 33);
+    kith_index_free(from);
+    return status;
+}
 static kith_status do_save(change *c) { return kith_index_save(c->index, c->path); }
 static kith_status do_load(change *c) { return kith_index_load(c->path, &c->out); }
 static kith_status do_map(change *c) { return kith_index_map(c->path, &c->out); }
@@ -482,8 +491,8 @@ static void check_change(kith_status (*act)(change *), const char *spec, kith_me
 }
 
 Test(ivf_file, every_failing_allocation_leaves_the_index_as_it_was) {
-    static kith_status (*const acts[])(change *) = {do_add,  do_add_mixed, do_remove, do_update,
-                                                    do_save, do_load,      do_map,    do_clone};
+    static kith_status (*const acts[])(change *) = {do_add,  do_merge, do_add_mixed, do_remove, do_update,
+                                                    do_save, do_load,  do_map,       do_clone};
     for (size_t a = 0; a < sizeof acts / sizeof *acts; a++) {
         check_change(acts[a], "IVF5,SQ8", KITH_COSINE, true);
         check_change(acts[a], "IVF130,SQ4", KITH_L2, true);

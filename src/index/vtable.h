@@ -154,6 +154,10 @@ struct kith_index_vtable {
     /* KITH_ERR_NOT_FOUND for an id that is not held. The ids are distinct. */
     kith_status (*update)(kith_index *index, const kith_view *vectors, const int64_t *ids);
     void (*reset)(kith_index *index);
+    /* Adds the vectors of an index of the same vtable, spec, dimension and metric, which has some; ids + id_shift do
+     * not overflow. KITH_ERR_ARGUMENT when it was trained otherwise, KITH_ERR_EXISTS for an id that is held. NULL: it
+     * cannot. */
+    kith_status (*merge)(kith_index *into, const kith_index *from, int64_t id_shift);
     kith_status (*reconstruct)(const kith_index *index, const int64_t *ids, size_t count, float *out);
 
     kith_status (*search)(const kith_index *index, const kith_search_request *request,

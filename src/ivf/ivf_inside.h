@@ -154,6 +154,10 @@ void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row);
 kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_ivf_reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out);
 
+/* ---- ivf_merge.c ---------------------------------------------------------------------------------------------- */
+
+kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t shift);
+
 /* ---- ivf_file.c ----------------------------------------------------------------------------------------------- */
 
 kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);

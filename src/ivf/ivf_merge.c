@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ivf_merge.c: the vectors of one index into another that was trained alike: codes move as they are, list by list.
+ */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "ivf/ivf_inside.h"
+
+enum { PROBE_ROWS = 64 };
+
+/* ---- Are they trained alike? ---------------------------------------------------------------------------------- */
+
+/* The codes of the first vectors of an index, at most PROBE_ROWS. */
+static size_t first_codes(const kith_ivf *ivf, unsigned char *codes) {
+    const kith_code *code = ivf->code;
+    size_t count = 0;
+    for (size_t l = 0; l < ivf->list_count; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
+            const kith_list_segment *segment = &ivf->lists[l].segments[s];
+            for (size_t i = 0; i < segment->count && count < PROBE_ROWS; i++, count++)
+                code->vtable->unpack(code, segment->blocks + i / KITH_BLOCK_ROWS * code->block_bytes,
+                                     i % KITH_BLOCK_ROWS, codes + count * code->code_bytes);
+        }
+    return count;
+}
+
+/* Do the same codes stand for the same vectors in both? */
+static kith_status codes_agree(const kith_ivf *into, const kith_ivf *from, bool *agree) {
+    const kith_code *code = from->code;
+    unsigned char *codes = NULL;
+    float *decoded = NULL;
+    kith_status status;
+    KITH_GO(kith_alloc(PROBE_ROWS, code->code_bytes, &codes));
+    KITH_GO(kith_alloc(2 * PROBE_ROWS, code->dim * sizeof *decoded, &decoded));
+    const kith_code_rows rows = {.count = first_codes(from, codes)};
+    float *other = decoded + PROBE_ROWS * code->dim;
+    KITH_GO(code->vtable->decode(code, &rows, codes, decoded));
+    KITH_GO(into->code->vtable->decode(into->code, &rows, codes, other));
+    *agree = memcmp(decoded, other, rows.count * code->dim * sizeof *decoded) == 0;
+done:
+    kith_free(decoded);
+    kith_free(codes);
+    return status;
+}
+
+static kith_status check_alike(const kith_ivf *into, const kith_ivf *from) {
+    size_t centroid_bytes = into->list_count * into->base.dim * sizeof(float);
+    bool agree = into->list_count == from->list_count && into->code->code_bytes == from->code->code_bytes;
+    if (agree && into->centroids != NULL) agree = memcmp(into->centroids, from->centroids, centroid_bytes) == 0;
+    if (agree) KITH_TRY(codes_agree(into, from, &agree));
+    if (agree) return KITH_OK;
+    return kith_error(KITH_ERR_ARGUMENT, "merge: the two indexes %s were not trained alike", into->base.spec);
+}
+
+/* ---- Ids ------------------------------------------------------------------------------------------------------ */
+
+typedef void (*visit_fn)(void *context, int64_t id);
+
+static void visit_ids(const kith_ivf *ivf, visit_fn visit, void *context) {
+    for (size_t l = 0; l < ivf->list_count; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
+            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
+                visit(context, kith_segment_id(ivf, &ivf->lists[l].segments[s], i));
+}
+
+typedef struct id_range {
+    int64_t least, largest;
+} id_range;
+
+static void widen(void *context, int64_t id) {
+    id_range *range = context;
+    if (id < range->least) range->least = id;
+    if (id > range->largest) range->largest = id;
+}
+
+typedef struct lookup {
+    const kith_idmap *map;
+    int64_t shift, found;
+} lookup;
+
+static void look_up(void *context, int64_t id) {
+    lookup *look = context;
+    uint64_t place;
+    if (kith_idmap_get(look->map, id + look->shift, &place)) look->found = id + look->shift;
+}
+
+static kith_status check_ids(kith_ivf *into, const kith_ivf *from, int64_t shift, int64_t *largest) {
+    id_range range = {INT64_MAX, -1};
+    visit_ids(from, widen, &range);
+    *largest = range.largest + shift;
+    if (range.least + shift >= into->base.next_id) return KITH_OK;
+    KITH_TRY(kith_ivf_need_map(into));
+    lookup look = {&into->map, shift, KITH_NO_ID};
+    visit_ids(from, look_up, &look);
+    if (look.found == KITH_NO_ID) return KITH_OK;
+    return kith_error(KITH_ERR_EXISTS, "merge: id %lld is in the index already", (long long)look.found);
+}
+
+/* ---- Moving --------------------------------------------------------------------------------------------------- */
+
+typedef struct move_loop {
+    kith_ivf *into;
+    const kith_ivf *from;
+    int64_t shift;
+    unsigned char *scratch; /* of each worker: a block's rows */
+    size_t scratch_bytes;
+} move_loop;
+
+/* `count` vectors of one block of a segment, to the places from `position` on. */
+static void move_rows(const move_loop *loop, size_t l, const kith_list_segment *segment, size_t first, size_t count,
+                      size_t position, unsigned char *rows) {
+    const kith_code *code = loop->into->code;
+    for (size_t i = 0; i < count; i++)
+        code->vtable->unpack(code, segment->blocks + first / KITH_BLOCK_ROWS * code->block_bytes,
+                             (first + i) % KITH_BLOCK_ROWS, rows + i * code->code_bytes);
+    for (size_t done = 0, part; done < count; done += part) {
+        size_t at;
+        const kith_list_segment *to = kith_list_at(&loop->into->lists[l], position + done, &at);
+        size_t lane = at % KITH_BLOCK_ROWS;
+        unsigned char *block = to->blocks + at / KITH_BLOCK_ROWS * code->block_bytes;
+        part = kith_min_size(count - done, KITH_BLOCK_ROWS - lane);
+        if (lane == 0) memset(block, 0, code->block_bytes);
+        code->vtable->pack(code, rows + done * code->code_bytes, lane, part, block);
+        for (size_t i = 0; i < part; i++)
+            kith_segment_set_id(loop->into, to, at + i,
+                                kith_segment_id(loop->from, segment, first + done + i) + loop->shift);
+    }
+}
+
+static kith_status move_list(void *context, size_t l, size_t worker) {
+    const move_loop *loop = context;
+    const kith_list *from = &loop->from->lists[l];
+    unsigned char *rows = loop->scratch + worker * loop->scratch_bytes;
+    size_t position = loop->into->lists[l].count;
+    for (size_t s = 0; s < from->segment_count; s++)
+        for (size_t i = 0, count; i < from->segments[s].count; i += count, position += count) {
+            count = kith_min_size(KITH_BLOCK_ROWS, from->segments[s].count - i);
+            move_rows(loop, l, &from->segments[s], i, count, position, rows);
+        }
+    return KITH_OK;
+}
+
+static void publish(kith_ivf *into, const kith_ivf *from) {
+    for (size_t l = 0; l < into->list_count; l++) {
+        kith_list *list = &into->lists[l];
+        size_t before = list->count;
+        kith_list_set_count(list, before + from->lists[l].count);
+        for (size_t p = before; into->has_map && p < list->count; p++) {
+            size_t at;
+            const kith_list_segment *segment = kith_list_at(list, p, &at);
+            kith_idmap_put(&into->map, kith_segment_id(into, segment, at), kith_ivf_place(into, l, p));
+        }
+    }
+    into->base.count += from->base.count;
+}
+
+kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t shift) {
+    kith_ivf *into = kith_ivf_of(index);
+    const kith_ivf *from = kith_ivf_of_const(other);
+    size_t threads = kith_threads_default();
+    move_loop loop = {.into = into, .from = from, .shift = shift};
+    loop.scratch_bytes = kith_round_up(KITH_BLOCK_ROWS * into->code->code_bytes, KITH_ALIGNMENT);
+    size_t *added = NULL;
+    int64_t largest;
+    KITH_TRY(check_alike(into, from));
+    KITH_TRY(check_ids(into, from, shift, &largest));
+    kith_status status;
+    KITH_GO(kith_alloc(into->list_count, sizeof *added, &added));
+    KITH_GO(kith_alloc(threads, loop.scratch_bytes, &loop.scratch));
+    for (size_t l = 0; l < into->list_count; l++) added[l] = from->lists[l].count;
+    if (largest > UINT32_MAX) KITH_GO(kith_lists_widen_ids(into));
+    if (into->has_map) KITH_GO(kith_idmap_reserve(&into->map, into->base.count + from->base.count));
+    KITH_GO(kith_lists_reserve(into, added));
+    KITH_GO(kith_parallel_for(threads, into->list_count, move_list, &loop));
+    publish(into, from);
+done:
+    kith_free(loop.scratch);
+    kith_free(added);
+    return status;
+}
