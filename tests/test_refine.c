@@ -342,12 +342,11 @@ static kith_status run(const failing *f) {
 }
 
 /* An index that failed in between saves the bytes of one that did not. */
-Test(refine, a_failed_allocation_changes_nothing) {
-    faults_fail_allocation(0);
+static void check_failures(const char *spec) {
     const char *folder = faults_folder(), *path = faults_path(folder, "x"), *before = faults_path(folder, "before");
     fixture_vectors vectors = fixture_vectors_make(KITH_F32, 64, DIM, 10);
     for (int which = 0; which < 6; which++) {
-        kith_index *index = make("PCA8,Flat,f16,RFlat", DIM, KITH_COSINE);
+        kith_index *index = make(spec, DIM, KITH_COSINE);
         failing f = {index, fixture_view(&vectors, 0, 64), path, which};
         cr_assert_eq(kith_index_train(index, &f.view, NULL), KITH_OK);
         const kith_view half = fixture_view(&vectors, 0, 50);
@@ -364,12 +363,12 @@ Test(refine, a_failed_allocation_changes_nothing) {
                 cr_assert(!reached);
                 break;
             }
-            cr_assert_eq(status, KITH_ERR_NO_MEMORY, "%d: %s", which, kith_error_message());
+            cr_assert_eq(status, KITH_ERR_NO_MEMORY, "%s, %d: %s", spec, which, kith_error_message());
             cr_assert_eq(kith_index_count(index), 50);
             cr_assert_eq(kith_index_save(index, before), KITH_OK);
             unsigned char *now = faults_read_file(before, &again);
             cr_assert_eq(again, bytes);
-            cr_assert_eq(memcmp(now, expected, bytes), 0, "change %d, allocation %zu", which, n);
+            cr_assert_eq(memcmp(now, expected, bytes), 0, "%s, change %d, allocation %zu", spec, which, n);
             free(now);
         }
         cr_assert_gt(n, 1);
@@ -377,6 +376,134 @@ Test(refine, a_failed_allocation_changes_nothing) {
         kith_index_free(index);
         cr_assert_eq(kith_memory_live_blocks(), 0);
     }
+    fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
+}
+
+Test(refine, a_failed_allocation_changes_nothing) {
+    faults_fail_allocation(0);
+    check_failures("PCA8,Flat,f16,RFlat");
+    check_failures("Flat,RSQ8");
+    check_failures("IVF4,SQ4,Rf16");
+}
+
+Test(refine, training_that_fails_leaves_both_halves_as_they_were) {
+    faults_fail_allocation(0);
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 200, DIM, 11);
+    const kith_view all = fixture_view(&vectors, 0, 200), half = fixture_view(&vectors, 0, 100);
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = 1;
+    kith_index *index = make("IVF4,SQ4,RSQ8", DIM, KITH_IP);
+    for (size_t n = 1;; n++) { /* a first training: untrained until it succeeds */
+        faults_fail_allocation(n);
+        kith_status status = kith_index_train(index, &half, &job);
+        faults_fail_allocation(0);
+        if (status == KITH_OK) break;
+        cr_assert_eq(status, KITH_ERR_NO_MEMORY, "%s", kith_error_message());
+        cr_assert(!kith_index_is_trained(index));
+        cr_assert_eq(kith_index_add(index, &all, NULL, NULL), KITH_ERR_NOT_TRAINED);
+    }
+    cr_assert(kith_index_is_trained(index));
+    cr_assert_eq(kith_index_add(index, &all, NULL, NULL), KITH_OK);
+    cr_assert_eq(kith_index_train(index, &all, &job), KITH_ERR_ARGUMENT);
+    kith_index_free(index);
+    fixture_vectors_free(&vectors);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+/* ---- Stores of codes, bases of lists -------------------------------------------------------------------------- */
+
+static double value_of(kith_metric metric, const float *a, const float *b) {
+    double value = fixture_value(metric == KITH_COSINE ? KITH_IP : metric, a, b, DIM), norm2 = 0;
+    for (size_t i = 0; i < DIM; i++) norm2 += (double)a[i] * (double)a[i];
+    return metric == KITH_COSINE ? value / sqrt(norm2) : value; /* what is stored is of unit length, about */
+}
+
+/* The distances are those to the vectors that the store's codes stand for. */
+Test(refine, a_store_of_codes_gives_the_distances_of_its_codes) {
+    static const char *const specs[] = {"Flat,RSQ8", "SQ4,RSQ8", "IVF6,SQ4,RSQ8", "IVF6,Flat,Refine(SQ6)",
+                                        "PCA12,SQ8,RSQ8"};
+    fixture_vectors base = fixture_vectors_make(KITH_F32, 700, DIM, 12),
+                    queries = fixture_vectors_make(KITH_F32, 20, DIM, 13);
+    const kith_view rows = fixture_view(&base, 0, base.count), view = fixture_view(&queries, 0, queries.count);
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++)
+        for (size_t m = 0; m < 3; m++) {
+            kith_index *index = make(specs[s], DIM, fixture_metrics[m]);
+            add(index, &rows, NULL);
+            answer a = ask(index, &view, 8, NULL);
+            for (size_t q = 0; q < view.count; q++)
+                for (size_t i = 0; i < 8; i++) {
+                    float decoded[DIM];
+                    cr_assert_eq(kith_index_reconstruct(index, &a.ids[q * 8 + i], 1, decoded), KITH_OK);
+                    const float *query = queries.values + q * DIM;
+                    double own = value_of(fixture_metrics[m], query, decoded),
+                           given = (double)a.distances[q * 8 + i];
+                    /* A code may read its query in fewer bits: that is the slack. */
+                    cr_assert_float_eq(given, own, 0.02 * (fabs(own) + 1), "%s, %s: %g is not %g", specs[s],
+                                       kith_metric_name(fixture_metrics[m]), given, own);
+                    double truth = value_of(KITH_L2, base.values + (size_t)a.ids[q * 8 + i] * DIM, decoded);
+                    if (m < 2) cr_assert_lt(truth, 0.5, "%s", specs[s]);
+                }
+            for (size_t q = 0; q < view.count; q += 7) {
+                const kith_view one = fixture_view(&queries, q, 1);
+                answer alone = ask(index, &one, 8, NULL);
+                cr_assert_eq(memcmp(alone.ids, a.ids + q * 8, 8 * sizeof *alone.ids), 0);
+                cr_assert_eq(memcmp(alone.distances, a.distances + q * 8, 8 * sizeof(float)), 0);
+                drop(&alone);
+            }
+            drop(&a);
+            kith_index_free(index);
+        }
+    fixture_vectors_free(&base);
+    fixture_vectors_free(&queries);
+}
+
+/* Changes, files and copies of the combinations; what a search finds stays what it was. */
+Test(refine, every_combination_survives_changes_and_files) {
+    const char *folder = faults_folder(), *path = faults_path(folder, "x.kith");
+    static const char *const specs[] = {"IVF5,SQ8,RFlat",     "IVF5,SQ4,RSQ8", "SQ4,Rbf16",
+                                        "RR24,IVF5,SQ4,RSQ8", "SQ8,Ru8",       "OPQ4_16,IVF5,SQ8,Rf16",
+                                        "L2norm,SQ6,RFlat"};
+    fixture_vectors vectors = fixture_vectors_make(KITH_U8, 600, DIM, 14);
+    const kith_view all = fixture_view(&vectors, 0, 500), queries = fixture_view(&vectors, 500, 30);
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++)
+        for (size_t m = 0; m < 3; m++) {
+            kith_index *index = make(specs[s], DIM, fixture_metrics[m]), *others[3];
+            add(index, &all, NULL);
+            int64_t ids[40];
+            for (int64_t i = 0; i < 40; i++) ids[i] = i * i % 500;
+            size_t removed;
+            cr_assert_eq(kith_index_remove(index, ids, 40, &removed), KITH_OK, "%s", kith_error_message());
+            cr_assert_eq(kith_index_count(index), 500 - removed);
+            const kith_view again = fixture_view(&vectors, 100, 20), two = fixture_view(&vectors, 530, 2);
+            int64_t back[20];
+            for (int64_t i = 0; i < 20; i++) back[i] = 9000 - 3 * i;
+            cr_assert_eq(kith_index_add(index, &again, back, NULL), KITH_OK, "%s: %s", specs[s],
+                         kith_error_message());
+            kith_status updated = kith_index_update(index, &two, (int64_t[]){8997, 499});
+            cr_assert_eq(updated, KITH_OK, "%s: %s", specs[s], kith_error_message());
+            kith_search_params params;
+            kith_search_params_init(&params);
+            params.k_factor = 8;
+            answer before = ask(index, &queries, 6, &params);
+            for (size_t i = 0; i < queries.count * 6; i++)
+                for (size_t r = 0; r < 40; r++) cr_assert_neq(before.ids[i], ids[r]);
+            cr_assert_eq(kith_index_save(index, path), KITH_OK, "%s", kith_error_message());
+            cr_assert_eq(kith_file_verify(path), KITH_OK, "%s: %s", specs[s], kith_error_message());
+            cr_assert_eq(kith_index_map(path, &others[0]), KITH_OK, "%s: %s", specs[s], kith_error_message());
+            cr_assert_eq(kith_index_load(path, &others[1]), KITH_OK, "%s: %s", specs[s], kith_error_message());
+            cr_assert_eq(kith_index_clone(index, &others[2]), KITH_OK, "%s: %s", specs[s], kith_error_message());
+            for (size_t i = 0; i < 3; i++) {
+                answer after = ask(others[i], &queries, 6, &params);
+                cr_assert(same(&before, &after), "%s, %s, copy %zu", specs[s], kith_metric_name(fixture_metrics[m]),
+                          i);
+                drop(&after);
+                kith_index_free(others[i]);
+            }
+            drop(&before);
+            kith_index_free(index);
+        }
     fixture_vectors_free(&vectors);
     faults_folder_remove(folder);
 }

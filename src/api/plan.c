@@ -9,7 +9,9 @@
 #include "base/error.h"
 #include "flat/flat.h"
 #include "hnsw/hnsw.h"
+#include "index/codes.h"
 #include "ivf/ivf.h"
+#include "wrap/coderows.h"
 
 /* ---- The structures ------------------------------------------------------------------------------------------ */
 
@@ -95,7 +97,19 @@ static bool is_refinement(const kith_spec_part *part) {
     if (part->length >= sizeof word - 1 && memcmp(part->text, word, sizeof word - 1) == 0) return true;
     if (part->length < 2 || part->text[0] != 'R') return false;
     const kith_spec_part rest = {part->text + 1, part->length - 1, part->offset + 1};
-    return is_flat(&rest) || names_dtype(&rest);
+    return is_flat(&rest) || names_dtype(&rest) || kith_code_is_named(&rest);
+}
+
+/* Rows that are not searched, but found by their ids. */
+static const kith_structure flat_rows = {
+    .example = KITH_FLAT_NAME, .claims = is_flat, .create = kith_flat_create, .open = kith_flat_open};
+static const kith_structure code_rows = {
+    .example = "SQ8", .claims = kith_code_is_named, .create = kith_coderows_create, .open = kith_coderows_open};
+
+static kith_status find_store(const char *text, const kith_spec *store, const kith_structure **structure) {
+    *structure = is_flat(&store->parts[0]) ? &flat_rows : &code_rows;
+    if ((*structure)->claims(&store->parts[0])) return KITH_OK;
+    return kith_spec_error(text, store->parts[0].offset, "expected Flat, Flat,TYPE or a code to refine with");
 }
 
 static kith_status read_refinement(const char *text, const kith_spec_part *part, kith_spec *store,
@@ -106,13 +120,11 @@ static kith_status read_refinement(const char *text, const kith_spec_part *part,
         const kith_spec_part rest = part_of(text, part->offset + 1, last);
         if (names_dtype(&rest)) push(store, &flat_part);
         push(store, &rest);
-        return find_structure(text, &store->parts[0], structure);
+        return find_store(text, store, structure);
     }
     size_t inside = part->offset + sizeof "Refine(" - 1;
     KITH_TRY(cut(text, inside, last - 1, store));
-    if (!is_flat(&store->parts[0]))
-        return kith_spec_error(text, inside, "expected Flat or Flat,TYPE to refine with");
-    return find_structure(text, &store->parts[0], structure);
+    return find_store(text, store, structure);
 }
 
 /* ---- Structure ----------------------------------------------------------------------------------------------- */

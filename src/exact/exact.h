@@ -39,7 +39,7 @@ typedef struct kith_exact_request {
     kith_metric metric; /* l2, ip, cosine */
     kith_dtype row_dtype;
     size_t threads;      /* at least 1 */
-    bool gathers;        /* for kith_exact_gathered alone: nothing is packed */
+    bool gathers;        /* for kith_exact_four alone: nothing is packed */
     kith_allow_fn allow; /* NULL: all */
     const void *allow_context;
     kith_meter *meter; /* NULL, or counts queries x rows */
@@ -73,12 +73,10 @@ kith_status kith_hit_list_append(kith_hit_list *list, const kith_hit *hit);
 /* Adds every row within `radius` (in the metric's terms) of query q to lists[q], unsorted. */
 kith_status kith_exact_range(kith_exact *exact, const kith_rows *rows, float radius, kith_hit_list *lists);
 
-/* Opened with `gathers`: the keys of `count` rows that lie anywhere, the same that a search would give. inverse_norms
- * are those of the rows, for cosine. The rows are fetched into the cache as the work goes on; the first `fetched` of
- * them, what kith_exact_fetch returned, are on their way already. Any number of threads may call these two at once. */
-void kith_exact_gathered(const kith_exact *exact, size_t query, const void *const *rows, const float *inverse_norms,
-                         size_t count, size_t fetched, int32_t *keys);
-size_t kith_exact_fetch(const kith_exact *exact, const void *const *rows, size_t count);
+/* Opened with `gathers`: the keys of four rows that lie anywhere and may repeat, the same that a search would give.
+ * inverse_norms are those of the rows, for cosine. Any number of threads may call it at once. */
+void kith_exact_four(const kith_exact *exact, size_t query, const void *const rows[4], const float inverse_norms[4],
+                     int32_t keys[4]);
 
 /* A hit's distance in the metric's own terms (l2: squared; ip, cosine: similarity). */
 float kith_exact_value(const kith_exact *exact, int32_t key);

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * coderows_change.c: train, add, remove, update, in two halves: all that may fail, and what cannot.
+ */
+#include <string.h>
+
+#include "base/error.h"
+#include "index/codes.h"
+#include "wrap/coderows_inside.h"
+
+/* Vectors that are encoded at a time. */
+enum { BLOCK_ROWS = 2048 };
+
+struct kith_staged {
+    kith_change_kind kind;
+    kith_code *code; /* train */
+    kith_idrows_addition addition;
+    kith_idrows_removal removal;
+    uint64_t *rows; /* update: where the codes go */
+    size_t count;
+    size_t had_chunks;
+    unsigned char *codes; /* update */
+};
+
+/* ---- Encoding ------------------------------------------------------------------------------------------------ */
+
+/* Where codes go: one after the other, or to rows of the table from `first` on. */
+typedef struct target {
+    unsigned char *codes;
+    kith_chunks *rows;
+    size_t first;
+} target;
+
+static void put(const target *to, size_t at, const unsigned char *codes, size_t count, size_t bytes) {
+    if (to->codes != NULL) {
+        memcpy(to->codes + at * bytes, codes, count * bytes);
+        return;
+    }
+    for (size_t i = 0, run; i < count; i += run) {
+        void *row = kith_chunks_run(to->rows, to->first + at + i, &run);
+        run = kith_min_size(run, count - i);
+        memcpy(row, codes + i * bytes, run * bytes);
+    }
+}
+
+/* Encodes all rows of a view, block by block. */
+static kith_status encode(const kith_coderows *own, const kith_view *view, size_t threads, const target *to,
+                          kith_meter *meter) {
+    const kith_code *code = own->code;
+    size_t block = kith_min_size(view->count, BLOCK_ROWS), dim = code->dim, bytes = code->code_bytes;
+    float *rows = NULL, *projected = NULL;
+    unsigned char *codes = NULL;
+    kith_arena arena = {0};
+    kith_status status;
+    KITH_GO(kith_alloc(block, dim * sizeof *rows, &rows));
+    KITH_GO(kith_alloc(block, code->projected_dim * sizeof *projected, &projected));
+    KITH_GO(kith_alloc(block, bytes, &codes));
+    for (size_t first = 0; first < view->count; first += block) {
+        size_t count = kith_min_size(block, view->count - first);
+        for (size_t i = 0; i < count; i++) kith_coderows_take(view, first + i, own->base.metric, rows + i * dim);
+        KITH_GO(kith_arena_begin(&arena));
+        KITH_GO(kith_code_project(code, rows, count, threads, &arena, projected));
+        const kith_code_rows part = {.rows = projected, .count = count, .first_row = first};
+        KITH_GO(kith_code_encode(code, &part, threads, codes));
+        put(to, first, codes, count, bytes);
+        if (meter != NULL) KITH_GO(kith_meter_add(meter, count));
+    }
+done:
+    kith_arena_free(&arena);
+    kith_free(codes);
+    kith_free(projected);
+    kith_free(rows);
+    return status;
+}
+
+/* ---- The changes --------------------------------------------------------------------------------------------- */
+
+static kith_status train_begin(const kith_coderows *own, const kith_change *change, kith_staged *staged) {
+    const kith_view *sample = change->vectors;
+    if (own->code->vtable->train == NULL) return KITH_OK;
+    size_t bytes;
+    if (kith_mul_overflows(sample->count, sample->dim * sizeof(float), &bytes)) bytes = SIZE_MAX;
+    if (change->job->memory_bytes_max != 0 && bytes > change->job->memory_bytes_max)
+        return kith_error(KITH_ERR_BUDGET, "train %s: %zu vectors need %zu bytes, the budget is %llu",
+                          own->code->name, sample->count, bytes, (unsigned long long)change->job->memory_bytes_max);
+    const kith_spec spec = {
+        .text = own->code->name, .parts = {{own->code->name, strlen(own->code->name), 0}}, .part_count = 1};
+    float *rows = NULL;
+    kith_status status;
+    KITH_GO(kith_code_create(&spec, 0, own->code->dim, own->code->metric, &staged->code));
+    KITH_GO(kith_alloc(sample->count, sample->dim * sizeof *rows, &rows));
+    for (size_t i = 0; i < sample->count; i++)
+        kith_coderows_take(sample, i, own->base.metric, rows + i * sample->dim);
+    KITH_GO(kith_code_train(staged->code, &(kith_code_rows){.rows = rows, .count = sample->count}, change->job));
+done:
+    kith_free(rows);
+    if (status != KITH_OK) kith_code_free(staged->code);
+    return status;
+}
+
+static void train_end(kith_coderows *own, kith_staged *staged, bool keep) {
+    kith_code *gone = staged->code;
+    if (keep && staged->code != NULL) {
+        gone = own->code;
+        own->code = staged->code;
+    }
+    own->base.is_trained = own->code->is_trained;
+    kith_code_free(gone);
+}
+
+static void add_drop(kith_coderows *own, const kith_staged *staged) {
+    kith_chunks_trim(&own->rows, 0, staged->had_chunks);
+    kith_idrows_add_drop(&own->ids, &staged->addition);
+}
+
+static kith_status add_begin(kith_coderows *own, const kith_addition *addition, kith_staged *staged) {
+    const kith_job *job = addition->job;
+    const target to = {.rows = &own->rows, .first = own->base.count};
+    kith_meter meter;
+    staged->had_chunks = own->rows.chunk_count;
+    KITH_TRY(kith_idrows_add_begin(&own->ids, own->base.next_id, addition, &staged->addition));
+    kith_meter_init(&meter, job->progress, job->progress_user, "add", addition->view.count);
+    kith_status status;
+    KITH_GO(kith_chunks_reserve(&own->rows, own->base.count + addition->view.count));
+    KITH_GO(encode(own, &addition->view, job->threads, &to, &meter));
+    KITH_GO(kith_meter_finish(&meter));
+done:
+    if (status != KITH_OK) add_drop(own, staged);
+    return status;
+}
+
+static void move_row(void *owner, size_t from, size_t to) {
+    kith_coderows *own = owner;
+    memcpy(kith_chunks_at(&own->rows, to), kith_chunks_at(&own->rows, from), own->code->code_bytes);
+}
+
+static kith_status update_begin(const kith_coderows *own, const kith_change *change, kith_staged *staged) {
+    kith_status status;
+    staged->count = change->count;
+    KITH_GO(kith_alloc(change->count, sizeof *staged->rows, &staged->rows));
+    KITH_GO(kith_alloc(change->count, own->code->code_bytes, &staged->codes));
+    KITH_GO(kith_idrows_need("update", &own->ids, change->ids, change->count, staged->rows));
+    KITH_GO(encode(own, change->vectors, kith_threads_default(), &(target){.codes = staged->codes}, NULL));
+    return KITH_OK;
+done:
+    kith_free(staged->rows);
+    kith_free(staged->codes);
+    return status;
+}
+
+static void update_end(kith_coderows *own, kith_staged *staged, bool keep) {
+    size_t bytes = own->code->code_bytes;
+    for (size_t i = 0; i < staged->count && keep; i++)
+        memcpy(kith_chunks_at(&own->rows, (size_t)staged->rows[i]), staged->codes + i * bytes, bytes);
+    kith_free(staged->rows);
+    kith_free(staged->codes);
+}
+
+/* ---- The two halves ------------------------------------------------------------------------------------------ */
+
+static kith_status begin(kith_coderows *own, const kith_change *change, kith_staged *staged) {
+    *staged = (kith_staged){.kind = change->kind};
+    switch (change->kind) {
+        case KITH_CHANGE_ADD: return add_begin(own, change->addition, staged);
+        case KITH_CHANGE_REMOVE:
+            return kith_idrows_remove_begin(&own->ids, change->ids, change->count, &staged->removal);
+        case KITH_CHANGE_UPDATE: return update_begin(own, change, staged);
+        default: return train_begin(own, change, staged);
+    }
+}
+
+static void end(kith_coderows *own, kith_staged *staged, bool keep) {
+    switch (staged->kind) {
+        case KITH_CHANGE_ADD:
+            if (keep)
+                kith_idrows_add_keep(&own->ids, &staged->addition);
+            else
+                add_drop(own, staged);
+            break;
+        case KITH_CHANGE_REMOVE:
+            if (keep)
+                kith_idrows_remove_keep(&own->ids, &staged->removal, move_row, own);
+            else
+                kith_idrows_remove_drop(&own->ids, &staged->removal);
+            if (keep) kith_chunks_trim(&own->rows, own->ids.count, 1);
+            break;
+        case KITH_CHANGE_UPDATE: update_end(own, staged, keep); break;
+        default: train_end(own, staged, keep); break;
+    }
+    own->base.count = own->ids.count;
+}
+
+kith_status kith_coderows_stage(kith_index *index, const kith_change *change, kith_staged **out) {
+    KITH_TRY(kith_alloc(1, sizeof **out, out));
+    kith_status status = begin(kith_coderows_of(index), change, *out);
+    if (status != KITH_OK) kith_free(*out);
+    return status;
+}
+
+void kith_coderows_settle(kith_index *index, kith_staged *staged, bool keep) {
+    end(kith_coderows_of(index), staged, keep);
+    kith_free(staged);
+}
+
+/* Both at once. */
+static kith_status change_now(kith_index *index, const kith_change *change, size_t *removed) {
+    kith_staged staged;
+    KITH_TRY(begin(kith_coderows_of(index), change, &staged));
+    if (removed != NULL) *removed = staged.removal.count;
+    end(kith_coderows_of(index), &staged, true);
+    return KITH_OK;
+}
+
+kith_status kith_coderows_train(kith_index *index, const kith_view *sample, const kith_job *job) {
+    return change_now(index, &(kith_change){.kind = KITH_CHANGE_TRAIN, .vectors = sample, .job = job}, NULL);
+}
+
+kith_status kith_coderows_add(kith_index *index, const kith_addition *addition) {
+    return change_now(index, &(kith_change){.kind = KITH_CHANGE_ADD, .addition = addition}, NULL);
+}
+
+kith_status kith_coderows_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
+    return change_now(index, &(kith_change){.kind = KITH_CHANGE_REMOVE, .ids = ids, .count = count}, removed);
+}
+
+kith_status kith_coderows_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
+    const kith_change change = {
+        .kind = KITH_CHANGE_UPDATE, .vectors = vectors, .ids = ids, .count = vectors->count};
+    return change_now(index, &change, NULL);
+}
+
+void kith_coderows_reset(kith_index *index) {
+    kith_coderows *own = kith_coderows_of(index);
+    kith_chunks_trim(&own->rows, 0, 0);
+    kith_idrows_clear(&own->ids);
+    index->count = 0;
+}
