@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -506,4 +507,29 @@ Test(refine, every_combination_survives_changes_and_files) {
         }
     fixture_vectors_free(&vectors);
     faults_folder_remove(folder);
+}
+
+/* Lists that training counts stand in the spec, and what follows from them in the parameters, of the outermost index too. */
+Test(refine, what_training_chooses_is_said) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 900, DIM, 15);
+    const kith_view all = fixture_view(&vectors, 0, 900);
+    kith_index *index = make("RR24,IVF,SQ8,RFlat", DIM, KITH_L2), *plain = make("IVF,SQ8", DIM, KITH_L2), *again;
+    add(index, &all, NULL);
+    add(plain, &all, NULL);
+    char expected[256];
+    (void)snprintf(expected, sizeof expected, "RR24,%s,RFlat", kith_index_spec(plain));
+    cr_assert_str_eq(kith_index_spec(index), expected);
+    cr_assert_neq(strcmp(expected, "RR24,IVF,SQ8,RFlat"), 0);
+    cr_assert_eq(kith_index_param_count(index), kith_index_param_count(plain) + 1);
+    for (size_t i = 0; i < kith_index_param_count(plain); i++) {
+        const kith_search_param *a = kith_index_param(index, i), *b = kith_index_param(plain, i);
+        cr_assert_str_eq(a->name, b->name);
+        cr_assert_eq(a->default_value, b->default_value, "%s", a->name);
+    }
+    cr_assert_eq(kith_index_clone(index, &again), KITH_OK);
+    kith_index_free(index);
+    cr_assert_str_eq(kith_index_spec(again), expected);
+    kith_index_free(again);
+    kith_index_free(plain);
+    fixture_vectors_free(&vectors);
 }

@@ -15,6 +15,16 @@ kith_status kith_spec_error(const char *text, size_t position, const char *forma
     return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: %s", text, position, what);
 }
 
+kith_status kith_spec_join(const char *first, const char *between, const char *last, size_t bytes_max, char *out) {
+    size_t a = strlen(first), b = strlen(between), c = strlen(last);
+    if (a + b + c >= bytes_max)
+        return kith_error(KITH_ERR_ARGUMENT, "spec: longer than %zu characters when written out", bytes_max - 1);
+    memmove(out, first, a);
+    memcpy(out + a, between, b);
+    memcpy(out + a + b, last, c + 1);
+    return KITH_OK;
+}
+
 bool kith_spec_number(const kith_spec_part *part, size_t *at, size_t *value) {
     size_t first = *at;
     *value = 0;

@@ -29,6 +29,10 @@ typedef struct kith_spec {
 kith_status kith_spec_error(const char *text, size_t position, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Writes three texts one after the other, with a final zero. KITH_ERR_ARGUMENT when they do not fit bytes_max; `out` is
+ * then as it was. */
+kith_status kith_spec_join(const char *first, const char *between, const char *last, size_t bytes_max, char *out);
+
 /* Reads the decimal number at character *at of a part and moves *at behind it. False where no digit stands, and for a
  * number above KITH_SPEC_NUMBER_MAX. */
 #define KITH_SPEC_NUMBER_MAX ((size_t)1 << 31)

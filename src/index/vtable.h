@@ -22,7 +22,8 @@
 
 enum {
     KITH_SPEC_BYTES_MAX = 256, /* a canonical spec with its final zero */
-    KITH_TRAIN_COUNT = 65536   /* rows that a code is trained on */
+    KITH_SPEC_SPARE = 32, /* of these a wrapper leaves for numbers that training chooses: "IVF" becomes "IVF512" */
+    KITH_TRAIN_COUNT = 65536 /* rows that a code is trained on */
 };
 
 typedef struct kith_index_vtable kith_index_vtable;

@@ -10,11 +10,11 @@
 #include "wrap/refine.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "index/convert.h"
+#include "index/spec.h"
 
 enum { PARAMS_MAX = 16, K_FACTOR_MAX = 65536, MEMORY_PARTS_MAX = 16 };
 
@@ -65,6 +65,49 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
     return base->vtable->list_sizes != NULL ? base->vtable->list_sizes(base, sizes, capacity) : 0;
 }
 
+/* ---- What it is called, and its parameters --------------------------------------------------------------------- */
+
+/* How many times k candidates make a good start: the fewer bits the base spends on a dimension, the more. An exact
+ * base of full precision needs none. */
+static uint64_t default_k_factor(const kith_index *base) {
+    static const struct {
+        const char *code;
+        uint64_t factor;
+    } factors[] = {{"SQ8", 2},     {"SQ6", 2},     {"SQ4", 4},     {"RaBitQ8", 2}, {"RaBitQ7", 2},
+                   {"RaBitQ6", 2}, {"RaBitQ5", 2}, {"RaBitQ4", 3}, {"RaBitQ3", 4}, {"RaBitQ2", 6},
+                   {"RaBitQ", 16}, {"PQ", 16},     {"Line", 4}};
+    const char *last = strrchr(base->spec, ',');
+    last = last != NULL ? last + 1 : base->spec;
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
+        if (strncmp(last, factors[i].code, strlen(factors[i].code)) == 0) return factors[i].factor;
+    return 2;
+}
+
+static void set_params(refine *both) {
+    const kith_index *base = both->base;
+    const kith_param own =
+        KITH_PARAM(k_factor, "candidates compared again for each result; 0: the default", 0, K_FACTOR_MAX, 0);
+    assert(base->param_count < PARAMS_MAX);
+    size_t count = kith_min_size(base->param_count, PARAMS_MAX - 1);
+    memcpy(both->params, base->params, count * sizeof *both->params);
+    both->params[count] = own;
+    both->params[count].shown.default_value = default_k_factor(base);
+    both->common.params = both->params;
+    both->common.param_count = count + 1;
+}
+
+/* "Flat,f16" as a refinement is "Rf16", "SQ8" is "RSQ8". */
+static kith_status write_spec(const kith_index *base, const kith_index *store, size_t bytes_max, char *spec) {
+    const char *name = strchr(store->spec, ',');
+    return kith_spec_join(base->spec, ",R", name != NULL ? name + 1 : store->spec, bytes_max, spec);
+}
+
+/* Once made, and whenever the base may have chosen numbers of its own. */
+static void describe(refine *both) {
+    (void)write_spec(both->base, both->store, KITH_SPEC_BYTES_MAX, both->common.spec); /* made with room to spare */
+    set_params(both);
+}
+
 /* ---- Changes ------------------------------------------------------------------------------------------------- */
 
 static void update_counts(refine *both) {
@@ -85,6 +128,7 @@ static kith_status train(kith_index *index, const kith_view *sample, const kith_
     if (status != KITH_OK) return status;
     both->base->is_trained = true;
     both->store->is_trained = true;
+    describe(both);
     return KITH_OK;
 }
 
@@ -215,46 +259,6 @@ static const kith_index_vtable refine_vtable = {
     .verify = verify,
 };
 
-/* How many times k candidates make a good start: the fewer bits the base spends on a dimension, the more. An exact
- * base of full precision needs none. */
-static uint64_t default_k_factor(const kith_index *base) {
-    static const struct {
-        const char *code;
-        uint64_t factor;
-    } factors[] = {{"SQ8", 2},     {"SQ6", 2},     {"SQ4", 4},     {"RaBitQ8", 2}, {"RaBitQ7", 2},
-                   {"RaBitQ6", 2}, {"RaBitQ5", 2}, {"RaBitQ4", 3}, {"RaBitQ3", 4}, {"RaBitQ2", 6},
-                   {"RaBitQ", 16}, {"PQ", 16},     {"Line", 4}};
-    const char *last = strrchr(base->spec, ',');
-    last = last != NULL ? last + 1 : base->spec;
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
-        if (strncmp(last, factors[i].code, strlen(factors[i].code)) == 0) return factors[i].factor;
-    return 2;
-}
-
-static void set_params(refine *both) {
-    const kith_index *base = both->base;
-    const kith_param own =
-        KITH_PARAM(k_factor, "candidates compared again for each result; 0: the default", 0, K_FACTOR_MAX, 0);
-    assert(base->param_count < PARAMS_MAX);
-    size_t count = kith_min_size(base->param_count, PARAMS_MAX - 1);
-    memcpy(both->params, base->params, count * sizeof *both->params);
-    both->params[count] = own;
-    both->params[count].shown.default_value = default_k_factor(base);
-    both->common.params = both->params;
-    both->common.param_count = count + 1;
-}
-
-/* "Flat,f16" as a refinement is "Rf16", "SQ8" is "RSQ8". */
-static kith_status write_spec(const kith_index *base, const kith_index *store, char spec[KITH_SPEC_BYTES_MAX]) {
-    const char *name = strchr(store->spec, ',');
-    name = name != NULL ? name + 1 : store->spec;
-    int wrote = snprintf(spec, KITH_SPEC_BYTES_MAX, "%s,R%s", base->spec, name);
-    if (wrote < 0 || wrote >= KITH_SPEC_BYTES_MAX)
-        return kith_error(KITH_ERR_ARGUMENT, "spec: longer than %d characters when written out",
-                          KITH_SPEC_BYTES_MAX - 1);
-    return KITH_OK;
-}
-
 kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index **out) {
     char spec[KITH_SPEC_BYTES_MAX];
     *out = NULL;
@@ -263,7 +267,7 @@ kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index *
     if (base->count != store->count)
         return kith_error(KITH_ERR_FORMAT, "the two halves of a refinement hold %zu and %zu vectors", base->count,
                           store->count);
-    KITH_TRY(write_spec(base, store, spec));
+    KITH_TRY(write_spec(base, store, KITH_SPEC_BYTES_MAX - KITH_SPEC_SPARE, spec));
     refine *both;
     KITH_TRY(kith_alloc_zeroed(1, sizeof *both, &both));
     kith_index_init(&both->common, &refine_vtable, base->dim, base->metric, store->dtype, spec);
@@ -273,7 +277,7 @@ kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index *
     both->common.is_mapped = base->is_mapped;
     both->base = base;
     both->store = store;
-    set_params(both);
+    describe(both);
     *out = &both->common;
     return KITH_OK;
 }

@@ -6,13 +6,13 @@
  */
 #include "wrap/transformed.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/options.h"
 #include "exact/check.h"
 #include "index/convert.h"
+#include "index/spec.h"
 
 /* Queries that are transformed at a time take so much memory. */
 static const size_t query_bytes_max = (size_t)32 << 20;
@@ -60,6 +60,14 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
 static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
     const kith_index *inner = of_const(index)->inner;
     return inner->vtable->list_sizes != NULL ? inner->vtable->list_sizes(inner, sizes, capacity) : 0;
+}
+
+/* The transform's names, then the inner index's spec. */
+static kith_status write_spec(const kith_transform *transform, const kith_index *inner, size_t bytes_max,
+                              char *spec) {
+    char names[KITH_SPEC_BYTES_MAX];
+    kith_transform_describe(transform, names, sizeof names);
+    return kith_spec_join(names, ",", inner->spec, bytes_max, spec);
 }
 
 /* ---- Applying ------------------------------------------------------------------------------------------------ */
@@ -111,6 +119,8 @@ static kith_status train(kith_index *index, const kith_view *sample, const kith_
     kith_transform *old = own->transform;
     own->transform = fresh;
     fresh = old;
+    /* The inner index may have chosen numbers; the spec was made with room to spare. */
+    (void)write_spec(own->transform, own->inner, KITH_SPEC_BYTES_MAX, index->spec);
 done:
     kith_free(floats);
     kith_transform_free(fresh);
@@ -266,21 +276,10 @@ static const kith_index_vtable transformed_vtable = {
     .verify = verify,
 };
 
-static kith_status write_spec(const kith_transform *transform, const kith_index *inner,
-                              char spec[KITH_SPEC_BYTES_MAX]) {
-    char name[KITH_SPEC_BYTES_MAX];
-    kith_transform_describe(transform, name, sizeof name);
-    int wrote = snprintf(spec, KITH_SPEC_BYTES_MAX, "%s,%s", name, inner->spec);
-    if (wrote < 0 || wrote >= KITH_SPEC_BYTES_MAX)
-        return kith_error(KITH_ERR_ARGUMENT, "spec: longer than %d characters when written out",
-                          KITH_SPEC_BYTES_MAX - 1);
-    return KITH_OK;
-}
-
 kith_status kith_transformed_create(kith_transform *transform, kith_index *inner, kith_index **out) {
     char spec[KITH_SPEC_BYTES_MAX];
     *out = NULL;
-    KITH_TRY(write_spec(transform, inner, spec));
+    KITH_TRY(write_spec(transform, inner, KITH_SPEC_BYTES_MAX - KITH_SPEC_SPARE, spec));
     if (!kith_transform_is_trained(transform) && !kith_transform_needs_rows(transform))
         KITH_TRY(kith_transform_train(transform, NULL, NULL));
     transformed *own;
