@@ -214,6 +214,11 @@ Test(refine, k_factor_is_a_parameter_with_a_default_of_its_own) {
     cr_assert_eq(kith_search_params_set(&params, flat, "k_factor", "12"), KITH_ERR_NOT_FOUND);
     kith_index *copy;
     cr_assert_eq(kith_index_clone(refined, &copy), KITH_OK);
+    kith_index *cut = make("PCA4,Flat,RFlat", 8, KITH_L2), *turned = make("RR8,Flat,RFlat", 8, KITH_L2);
+    cr_assert_gt(kith_index_param(cut, count - 1)->default_value, param->default_value);
+    cr_assert_eq(kith_index_param(turned, count - 1)->default_value, param->default_value);
+    kith_index_free(cut);
+    kith_index_free(turned);
     kith_index_free(refined); /* the copy's parameters are its own */
     cr_assert_str_eq(kith_index_param(copy, count - 1)->name, "k_factor");
     kith_index_free(copy);

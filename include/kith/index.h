@@ -25,7 +25,9 @@ typedef struct kith_index kith_index;
  * "Flat,u8"; a code alone, searched exhaustively: "SQ8"; or inverted lists of a code: "IVF1024,SQ8". "IVF,SQ8" takes
  * about 4 sqrt(n) lists for n training vectors, and the spec then has their number. A d after it ("IVF1024d,SQ8") has
  * vectors coded as they are: what is coded is the residual to the list's centroid else, but for raw codes ("Flat",
- * "f16"). `dim` is 1..KITH_DIM_MAX; the metric l2, ip or cosine. Free *out with kith_index_free.
+ * "f16"). Transforms may stand before a structure, and behind it vectors that set its estimates right:
+ * "PCA64,IVF1024,SQ8,RFlat"; docs/specs.md has all. `dim` is 1..KITH_DIM_MAX; the metric l2, ip or cosine. Free *out
+ * with kith_index_free.
  * Errors: KITH_ERR_ARGUMENT with the character of the spec that was not understood; KITH_ERR_UNSUPPORTED for the
  * metric hamming. */
 KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric,

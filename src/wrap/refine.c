@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "index/convert.h"
 #include "index/spec.h"
+#include "wrap/transformed.h"
 
 enum { PARAMS_MAX = 16, K_FACTOR_MAX = 65536, MEMORY_PARTS_MAX = 16 };
 
@@ -67,20 +68,21 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
 
 /* ---- What it is called, and its parameters --------------------------------------------------------------------- */
 
-/* How many times k candidates make a good start: the fewer bits the base spends on a dimension, the more. An exact
- * base of full precision needs none. */
+/* How many times k candidates make a good start: the fewer bits the base spends on a dimension, the more; and more when
+ * its distances are those of vectors that a transform has made shorter. */
 static uint64_t default_k_factor(const kith_index *base) {
     static const struct {
-        const char *code;
+        const char *code; /* what the last part of the base's spec begins with; of several the longest first */
         uint64_t factor;
-    } factors[] = {{"SQ8", 2},     {"SQ6", 2},     {"SQ4", 4},     {"RaBitQ8", 2}, {"RaBitQ7", 2},
-                   {"RaBitQ6", 2}, {"RaBitQ5", 2}, {"RaBitQ4", 3}, {"RaBitQ3", 4}, {"RaBitQ2", 6},
-                   {"RaBitQ", 16}, {"PQ", 16},     {"Line", 4}};
+    } factors[] = {{"SQ4", 4},     {"SQ3", 8},     {"SQ2", 16},    {"SQ1", 32}, {"RaBitQ1", 16},
+                   {"RaBitQ2", 6}, {"RaBitQ3", 4}, {"RaBitQ4", 3}, {"PQ", 16},  {"Line", 4}};
+    enum { DIFFERENT_MIN = 8 };
     const char *last = strrchr(base->spec, ',');
     last = last != NULL ? last + 1 : base->spec;
+    uint64_t factor = strcmp(last, "RaBitQ") == 0 ? 16 : 2;
     for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
-        if (strncmp(last, factors[i].code, strlen(factors[i].code)) == 0) return factors[i].factor;
-    return 2;
+        if (strncmp(last, factors[i].code, strlen(factors[i].code)) == 0) factor = factors[i].factor;
+    return kith_transformed_differs(base) && factor < DIFFERENT_MIN ? DIFFERENT_MIN : factor;
 }
 
 static void set_params(refine *both) {

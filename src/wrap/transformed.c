@@ -297,3 +297,9 @@ kith_status kith_transformed_create(kith_transform *transform, kith_index *inner
     *out = &own->common;
     return KITH_OK;
 }
+
+bool kith_transformed_differs(const kith_index *index) {
+    if (index->vtable != &transformed_vtable) return false;
+    unsigned needed = index->metric == KITH_L2 ? KITH_KEEPS_L2 : KITH_KEEPS_IP;
+    return (kith_transform_keeps(of_const(index)->transform) & needed) == 0;
+}

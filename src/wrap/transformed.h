@@ -15,4 +15,7 @@
  * opened from a file with the transform. A transform that needs no rows is trained here when it is not. */
 kith_status kith_transformed_create(kith_transform *transform, kith_index *inner, kith_index **out);
 
+/* Is this an index of transformed vectors whose distances are not those of the vectors themselves? */
+bool kith_transformed_differs(const kith_index *index);
+
 #endif
