@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "faults.h"
 #include "index_fixture.h"
+#include "io/container.h"
 
 enum { DIM = 24 };
 
@@ -537,4 +538,59 @@ Test(refine, what_training_chooses_is_said) {
     kith_index_free(again);
     kith_index_free(plain);
     fixture_vectors_free(&vectors);
+}
+
+/* Copies the sections of a file that `keep` lets through into another. */
+static void copy_sections(const char *path, bool (*keep)(const kith_section *section),
+                          kith_container_writer *writer) {
+    kith_container *file;
+    cr_assert_eq(kith_container_open(path, &file), KITH_OK);
+    for (size_t i = 0; i < kith_container_section_count(file); i++) {
+        const kith_section *section = kith_container_section_at(file, i);
+        if (!keep(section)) continue;
+        cr_assert_eq(kith_container_writer_begin(writer, section->tag, section->instance, section->version, 0),
+                     KITH_OK);
+        cr_assert_eq(kith_container_writer_write(writer, section->data, section->bytes), KITH_OK);
+    }
+    kith_container_close(file);
+}
+
+static bool is_base(const kith_section *section) { return section->instance == 0; }
+static bool is_store(const kith_section *section) { return section->instance == 1; }
+
+/* Halves of two good files, each in order by itself. */
+Test(refine, halves_with_different_ids_are_refused) {
+    const char *folder = faults_folder(), *one = faults_path(folder, "one"), *two = faults_path(folder, "two");
+    const char *mixed = faults_path(folder, "mixed");
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 5, 4, 16);
+    const kith_view view = fixture_view(&vectors, 0, 5);
+    static const int64_t ids[2][5] = {{0, 1, 2, 3, 9}, {0, 1, 2, 4, 9}};
+    for (size_t i = 0; i < 2; i++) {
+        kith_index *index = make("Flat,RFlat", 4, KITH_L2);
+        cr_assert_eq(kith_index_add(index, &view, ids[i], NULL), KITH_OK);
+        cr_assert_eq(kith_index_save(index, i == 0 ? one : two), KITH_OK);
+        kith_index_free(index);
+    }
+    for (int same_ids = 0; same_ids < 2; same_ids++) {
+        kith_container_writer *writer;
+        kith_index *index;
+        cr_assert_eq(kith_container_writer_create(mixed, &writer), KITH_OK);
+        copy_sections(one, is_base, writer);
+        copy_sections(same_ids ? one : two, is_store, writer);
+        cr_assert_eq(kith_container_writer_commit(writer), KITH_OK);
+        kith_status status = kith_index_load(mixed, &index);
+        cr_assert_eq(status, same_ids ? KITH_OK : KITH_ERR_FORMAT, "%s", kith_error_message());
+        cr_assert(same_ids || strstr(kith_error_message(), "different ids") != NULL);
+        kith_index_free(index);
+        cr_assert_eq(kith_index_map(mixed, &index), KITH_OK, "%s",
+                     kith_error_message()); /* in place nothing is read */
+        int64_t found[5];
+        size_t counts[1];
+        const kith_view query = fixture_view(&vectors, 3, 1);
+        cr_assert_eq(kith_index_search(index, &query, 5, NULL, found, NULL, counts), KITH_OK);
+        cr_assert_eq(counts[0], same_ids ? 5 : 4);
+        kith_index_free(index);
+    }
+    fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
 }

@@ -102,6 +102,10 @@ done:
     return status;
 }
 
+static void list_ids(const kith_index *index, int64_t *ids) {
+    kith_idrows_list(&kith_flat_of_const(index)->ids, ids);
+}
+
 static const kith_param params[] = {KITH_PARAM_THREADS, KITH_PARAM_MAX_DISTANCES};
 
 const kith_index_vtable kith_flat_vtable = {
@@ -121,6 +125,7 @@ const kith_index_vtable kith_flat_vtable = {
     .range_search = kith_flat_range_search,
     .save = kith_flat_save,
     .verify = kith_flat_verify,
+    .list_ids = list_ids,
     .stage = kith_flat_stage,
     .settle = kith_flat_settle,
     .rescore = kith_flat_rescore,

@@ -305,4 +305,5 @@ const kith_index_vtable kith_hnsw_vtable = {
     .range_search = kith_hnsw_range_search,
     .save = kith_hnsw_save,
     .verify = kith_hnsw_verify,
+    .list_ids = kith_hnsw_list_ids,
 };

@@ -233,3 +233,8 @@ kith_status kith_hnsw_verify(const kith_index *index) {
     KITH_TRY(kith_parallel_for(kith_threads_default(), items, verify_item, (void *)(uintptr_t)graph));
     return graph->ids.is_stored ? verify_ids(graph) : KITH_OK;
 }
+
+void kith_hnsw_list_ids(const kith_index *index, int64_t *ids) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    for (size_t v = 0; v < index->count; v++) ids[v] = kith_idlist_get(&graph->ids, v);
+}

@@ -230,5 +230,6 @@ kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_re
 kith_status kith_hnsw_make(const kith_spec *spec, size_t dim, kith_metric metric, kith_hnsw **out);
 kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);
 kith_status kith_hnsw_verify(const kith_index *index);
+void kith_hnsw_list_ids(const kith_index *index, int64_t *ids);
 
 #endif

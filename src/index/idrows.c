@@ -38,6 +38,10 @@ bool kith_idrows_find_stored(const kith_idrows *rows, int64_t id, uint64_t *row)
     return rows->ids_rise ? find_rising(rows, id, row) : kith_idmap_get(&rows->map, id, row);
 }
 
+void kith_idrows_list(const kith_idrows *rows, int64_t *ids) {
+    for (size_t r = 0; r < rows->count; r++) ids[r] = kith_idrows_id(rows, r);
+}
+
 /* One pass over all ids, past a map of those that are looked for. */
 static kith_status scan(const kith_idrows *rows, const int64_t *ids, size_t count, uint64_t *out) {
     kith_idmap wanted = {0};

@@ -44,6 +44,8 @@ static inline bool kith_idrows_find_one(const kith_idrows *rows, int64_t id, uin
     *row = (uint64_t)id - (uint64_t)rows->first_id;
     return id >= rows->first_id && *row < rows->count;
 }
+/* Writes the ids of all rows. */
+void kith_idrows_list(const kith_idrows *rows, int64_t *ids);
 /* Writes the row of each id, KITH_NO_ROW for those that are not there. Works always. */
 #define KITH_NO_ROW UINT64_MAX
 kith_status kith_idrows_find(const kith_idrows *rows, const int64_t *ids, size_t count, uint64_t *out);

@@ -172,6 +172,8 @@ struct kith_index_vtable {
     /* Checks of a mapped index what only reading every byte can tell: values, norms, ids. Messages name the
      * section. Whatever a mapped index is to become part of memory passes it first: load and clone. */
     kith_status (*verify)(const kith_index *index);
+    /* Writes the ids of all vectors, in any order: `count` of them. Of a mapped index after verify. */
+    void (*list_ids)(const kith_index *index, int64_t *ids);
 
     /* What makes an index fit to be the exact half of a refinement: these three, or none. */
 

@@ -346,16 +346,22 @@ static kith_status verify_codes(const kith_ivf *ivf) {
     return status;
 }
 
+void kith_ivf_list_ids(const kith_index *index, int64_t *ids) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    size_t at = 0;
+    for (size_t l = 0; l < ivf->list_count && index->count > 0; l++)
+        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
+            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
+                ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
+}
+
 static kith_status verify_ids(const kith_ivf *ivf) {
-    size_t count = ivf->base.count, at = 0;
+    size_t count = ivf->base.count;
     int64_t *ids, *scratch = NULL;
     kith_status status;
     KITH_TRY(kith_alloc(count, sizeof *ids, &ids));
     KITH_GO(kith_alloc(count, sizeof *scratch, &scratch));
-    for (size_t l = 0; l < ivf->list_count; l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
-            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
-                ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
+    kith_ivf_list_ids(&ivf->base, ids);
     for (size_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= ivf->base.next_id)
             KITH_GO(bad_content(ivf, ids_tag, "an id is not in 0 .. next_id - 1"));

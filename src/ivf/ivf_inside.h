@@ -162,6 +162,7 @@ kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t s
 
 kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);
 kith_status kith_ivf_verify(const kith_index *index);
+void kith_ivf_list_ids(const kith_index *index, int64_t *ids);
 
 /* ---- ivf_search.c --------------------------------------------------------------------------------------------- */
 

@@ -254,6 +254,10 @@ done:
     return status;
 }
 
+static void list_ids(const kith_index *index, int64_t *ids) {
+    kith_idrows_list(&kith_coderows_of_const(index)->ids, ids);
+}
+
 static const kith_index_vtable coderows_vtable = {
     .name = "CodeRows",
     .release = release,
@@ -267,6 +271,7 @@ static const kith_index_vtable coderows_vtable = {
     .reconstruct = reconstruct,
     .save = save,
     .verify = verify,
+    .list_ids = list_ids,
     .stage = kith_coderows_stage,
     .settle = kith_coderows_settle,
     .rescore = rescore,

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sort.h"
 #include "index/convert.h"
 #include "index/spec.h"
 #include "wrap/transformed.h"
@@ -234,10 +235,39 @@ static kith_status save(const kith_index *index, kith_container_writer *writer, 
     return both->store->vtable->save(both->store, writer, part);
 }
 
+/* The ids of an index, rising. */
+static kith_status sorted_ids(const kith_index *index, int64_t *scratch, int64_t **out) {
+    KITH_TRY(kith_alloc(index->count, sizeof **out, out));
+    index->vtable->list_ids(index, *out);
+    kith_sort_i64(*out, index->count, scratch);
+    return KITH_OK;
+}
+
+/* Each half is in order by itself; they also have to hold the same ids. */
 static kith_status verify(const kith_index *index) {
     const refine *both = refine_of_const(index);
-    KITH_TRY(both->base->vtable->verify(both->base));
-    return both->store->vtable->verify(both->store);
+    size_t count = index->count;
+    int64_t *base = NULL, *store = NULL, *scratch = NULL;
+    kith_status status;
+    KITH_GO(both->base->vtable->verify(both->base));
+    KITH_GO(both->store->vtable->verify(both->store));
+    if (count == 0) return KITH_OK;
+    KITH_GO(kith_alloc(count, sizeof *scratch, &scratch));
+    KITH_GO(sorted_ids(both->base, scratch, &base));
+    KITH_GO(sorted_ids(both->store, scratch, &store));
+    if (memcmp(base, store, count * sizeof *base) != 0)
+        status = kith_error(KITH_ERR_FORMAT, "%s: the two halves of a refinement hold different ids",
+                            index->file != NULL ? kith_container_path(index->file) : "index");
+done:
+    kith_free(store);
+    kith_free(base);
+    kith_free(scratch);
+    return status;
+}
+
+static void list_ids(const kith_index *index, int64_t *ids) {
+    const kith_index *store = refine_of_const(index)->store;
+    store->vtable->list_ids(store, ids);
 }
 
 /* ---- Making -------------------------------------------------------------------------------------------------- */
@@ -259,6 +289,7 @@ static const kith_index_vtable refine_vtable = {
     .range_search = range_search,
     .save = save,
     .verify = verify,
+    .list_ids = list_ids,
 };
 
 kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index **out) {

@@ -255,6 +255,11 @@ static kith_status verify(const kith_index *index) {
     return inner->vtable->verify(inner);
 }
 
+static void list_ids(const kith_index *index, int64_t *ids) {
+    const kith_index *inner = of_const(index)->inner;
+    inner->vtable->list_ids(inner, ids);
+}
+
 /* ---- Making -------------------------------------------------------------------------------------------------- */
 
 static const kith_index_vtable transformed_vtable = {
@@ -274,6 +279,7 @@ static const kith_index_vtable transformed_vtable = {
     .range_search = range_search,
     .save = save,
     .verify = verify,
+    .list_ids = list_ids,
 };
 
 kith_status kith_transformed_create(kith_transform *transform, kith_index *inner, kith_index **out) {
