@@ -385,6 +385,39 @@ class Kmeans(CliTest):
         return self.at("first.fvecs")
 
 
+class Quant(CliTest):
+    def test_what_a_code_loses(self):
+        common = ["quant", "--base", self.at("base.fvecs")]
+        exact = self.kith_json(*common, "--spec", "Flat", "--query", self.at("query.fvecs"), "--gt", self.at("gt.ivecs"))
+        self.assertEqual((exact["code_bytes"], exact["f32_ratio"], exact["squared_error"]), (4 * DIM, 1, 0))
+        self.assertEqual((exact["recall"], exact["k"], exact["train_count"]), (1, 10, 0))
+        reports = [self.kith_json(*common, "--spec", spec, "--train", "0", "--query", self.at("query.fvecs"), "--gt",
+                                  self.at("gt.ivecs"), "--threads", "2") for spec in ("SQ8", "SQ4", "SQ2")]
+        for fine, coarse in zip(reports, reports[1:]):
+            self.assertLess(fine["squared_error"], coarse["squared_error"])
+            self.assertLess(fine["f32_ratio"], coarse["f32_ratio"])
+            self.assertGreaterEqual(fine["recall"], coarse["recall"])
+        mean = [sum(row[d] for row in self.base) / BASE_COUNT for d in range(DIM)]
+        variance = sum(l2(row, mean) for row in self.base) / BASE_COUNT
+        for report in reports:
+            self.assertEqual((report["count"], report["dim"], report["train_count"]), (BASE_COUNT, DIM, BASE_COUNT))
+            self.assertAlmostEqual(report["relative_error"], report["squared_error"] / variance, delta=1e-5)
+        self.assertGreater(reports[0]["recall"], 0.9)
+        sampled = self.kith_json(*common, "--spec", "SQ8", "--train", "100", "--metric", "cosine")
+        self.assertEqual(sampled["train_count"], 100)
+        self.assertNotIn("recall", sampled)
+
+    def test_errors(self):
+        common = ["quant", "--base", self.at("base.fvecs")]
+        self.refused(USAGE, ["--spec"], *common)
+        self.refused(USAGE, ["character 2"], *common, "--spec", "SQ9")
+        self.refused(USAGE, ["no code"], *common, "--spec", "IVF16,SQ8")
+        self.refused(USAGE, ["--gt"], *common, "--spec", "SQ8", "--query", self.at("query.fvecs"))
+        write_vecs(self.at("half.fvecs"), [[0.5] * DIM], "f")
+        self.refused(DATA, ["half.fvecs", "cannot hold"], "quant", "--base", self.at("half.fvecs"), "--spec", "u8")
+        self.refused(IO, ["absent.fvecs"], "quant", "--base", self.at("absent.fvecs"), "--spec", "SQ8")
+
+
 class GroundTruth(CliTest):
     def test_equals_brute_force(self):
         self.assertEqual(read_vecs(self.at("gt.ivecs"), "i"), [row[:100] for row in self.truth])

@@ -16,6 +16,7 @@ extern const kith_tool_command kith_tool_cmd_eval;
 extern const kith_tool_command kith_tool_cmd_gt;
 extern const kith_tool_command kith_tool_cmd_info;
 extern const kith_tool_command kith_tool_cmd_kmeans;
+extern const kith_tool_command kith_tool_cmd_quant;
 extern const kith_tool_command kith_tool_cmd_search;
 extern const kith_tool_command kith_tool_cmd_sweep;
 extern const kith_tool_command kith_tool_cmd_tune;

@@ -20,6 +20,7 @@ static const kith_tool_command *const commands[] = {
     &kith_tool_cmd_info,
     &kith_tool_cmd_verify,
     &kith_tool_cmd_kmeans,
+    &kith_tool_cmd_quant,
     &kith_tool_cmd_bench_index,
     &kith_tool_cmd_bench_kernels,
     NULL,

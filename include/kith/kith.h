@@ -5,6 +5,7 @@
 #ifndef KITH_KITH_H
 #define KITH_KITH_H
 
+#include "kith/code.h"
 #include "kith/eval.h"
 #include "kith/index.h"
 #include "kith/kernels.h"
