@@ -272,8 +272,7 @@ kith_status kith_quantizer_measure(const kith_quantizer *quantizer, const kith_v
     vector_loop loop = {.quantizer = quantizer};
     if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "measure: out must not be NULL");
     size_t known = out->size;
-    if (known < sizeof known)
-        return kith_error(KITH_ERR_ARGUMENT, "measure: size %zu; was it initialised?", known);
+    if (known < sizeof known) return kith_error(KITH_ERR_ARGUMENT, "measure: size %zu; was it initialised?", known);
     KITH_TRY(check_trained("measure", quantizer));
     KITH_TRY(check("measure", quantizer, vectors, job, &own, &loop.view));
     loop.count = loop.view.count;
