@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_quantizer.c: kith/code.h. What every code has to do: test_codes.c.
+ * test_quantizer.c: kith/quantizer.h. What every code has to do: test_codes.c.
  */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/random.h"
-#include "kith/code.h"
+#include "kith/quantizer.h"
 #include "memory_faults.h"
 
 enum { COUNT = 1000, DIM = 24 };

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "commands.h"
-#include "kith/code.h"
+#include "kith/quantizer.h"
 #include "tool_eval.h"
 #include "tool_index.h"
 

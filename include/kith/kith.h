@@ -5,11 +5,11 @@
 #ifndef KITH_KITH_H
 #define KITH_KITH_H
 
-#include "kith/code.h"
 #include "kith/eval.h"
 #include "kith/index.h"
 #include "kith/kernels.h"
 #include "kith/kmeans.h"
+#include "kith/quantizer.h"
 #include "kith/status.h"
 #include "kith/tune.h"
 #include "kith/types.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * quantizer.c: kith/code.h: a code by itself. Vectors go through in blocks of some hundred rows, one thread a block.
+ * quantizer.c: kith/quantizer.h: a code by itself. Vectors go through in blocks of some hundred rows, one thread a block.
  */
 #include <math.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "exact/check.h"
 #include "exact/exact.h"
 #include "index/codes.h"
-#include "kith/code.h"
+#include "kith/quantizer.h"
 
 struct kith_quantizer {
     kith_code *code;

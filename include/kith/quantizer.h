@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kith/code.h: codes of vectors by themselves, without an index: how small they are and what they lose.
+ * kith/quantizer.h: codes of vectors by themselves, without an index: how small they are and what they lose.
  *
  * An index that stores codes makes and uses them by itself; this is for those who want the codes, or want to choose
  * among them.
  */
-#ifndef KITH_CODE_H
-#define KITH_CODE_H
+#ifndef KITH_QUANTIZER_H
+#define KITH_QUANTIZER_H
 
 #include "kith/types.h"
 
