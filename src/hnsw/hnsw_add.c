@@ -135,6 +135,10 @@ static uint64_t *unpruned_of(const linking *work, uint32_t node) {
     return work->unpruned + (size_t)node * work->unpruned_words;
 }
 
+static bool is_unpruned(const linking *work, uint32_t node, size_t i) {
+    return work->unpruned != NULL && kith_bitset_get(unpruned_of(work, node), i);
+}
+
 /* The links that a node has, with their distances. */
 static size_t gather_links(const linking *work, worker *mine, uint32_t node) {
     const kith_hnsw *graph = work->graph;
@@ -146,8 +150,7 @@ static size_t gather_links(const linking *work, worker *mine, uint32_t node) {
     kith_probe probe = kith_probe_node(graph, node);
     kith_probe_many(&probe, nodes, count, mine->walker.distances);
     for (size_t i = 0; i < count; i++)
-        mine->candidates[i] =
-            (kith_candidate){mine->walker.distances[i], links[i], kith_bitset_get(unpruned_of(work, node), i)};
+        mine->candidates[i] = (kith_candidate){mine->walker.distances[i], links[i], is_unpruned(work, node, i)};
     return count;
 }
 
@@ -156,6 +159,7 @@ static void write_links(const linking *work, uint32_t node, const kith_candidate
     uint32_t *links = kith_hnsw_links(work->graph, node);
     for (size_t i = 0; i < count; i++) {
         links[i] = candidates[i].node;
+        if (work->unpruned == NULL) continue;
         if (candidates[i].is_new)
             kith_bitset_set(unpruned_of(work, node), i);
         else
@@ -184,7 +188,8 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
             write_links(work, node, mine->candidates, count);
         } else {
             kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, kith_hnsw_links(graph, node));
-            memset(unpruned_of(work, node), 0, work->unpruned_words * sizeof *work->unpruned);
+            if (work->unpruned != NULL)
+                memset(unpruned_of(work, node), 0, work->unpruned_words * sizeof *work->unpruned);
         }
     }
     return KITH_OK;
@@ -275,6 +280,10 @@ static void free_linking(linking *work) {
     kith_free(work->links_before);
 }
 
+/* Few nodes that come to many leave nothing behind that costs as much as the graph is large: what is appended to a row
+ * then counts as pruned. */
+static bool is_bulk(const linking *work) { return work->count >= work->first / CHECK_SHARE; }
+
 /* What the call takes beside the index itself, in bytes: all that grows with the graph. */
 static double scratch_bytes(const linking *work) {
     const kith_hnsw *graph = work->graph;
@@ -300,7 +309,8 @@ static kith_status take_linking(linking *work) {
     size_t total = work->first + work->count, edges;
     if (kith_mul_overflows(work->batch_max, graph->degree, &edges)) edges = SIZE_MAX;
     KITH_TRY(kith_alloc(work->count, sizeof *work->order, &work->order));
-    KITH_TRY(kith_alloc_zeroed(total, work->unpruned_words * sizeof *work->unpruned, &work->unpruned));
+    if (is_bulk(work))
+        KITH_TRY(kith_alloc_zeroed(total, work->unpruned_words * sizeof *work->unpruned, &work->unpruned));
     KITH_TRY(kith_alloc(edges, sizeof *work->edges, &work->edges));
     KITH_TRY(kith_alloc(edges, sizeof *work->edges, &work->edge_scratch));
     KITH_TRY(kith_alloc(edges, sizeof *work->edge_distances, &work->edge_distances));
