@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include "simd/isa.h"
+#include "simd/unroll.h"
 
 #define VECTOR_BYTES       32
 #define FUSED_MULTIPLY_ADD _mm256_fmadd_ps
@@ -23,7 +24,7 @@ INLINE void finish(const kith_lookup *query, const kith_lookup_shape *shape, con
     const __m256 unit = _mm256_set1_ps(query->unit), offset = _mm256_set1_ps(query->offset);
     const __m256 base = _mm256_set1_ps(query->base);
     const float *addends = (const float *)(const void *)(block + shape->block_addend);
-#pragma GCC unroll 4
+    KITH_UNROLL(4)
     for (size_t i = 0; i < ROWS; i += 8) {
         __m256 sum = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(sums + i)));
         __m256 term = _mm256_fmadd_ps(sum, unit, offset);
@@ -107,12 +108,11 @@ INLINE void nibbles_block(const kith_lookup *queries, size_t query_count, const 
         for (size_t q = 0; q < query_count; q++) {
             const uint8_t *tables = (const uint8_t *)queries[q].tables + first * KITH_NIBBLE_WORD_BYTES;
             byte_sums even = {_mm256_setzero_si256(), _mm256_setzero_si256()}, odd = even;
-            for (size_t w = 0; w < count; w++, tables += KITH_NIBBLE_WORD_BYTES)
-#pragma GCC unroll 4
-                for (size_t i = 0; i < 4; i++) {
-                    even = add_bytes(even, look_up(tables + 16 * i, words[w].even[i]));
-                    odd = add_bytes(odd, look_up(tables + 64 + 16 * i, words[w].odd[i]));
-                }
+            for (size_t w = 0; w < count; w++, tables += KITH_NIBBLE_WORD_BYTES) KITH_UNROLL(4)
+            for (size_t i = 0; i < 4; i++) {
+                even = add_bytes(even, look_up(tables + 16 * i, words[w].even[i]));
+                odd = add_bytes(odd, look_up(tables + 64 + 16 * i, words[w].odd[i]));
+            }
             even.all = _mm256_add_epi16(even.all, odd.all);
             even.high = _mm256_add_epi16(even.high, odd.high);
             flush(even, sums[q]);
@@ -156,14 +156,13 @@ static void bytes_scan(const kith_lookup *queries, size_t query_count, const kit
             const uint16_t *table = queries[q].tables;
             __m256i sums[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
                                _mm256_setzero_si256()};
-            for (size_t p = 0; p < shape->part_count; p++, table += 256)
-#pragma GCC unroll 4
-                for (size_t i = 0; i < 4; i++) {
-                    __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)(blocks + p * ROWS + 8 * i));
-                    __m256i numbers = _mm256_cvtepu8_epi32(eight);
-                    sums[i] = _mm256_add_epi32(sums[i], p + 1 < shape->part_count ? gather_8(table, numbers)
-                                                                                  : gather_8_last(table, numbers));
-                }
+            for (size_t p = 0; p < shape->part_count; p++, table += 256) KITH_UNROLL(4)
+            for (size_t i = 0; i < 4; i++) {
+                __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)(blocks + p * ROWS + 8 * i));
+                __m256i numbers = _mm256_cvtepu8_epi32(eight);
+                sums[i] = _mm256_add_epi32(sums[i], p + 1 < shape->part_count ? gather_8(table, numbers)
+                                                                              : gather_8_last(table, numbers));
+            }
             uint32_t rows[ROWS];
             for (size_t i = 0; i < 4; i++) _mm256_storeu_si256((__m256i *)(void *)(rows + 8 * i), sums[i]);
             finish(queries + q, shape, blocks, rows, out + q * out_stride);

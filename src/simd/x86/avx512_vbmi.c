@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "simd/isa.h"
+#include "simd/unroll.h"
 
 #define VECTOR_BYTES 64
 #define FOUR_ROWS_ONLY
@@ -49,41 +50,36 @@ INLINE void nibbles_tile(const kith_lookup *queries, size_t query_count, const k
                          const unsigned char *blocks, size_t block_count, float *out, size_t out_stride) {
     size_t word_count = (shape->part_count + 7) / 8;
     __m512i sums[8][2][2];
-#pragma GCC unroll 8
-    for (size_t q = 0; q < query_count; q++)
-#pragma GCC unroll 2
-        for (size_t b = 0; b < block_count; b++) sums[q][b][0] = sums[q][b][1] = _mm512_setzero_si512();
+    KITH_UNROLL(8)
+    for (size_t q = 0; q < query_count; q++) KITH_UNROLL(2)
+    for (size_t b = 0; b < block_count; b++) sums[q][b][0] = sums[q][b][1] = _mm512_setzero_si512();
     for (size_t w = 0; w < word_count; w++) {
         __m512i even[2][2], odd[2][2];
-#pragma GCC unroll 2
-        for (size_t b = 0; b < block_count; b++)
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++) {
-                __m512i words = _mm512_loadu_si512(blocks + b * shape->block_bytes + (w * ROWS + 16 * h) * 4);
-                even[b][h] = even_indices(words);
-                odd[b][h] = odd_indices(words);
-            }
-#pragma GCC unroll 8
+        KITH_UNROLL(2)
+        for (size_t b = 0; b < block_count; b++) KITH_UNROLL(2)
+        for (size_t h = 0; h < 2; h++) {
+            __m512i words = _mm512_loadu_si512(blocks + b * shape->block_bytes + (w * ROWS + 16 * h) * 4);
+            even[b][h] = even_indices(words);
+            odd[b][h] = odd_indices(words);
+        }
+        KITH_UNROLL(8)
         for (size_t q = 0; q < query_count; q++) {
             const unsigned char *tables = (const unsigned char *)queries[q].tables + w * KITH_NIBBLE_WORD_BYTES;
             __m512i even_table = _mm512_loadu_si512(tables), odd_table = _mm512_loadu_si512(tables + 64);
-#pragma GCC unroll 2
-            for (size_t b = 0; b < block_count; b++)
-#pragma GCC unroll 2
-                for (size_t h = 0; h < 2; h++) {
-                    sums[q][b][h] = add_entries(sums[q][b][h], even_table, even[b][h]);
-                    sums[q][b][h] = add_entries(sums[q][b][h], odd_table, odd[b][h]);
-                }
+            KITH_UNROLL(2)
+            for (size_t b = 0; b < block_count; b++) KITH_UNROLL(2)
+            for (size_t h = 0; h < 2; h++) {
+                sums[q][b][h] = add_entries(sums[q][b][h], even_table, even[b][h]);
+                sums[q][b][h] = add_entries(sums[q][b][h], odd_table, odd[b][h]);
+            }
         }
     }
-#pragma GCC unroll 8
-    for (size_t q = 0; q < query_count; q++)
-#pragma GCC unroll 2
-        for (size_t b = 0; b < block_count; b++)
-#pragma GCC unroll 2
-            for (size_t h = 0; h < 2; h++)
-                finish(queries + q, shape, blocks + b * shape->block_bytes, h, sums[q][b][h],
-                       out + q * out_stride + b * ROWS);
+    KITH_UNROLL(8)
+    for (size_t q = 0; q < query_count; q++) KITH_UNROLL(2)
+    for (size_t b = 0; b < block_count; b++) KITH_UNROLL(2)
+    for (size_t h = 0; h < 2; h++)
+        finish(queries + q, shape, blocks + b * shape->block_bytes, h, sums[q][b][h],
+               out + q * out_stride + b * ROWS);
 }
 
 static void nibbles_scan(const kith_lookup *queries, size_t query_count, const kith_lookup_shape *shape,
@@ -161,7 +157,7 @@ INLINE void in_order(byte_sums sums, __m512i rows[4]) {
     __m512i even = _mm512_sub_epi16(sums.all, _mm512_slli_epi16(sums.high, 8));
     const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38,
                                            6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-#pragma GCC unroll 2
+    KITH_UNROLL(2)
     for (int half = 0; half < 2; half++) {
         __m512i from = _mm512_add_epi16(order, _mm512_set1_epi16((short)(16 * half)));
         __m512i halves = _mm512_permutex2var_epi16(even, from, sums.high);
@@ -182,9 +178,9 @@ INLINE void bytes_tile(const kith_lookup *query, const kith_lookup_shape *shape,
         for (size_t p = first; p < last; p++) {
             const unsigned char *table = (const unsigned char *)query->tables + p * KITH_BYTE_TABLE_BYTES;
             __m512i tables[8];
-#pragma GCC unroll 8
+            KITH_UNROLL(8)
             for (size_t i = 0; i < 8; i++) tables[i] = _mm512_loadu_si512(table + 64 * i);
-#pragma GCC unroll 2
+            KITH_UNROLL(2)
             for (size_t g = 0; g < pairs; g++) {
                 __m256i one = _mm256_loadu_si256((const __m256i *)(const void *)(blocks[2 * g] + p * ROWS));
                 __m256i two = _mm256_loadu_si256((const __m256i *)(const void *)(blocks[2 * g + 1] + p * ROWS));

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "simd/isa.h"
+#include "simd/unroll.h"
 #include "simd/x86/fields_line.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -46,12 +47,12 @@ INLINE void add_word(unsigned width, size_t count, size_t chain, const int8_t *c
     __m512i low = _mm512_loadu_si512(words), high = _mm512_loadu_si512(words + LANES);
     _mm_prefetch((const char *)next, _MM_HINT_T0);
     _mm_prefetch((const char *)(next + LANES), _MM_HINT_T0);
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (size_t step = 0; step < 8 / width; step++) {
         const unsigned place = (unsigned)(step % places) * width, shift = (unsigned)(step * width) - place;
         __m512i low_fields = keep(shift_down(low, shift), width, place);
         __m512i high_fields = keep(shift_down(high, shift), width, place);
-#pragma GCC unroll 8
+        KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) {
             int32_t four;
             memcpy(&four, queries[q] + at + step * 4, sizeof four);
@@ -69,13 +70,13 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
     const size_t places = places_of(width, count), chains = chains_of(width, count), word_bytes = 32 / width;
     const int8_t *queries[TILE_QUERIES];
     tile_sums sums;
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (size_t q = 0; q < count; q++) queries[q] = all_queries[q];
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (size_t s = 0; s < count * places * chains; s++) sums[s][0] = sums[s][1] = _mm512_setzero_si512();
     size_t w = 0;
     for (; word_count - w >= chains; w += chains) {
-#pragma GCC unroll 2
+        KITH_UNROLL(2)
         for (size_t c = 0; c < chains; c++)
             add_word(width, count, c, queries, (w + c) * word_bytes, words + (w + c) * KITH_BLOCK_ROWS,
                      next + (w + c) * KITH_BLOCK_ROWS, sums);
@@ -83,12 +84,12 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
     if (w < word_count)
         add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, next + w * KITH_BLOCK_ROWS,
                  sums);
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (size_t q = 0; q < count; q++) {
-#pragma GCC unroll 2
+        KITH_UNROLL(2)
         for (size_t h = 0; h < HALVES; h++) {
             __m512i total = _mm512_setzero_si512();
-#pragma GCC unroll 8
+            KITH_UNROLL(8)
             for (size_t p = 0; p < places; p++) {
                 __m512i sum = sums[(q * places + p) * chains][h];
                 if (chains == 2) sum = _mm512_add_epi32(sum, sums[(q * places + p) * chains + 1][h]);
@@ -122,10 +123,10 @@ INLINE void block_tiles(tile_fn *const tiles[TILE_QUERIES], const int8_t *const 
 /* 16 words of four rows; the sums of field steps add up in one register a row. */
 INLINE void add_line(unsigned width, const int8_t *query, size_t step_bytes, const __m512i words[4],
                      __m512i sums[4]) {
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (unsigned step = 0; step < 8 / width; step++) {
         __m512i bytes = _mm512_loadu_si512(query + step * step_bytes);
-#pragma GCC unroll 4
+        KITH_UNROLL(4)
         for (size_t r = 0; r < 4; r++)
             sums[r] = _mm512_dpbusd_epi32(sums[r], keep(shift_down(words[r], step * width), width, 0), bytes);
     }
@@ -147,24 +148,24 @@ INLINE __m128i fold_four(const __m512i v[4]) {
 INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t *const rows[4], size_t word_count) {
     const size_t sets = width == 8 ? 2 : 1, step_bytes = (word_count + LANES - 1) / LANES * LANES * sizeof **rows;
     __m512i sums[2][4], words[4];
-#pragma GCC unroll 4
+    KITH_UNROLL(4)
     for (size_t r = 0; r < 4; r++) sums[0][r] = sums[1][r] = _mm512_setzero_si512();
     size_t w = 0;
     for (; word_count - w >= sets * LANES; w += sets * LANES) {
-#pragma GCC unroll 2
+        KITH_UNROLL(2)
         for (size_t s = 0; s < sets; s++) {
-#pragma GCC unroll 4
+            KITH_UNROLL(4)
             for (size_t r = 0; r < 4; r++) words[r] = _mm512_loadu_si512(rows[r] + w + s * LANES);
             add_line(width, query + (w + s * LANES) * sizeof **rows, step_bytes, words, sums[s]);
         }
     }
     for (; w < word_count; w += LANES) {
         __mmask16 lanes = (__mmask16)_bzhi_u32(0xffff, (unsigned)least(word_count - w, LANES));
-#pragma GCC unroll 4
+        KITH_UNROLL(4)
         for (size_t r = 0; r < 4; r++) words[r] = _mm512_maskz_loadu_epi32(lanes, rows[r] + w);
         add_line(width, query + w * sizeof **rows, step_bytes, words, sums[0]);
     }
-#pragma GCC unroll 4
+    KITH_UNROLL(4)
     for (size_t r = 0; sets == 2 && r < 4; r++) sums[0][r] = _mm512_add_epi32(sums[0][r], sums[1][r]);
     return fold_four(sums[0]);
 }

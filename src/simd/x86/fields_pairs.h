@@ -10,6 +10,8 @@
  */
 #include <string.h>
 
+#include "simd/unroll.h"
+
 /* In a register, and made here: without it gcc takes the fields of later steps first and has no registers left. */
 #define STAYS(sum) __asm__("" : "+v"(sum))
 
@@ -44,10 +46,10 @@ INLINE VEC query_word(const int8_t *query) {
 INLINE void add_word(unsigned width, size_t count, const int8_t *const *queries, size_t at, const uint32_t *words,
                      VEC sums[TILE_QUERIES][TILE_VECTORS]) {
     VEC first = load_words(words), second = load_words(words + LANES);
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (unsigned step = 0; step < 8 / width; step++) {
         VEC fields[2] = {field_of(first, width, step), field_of(second, width, step)};
-#pragma GCC unroll 8
+        KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) {
             VEC bytes = query_word(queries[q] + at + step * 4);
             sums[q][0] = add_16(sums[q][0], maddubs(fields[0], bytes));
@@ -62,10 +64,10 @@ INLINE void add_byte_word(size_t count, const int8_t *const *queries, size_t at,
                           VEC sums[TILE_QUERIES][TILE_VECTORS]) {
     VEC first = load_words(words), second = load_words(words + LANES);
     VEC even[2] = {even_fields(first), even_fields(second)}, odd[2] = {odd_fields(first), odd_fields(second)};
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (size_t q = 0; q < count; q++) {
         VEC bytes = query_word(queries[q] + at), even_query = even_bytes(bytes), odd_query = odd_bytes(bytes);
-#pragma GCC unroll 2
+        KITH_UNROLL(2)
         for (size_t v = 0; v < TILE_VECTORS; v++) {
             sums[q][v] = add_32(sums[q][v], add_32(madd(even[v], even_query), madd(odd[v], odd_query)));
             STAYS(sums[q][v]);
@@ -80,7 +82,7 @@ INLINE void block_part(unsigned width, size_t count, const int8_t *const *querie
     size_t w = 0;
     do {
         VEC sums[TILE_QUERIES][TILE_VECTORS];
-#pragma GCC unroll 8
+        KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) sums[q][0] = sums[q][1] = set_words(0);
         bool is_first = w == 0;
         size_t end =
@@ -93,9 +95,9 @@ INLINE void block_part(unsigned width, size_t count, const int8_t *const *querie
             else
                 add_word(width, count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
         }
-#pragma GCC unroll 8
+        KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) {
-#pragma GCC unroll 2
+            KITH_UNROLL(2)
             for (size_t v = 0; v < TILE_VECTORS; v++) {
                 int32_t *to = out + q * KITH_BLOCK_ROWS + v * LANES;
                 VEC sum = flush(sums[q][v], width);
@@ -108,7 +110,7 @@ INLINE void block_part(unsigned width, size_t count, const int8_t *const *querie
 INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_queries, const uint32_t *words,
                        size_t word_count, const uint32_t *next, int32_t *out) {
     const int8_t *queries[TILE_QUERIES];
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (size_t q = 0; q < count; q++) queries[q] = all_queries[q];
     for (size_t r = 0; r < KITH_BLOCK_ROWS; r += TILE_ROWS)
         block_part(width, count, queries, words + r, word_count, next + r, out + r);
@@ -136,10 +138,10 @@ INLINE void block(unsigned width, const int8_t *const *queries, size_t query_cou
 /* ---- four ---- */
 
 INLINE void add_group(unsigned width, const int8_t *query, size_t step_bytes, const VEC words[4], VEC sums[4]) {
-#pragma GCC unroll 8
+    KITH_UNROLL(8)
     for (unsigned step = 0; step < 8 / width; step++) {
         VEC bytes = load_words(query + step * step_bytes);
-#pragma GCC unroll 4
+        KITH_UNROLL(4)
         for (size_t r = 0; r < 4; r++) {
             sums[r] = add_16(sums[r], maddubs(field_of(words[r], width, step), bytes));
             STAYS(sums[r]);
@@ -149,7 +151,7 @@ INLINE void add_group(unsigned width, const int8_t *query, size_t step_bytes, co
 
 INLINE void add_byte_group(const int8_t *query, const VEC words[4], VEC sums[4]) {
     VEC bytes = load_words(query), even_query = even_bytes(bytes), odd_query = odd_bytes(bytes);
-#pragma GCC unroll 4
+    KITH_UNROLL(4)
     for (size_t r = 0; r < 4; r++)
         sums[r] =
             add_32(sums[r], add_32(madd(even_fields(words[r]), even_query), madd(odd_fields(words[r]), odd_query)));
@@ -158,15 +160,15 @@ INLINE void add_byte_group(const int8_t *query, const VEC words[4], VEC sums[4])
 INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t *const rows[4], size_t word_count) {
     const size_t step_bytes = (word_count + 15) / 16 * 16 * sizeof **rows;
     VEC totals[4];
-#pragma GCC unroll 4
+    KITH_UNROLL(4)
     for (size_t r = 0; r < 4; r++) totals[r] = set_words(0);
     for (size_t w = 0; w < word_count;) {
         VEC sums[4], words[4];
-#pragma GCC unroll 4
+        KITH_UNROLL(4)
         for (size_t r = 0; r < 4; r++) sums[r] = set_words(0);
         size_t end = w + chunk_words(width, word_count) * LANES;
         for (; w < end && w < word_count; w += LANES) {
-#pragma GCC unroll 4
+            KITH_UNROLL(4)
             for (size_t r = 0; r < 4; r++)
                 words[r] =
                     word_count - w >= LANES ? load_words(rows[r] + w) : load_part(rows[r] + w, word_count - w);
@@ -175,7 +177,7 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
             else
                 add_group(width, query + w * sizeof **rows, step_bytes, words, sums);
         }
-#pragma GCC unroll 4
+        KITH_UNROLL(4)
         for (size_t r = 0; r < 4; r++) totals[r] = add_32(totals[r], flush(sums[r], width));
     }
     return fold_four(totals);
