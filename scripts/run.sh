@@ -34,3 +34,12 @@ run build --spec Flat,u8 --metric l2 --base $base --out "$out/flat.kith"
 run search --index "$out/flat.kith" --query $query --k 100 --out "$out/result.ivecs"
 run eval --result "$out/result.ivecs" --gt "$out/gt.ivecs"
 run bench index --spec Flat,f32 --spec Flat,u8 --metric l2 --base $base --query $query --gt "$out/gt.ivecs" --k 100
+
+if [ $base = $images/train-images-idx3-ubyte.gz ]; then
+    lists=1024
+    lines=IVF$lists,Line64,Ru8
+    run bench index --spec IVF$lists,Flat --spec IVF$lists,PQ98,Ru8 --spec $lines --spec HNSW16,Line64x4,Ru8 --metric l2 \
+        --base $base --query $query --gt "$out/gt.ivecs" --k 10
+    run build --spec $lines --metric l2 --base $base --out "$out/lines.kith"
+    run sweep --index "$out/lines.kith" --query $query --gt "$out/gt.ivecs" --k 10 --set nprobe=4,8,16,32,k_factor=2,4
+fi
