@@ -49,3 +49,26 @@ Test(topk, float_keys_keep_the_order_of_floats) {
     }
     cr_assert_eq(kith_key_f32(-0.0f), kith_key_f32(0.0f));
 }
+
+/* Orders that a quicksort dislikes: sorted, reversed, one key, organ pipes. */
+Test(topk, sorts_any_order) {
+    enum { MOST = 3000 };
+    static kith_hit hits[MOST];
+    static const size_t counts[] = {0, 1, 2, 15, 16, 17, 18, 64, 1000, MOST};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+        for (int order = 0; order < 5; order++) {
+            size_t count = counts[c];
+            for (size_t i = 0; i < count; i++) {
+                int32_t up = (int32_t)i, down = (int32_t)(count - i);
+                int32_t key = order == 0   ? up
+                              : order == 1 ? down
+                              : order == 2 ? 7
+                              : order == 3 ? (up < down ? up : down)
+                                           : (int32_t)kith_random_below(5, count, i, 50);
+                hits[i] = (kith_hit){(int64_t)((i * 7919) % 100003), key, 0};
+            }
+            kith_hits_sort(hits, count);
+            for (size_t i = 1; i < count; i++)
+                cr_assert(kith_hit_before(&hits[i - 1], &hits[i]), "%zu %d", count, order);
+        }
+}

@@ -33,13 +33,6 @@ static void heap_sort(kith_hit *hits, size_t count) {
     }
 }
 
-void kith_hits_sort(kith_hit *hits, size_t count) {
-    if (count <= 24)
-        insertion_sort(hits, count);
-    else
-        heap_sort(hits, count);
-}
-
 /* Moves a median of three to the front and splits around it: what comes before it, it, what comes after. There is no
  * branch in the loop: which way a hit goes cannot be foretold. */
 static size_t split_around_median(kith_hit *hits, size_t count) {
@@ -61,7 +54,30 @@ static size_t split_around_median(kith_hit *hits, size_t count) {
     return border;
 }
 
-/* Brings the k smallest to the front: Hoare's selection, with heapsort when the splits go badly (Musser 1997). */
+/* Quicksort on the smaller part first, so that the stack stays small, with heapsort when the splits go badly (Musser,
+ * "Introspective Sorting and Selection Algorithms", 1997). */
+static void sort_range(kith_hit *hits, size_t count, int splits_left) {
+    while (count > 16) {
+        if (splits_left-- == 0) {
+            heap_sort(hits, count);
+            return;
+        }
+        size_t border = split_around_median(hits, count), above = count - border - 1;
+        if (border < above) {
+            sort_range(hits, border, splits_left);
+            hits += border + 1;
+            count = above;
+        } else {
+            sort_range(hits + border + 1, above, splits_left);
+            count = border;
+        }
+    }
+    insertion_sort(hits, count);
+}
+
+void kith_hits_sort(kith_hit *hits, size_t count) { sort_range(hits, count, 64); }
+
+/* Brings the k smallest to the front: Hoare's selection, with heapsort when the splits go badly. */
 static void select_first(kith_hit *hits, size_t count, size_t k) {
     for (int splits_left = 64; count > 16; splits_left--) {
         if (splits_left == 0) {
