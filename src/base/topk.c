@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/topk.h"
 
+enum { COPIED_MAX = 256 }; /* hits that are split through a copy on the stack */
+
 static void swap_hits(kith_hit *a, kith_hit *b) {
     kith_hit t = *a;
     *a = *b;
@@ -33,14 +35,9 @@ static void heap_sort(kith_hit *hits, size_t count) {
     }
 }
 
-/* Moves a median of three to the front and splits around it: what comes before it, it, what comes after. There is no
- * branch in the loop: which way a hit goes cannot be foretold. */
-static size_t split_around_median(kith_hit *hits, size_t count) {
-    kith_hit *middle = &hits[count / 2], *last = &hits[count - 1];
-    if (kith_hit_before(middle, hits)) swap_hits(middle, hits);
-    if (kith_hit_before(last, hits)) swap_hits(last, hits);
-    if (kith_hit_before(last, middle)) swap_hits(last, middle);
-    swap_hits(hits, middle);
+/* Splits around the first hit: what comes before it to the front, it, the others. There is no branch in the loops:
+ * which way a hit goes cannot be foretold. */
+static size_t split_in_place(kith_hit *hits, size_t count) {
     const kith_hit pivot = hits[0];
     size_t border = 1;
     for (size_t i = 1; i < count; i++) {
@@ -52,6 +49,34 @@ static size_t split_around_median(kith_hit *hits, size_t count) {
     border--;
     swap_hits(&hits[0], &hits[border]);
     return border;
+}
+
+/* The same through a copy of the later part: no load waits for the store of the round before. */
+static size_t split_through_copy(kith_hit *hits, size_t count) {
+    kith_hit later[COPIED_MAX];
+    const kith_hit pivot = hits[0];
+    size_t border = 0, above = 0;
+    for (size_t i = 1; i < count; i++) {
+        kith_hit moved = hits[i];
+        size_t before = (size_t)((moved.key < pivot.key) | ((moved.key == pivot.key) & (moved.id < pivot.id)));
+        hits[border] = moved;
+        later[above] = moved;
+        border += before;
+        above += 1 - before;
+    }
+    hits[border] = pivot;
+    memcpy(hits + border + 1, later, above * sizeof *hits);
+    return border;
+}
+
+/* Moves a median of three to the front and splits around it. */
+static size_t split_around_median(kith_hit *hits, size_t count) {
+    kith_hit *middle = &hits[count / 2], *last = &hits[count - 1];
+    if (kith_hit_before(middle, hits)) swap_hits(middle, hits);
+    if (kith_hit_before(last, hits)) swap_hits(last, hits);
+    if (kith_hit_before(last, middle)) swap_hits(last, middle);
+    swap_hits(hits, middle);
+    return count <= COPIED_MAX ? split_through_copy(hits, count) : split_in_place(hits, count);
 }
 
 /* Quicksort on the smaller part first, so that the stack stays small, with heapsort when the splits go badly (Musser,
