@@ -61,13 +61,12 @@ typedef struct ivf_call {
     const kith_ivf *ivf;
     const kith_search_request *request;
     size_t query_count, nprobe, coarse_k, group_size, group_count;
-    float *queries;            /* query_count x dim, f32, of unit length under cosine */
-    const float *projected;    /* query_count x projected_dim */
-    const int64_t *coarse_ids; /* query_count x nprobe, of a coarse index; or NULL */
-    kith_topk *tops;           /* query_count, or NULL */
-    kith_hit_list *lists;      /* query_count, or NULL */
-    float radius;              /* of range search, as an estimate */
-    kith_exact *exact;         /* the queries as exact search takes them, for raw codes; NULL else */
+    float *queries;         /* query_count x dim, f32, of unit length under cosine */
+    const float *projected; /* query_count x projected_dim */
+    kith_topk *tops;        /* query_count, or NULL */
+    kith_hit_list *lists;   /* query_count, or NULL */
+    float radius;           /* of range search, as an estimate */
+    kith_exact *exact;      /* the queries as exact search takes them, for raw codes; NULL else */
     worker_scratch *workers;
 } ivf_call;
 
@@ -86,14 +85,7 @@ static kith_status convert_item(void *context, size_t item, size_t worker) {
     const kith_view *view = &loop->call->request->queries;
     size_t dim = view->dim, first = item * CONVERT_ROWS;
     size_t last = kith_min_size(view->count, first + CONVERT_ROWS);
-    for (size_t q = first; q < last; q++) {
-        const void *row = kith_view_row(view, q);
-        float *out = loop->out + q * dim;
-        kith_exact_to_f32(row, view->dtype, dim, out);
-        if (loop->call->ivf->base.metric != KITH_COSINE) continue;
-        float inverse = kith_exact_inverse_norm(row, view->dtype, dim);
-        for (size_t d = 0; d < dim; d++) out[d] *= inverse;
-    }
+    for (size_t q = first; q < last; q++) kith_ivf_row(loop->call->ivf->base.metric, view, q, loop->out + q * dim);
     return KITH_OK;
 }
 
@@ -251,7 +243,7 @@ static void settle_probes(const ivf_call *call, size_t query, kith_topk *top, pr
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     const float *vector = call->projected + query * code->projected_dim;
-    if (ivf->coarse_code != NULL || call->coarse_ids != NULL) {
+    if (ivf->coarse_code != NULL) {
         kith_topk_shrink(top);
         measure_lists(ivf, vector, top->hits, top->count);
     }
@@ -278,16 +270,7 @@ static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t fi
             }
             continue;
         }
-        if (call->coarse_ids == NULL) {
-            find_lists(call, scratch, first + q, tile, tops);
-        } else {
-            for (size_t i = 0; i < tile; i++) {
-                kith_topk_init(&tops[i], scratch->coarse_hits + i * kith_topk_capacity(call->coarse_k),
-                               call->coarse_k);
-                const int64_t *ids = call->coarse_ids + (first + q + i) * call->coarse_k;
-                for (size_t p = 0; p < call->coarse_k; p++) kith_topk_push(&tops[i], 0, ids[p], 0);
-            }
-        }
+        find_lists(call, scratch, first + q, tile, tops);
         for (size_t i = 0; i < tile; i++)
             settle_probes(call, first + q + i, &tops[i], scratch->probes + (q + i) * call->nprobe);
     }
