@@ -78,6 +78,11 @@ kith_status kith_exact_range(kith_exact *exact, const kith_rows *rows, float rad
 void kith_exact_four(const kith_exact *exact, size_t query, const void *const rows[4], const float inverse_norms[4],
                      int32_t keys[4]);
 
+/* The largest float that a key up to key_max stands for: what a filter compares with. */
+static inline float kith_exact_value_max(int32_t key_max) {
+    return key_max >= kith_key_f32(__builtin_inff()) ? __builtin_inff() : kith_key_to_f32(key_max);
+}
+
 /* A hit's distance in the metric's own terms (l2: squared; ip, cosine: similarity). */
 float kith_exact_value(const kith_exact *exact, int32_t key);
 

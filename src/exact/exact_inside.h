@@ -69,11 +69,6 @@ float kith_exact_row_inverse_norm(const kith_rows *rows, size_t row, const void 
 /* The exact key of one pair of the float kind. */
 int32_t kith_exact_float_key(const kith_exact *exact, size_t query, const void *row, float inverse_norm);
 
-/* The largest float that a key up to key_max stands for: what a filter compares with. */
-static inline float kith_exact_value_max(int32_t key_max) {
-    return key_max >= kith_key_f32(__builtin_inff()) ? __builtin_inff() : kith_key_to_f32(key_max);
-}
-
 /* Both look at rows row_first .. row_last - 1 for queries query_first .. query_last - 1. With `members` (not NULL) query
  * i stands for number members[i]. The meter counts unless there are members. */
 kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,

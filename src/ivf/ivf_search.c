@@ -143,10 +143,6 @@ static kith_status take_scratch(ivf_call *call) {
 
 /* ---- The coarse step ------------------------------------------------------------------------------------------ */
 
-static float value_max(int32_t key_max) {
-    return key_max >= kith_key_f32(INFINITY) ? INFINITY : kith_key_to_f32(key_max);
-}
-
 /* The positions of the estimates that a selection may still take. Where it would take many, its threshold is lowered
  * beforehand by a bound on the k-th of them: that is sound as long as all of them are offered (`all_allowed`). */
 static size_t candidates(kith_topk *top, const float *estimates, size_t count, bool all_allowed,
@@ -154,12 +150,12 @@ static size_t candidates(kith_topk *top, const float *estimates, size_t count, b
     const kith_simd_table *simd = kith_simd();
     size_t kept = count;
     if (top->key_max != INT32_MAX)
-        kept = simd->filter_below_f32(estimates, count, value_max(top->key_max), positions);
+        kept = simd->filter_below_f32(estimates, count, kith_exact_value_max(top->key_max), positions);
     if (all_allowed && kept >= top->k + top->k / 2) {
         int32_t key = kith_key_f32(simd->matrix.bound(estimates, count, top->k));
         if (key < top->key_max) {
             top->key_max = key;
-            return simd->filter_below_f32(estimates, count, value_max(key), positions);
+            return simd->filter_below_f32(estimates, count, kith_exact_value_max(key), positions);
         }
     }
     return top->key_max != INT32_MAX ? kept : simd->filter_below_f32(estimates, count, INFINITY, positions);
