@@ -9,6 +9,7 @@
   compare.py kmeans DIR... --out F.json   k-means: kith and faiss.Kmeans from the same initial rows
   compare.py run DIR --out F.json         operating points: recall and QPS of kith and of the peers
   compare.py ivf DIR... --out F.json      inverted files and their rivals: rates at recall .90, .95, .99, single queries
+  compare.py graph DIR... --out F.json    graphs and their rivals, in the same way
   compare.py table F.json...              the tables as Markdown
   compare.py plot F.json... --out F.svg   the figure (matplotlib)
 
@@ -26,9 +27,9 @@ import tempfile
 import time
 
 import compare_data
-import compare_ivf
 import compare_kmeans
 import compare_report
+import compare_study
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KITH_SPECS = {"kith-flat": ("Flat,f32", ""), "kith-flat-f16": ("Flat,f16", ""), "kith-flat-u8": ("Flat,u8", "")}
@@ -116,7 +117,8 @@ class PeerEngine:
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         self.name, self.scratch = name, tempfile.TemporaryDirectory()
         settings = {"peer": name, "folder": folder, "queries": args.queries, "k": args.k, "threads": max(args.threads), "build": args.build,
-                    "cache": cache, "scratch": self.scratch.name}
+                    "cache": cache, "scratch": self.scratch.name,
+                    "kith_threads": args.threads if args.command in compare_study.KINDS and compare_study.KINDS[args.command].one_thread_too else []}
         command = [sys.executable, os.path.join(HERE, "compare_peers.py"), json.dumps(settings)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.about = self.read()
@@ -266,9 +268,10 @@ def run(args, programs):
                          "k": args.k, "threads": args.threads, "points": points})
 
 
-def ivf(args, programs):
-    content, is_complete = compare_ivf.run(args, programs, describe_machine(), PeerEngine)
-    print(compare_report.table(json.loads(json.dumps(content))))
+def study(args, programs):
+    content, is_complete = compare_study.run(args, programs, describe_machine(), PeerEngine)
+    if not args.build_only:
+        print(compare_report.table(json.loads(json.dumps(content))))
     return 0 if is_complete else 1
 
 
@@ -302,7 +305,7 @@ def write(args, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "ivf", "table", "plot"])
+    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "ivf", "graph", "table", "plot"])
     parser.add_argument("folders", nargs="+", metavar="DIR or FILE")
     parser.add_argument("--build", default="build", help="the build folder of kith")
     parser.add_argument("--out", default="", help="where the result goes")
@@ -310,21 +313,23 @@ def main():
     parser.add_argument("--queries", type=int, default=1000, help="the first so many queries; verify: 0 for all")
     parser.add_argument("--threads", type=lambda text: [int(word) for word in text.split(",")], default=[1, os.cpu_count()])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--singles", type=int, default=0, help="exact, ivf: queries handed over one by one in a round (default 20, 500)")
+    parser.add_argument("--singles", type=int, default=0, help="exact, ivf, graph: queries handed over one by one in a round (default 20, 500, 500)")
     parser.add_argument("--types", default="f32,f16,u8", help="exact: stored types")
-    parser.add_argument("--peers", default="", help="run, ivf: engines, of " + ", ".join(KITH_SPECS) + " and compare_peers.py; none")
+    parser.add_argument("--peers", default="", help="run, ivf, graph: engines, of " + ", ".join(KITH_SPECS) + " and compare_peers.py; none")
     parser.add_argument("--centroids", type=lambda text: [int(word) for word in text.split(",")], default=[1024, 4096], help="kmeans: k")
     parser.add_argument("--iterations", type=int, default=10, help="kmeans: rounds")
     parser.add_argument("--rows", type=int, default=262144, help="kmeans: train on a sample of so many rows")
-    parser.add_argument("--kith", default="", help="ivf: kith's specs, parted by ';'; {lists}, {half} and {pq} follow the data; none")
-    parser.add_argument("--work", default="", help="ivf: a folder for the peers' indexes, which are kept, and for subsets")
-    parser.add_argument("--subset", type=int, default=0, help="ivf: the first so many rows of the base, with their own ground truth")
-    parser.add_argument("--max-seconds", type=float, default=0, help="ivf: stop after so long; the same command goes on")
-    parser.add_argument("--point-seconds", type=float, default=10, help="ivf: no slower settings once a batch takes so long")
-    parser.add_argument("--forget", default="", help="ivf: measure these engines again, parted by ';'")
+    parser.add_argument("--kith", default="", help="ivf, graph: kith's specs, parted by ';'; {lists}, {half} and {pq} follow the data; none")
+    parser.add_argument("--work", default="", help="ivf, graph: a folder for the peers' indexes, which are kept, and for subsets")
+    parser.add_argument("--subset", type=int, default=0, help="ivf, graph: the first so many rows of the base, with their own ground truth")
+    parser.add_argument("--max-seconds", type=float, default=0, help="ivf, graph: stop after so long; the same command goes on")
+    parser.add_argument("--point-seconds", type=float, default=10, help="ivf, graph: no slower settings once a batch takes so long")
+    parser.add_argument("--forget", default="", help="ivf, graph: measure these engines again, parted by ';'")
+    parser.add_argument("--build-only", action="store_true", help="ivf, graph: build the peers' indexes that --work does not have yet, and end")
+    parser.add_argument("--rebuild", default="", help="ivf, graph: build these peers again, though --work has their indexes; parted by ','")
     args = parser.parse_args()
     args.threads = sorted(set(args.threads))
-    args.singles = args.singles or {"exact": 20, "ivf": 500}.get(args.command, 0)
+    args.singles = args.singles or {"exact": 20, "ivf": 500, "graph": 500}.get(args.command, 0)
     if args.command in ("table", "plot"):
         contents = []
         for path in args.folders:
@@ -333,7 +338,7 @@ def main():
         if args.command == "plot":
             return compare_report.plot(contents, args.out or "compare.svg")
         return print("\n\n".join(compare_report.table(content) for content in contents))
-    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run, "ivf": ivf}[args.command](args, Programs(args.build))
+    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run, "ivf": study, "graph": study}[args.command](args, Programs(args.build))
 
 
 if __name__ == "__main__":

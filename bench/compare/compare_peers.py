@@ -7,15 +7,18 @@ Started by compare.py as: compare_peers.py JSON, where JSON has peer, folder, qu
 for each line {"point": i, "threads": t, "single": 0 or n} in, one line out: seconds and recall of one batch, or seconds,
 p50 and p99 of n queries handed over one at a time. A process each, because the engines bring OpenMP runtimes that clash.
 
+A build's seconds count for little while others use the processors: how many of them did, on average, is told as `disturbance`.
+
 A peer is a class: `ladders` (lists of settings, each by rising effort), build(data, threads) -> what is to be told of the
-index, set(setting, threads), search(queries, k) -> ids; save(path) and load(path, data) where the engine has them; `imports`, the
-modules that it loads.
+index, set(setting, threads), search(queries, k) -> ids; save(path) and load(path, data) where the engine has them; ready(data), what comes
+between the build and the searches; `imports`, the modules that it loads.
 """
 import ctypes
 import importlib
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -277,6 +280,62 @@ class SymphonyQG:
         return self.index.search_batch(queries, k, self.ef, self.threads)[0]
 
 
+class Glass:
+    """HNSW built on 8-bit codes, walked on codes of 8 or 4 bits, the short list compared in f16. Not on PyPI: built from its
+    public source (github.com/hhy3/pyglass) by `pip install --no-build-isolation ./python`, with pybind11 < 3."""
+
+    imports = ("glass",)
+    ladders = [ladder("ef", EF)]
+
+    def __init__(self, quant):
+        self.quant, self.scratch = quant, tempfile.TemporaryDirectory()
+
+    def build(self, data, threads):
+        import glass
+
+        glass.set_num_threads(threads)
+        start = time.perf_counter()
+        graph = glass.Index("HNSW", self.metric(data), "SQ8U", 32, 200).build(data.base)
+        self.links = os.path.join(self.scratch.name, "links")
+        built = time.perf_counter() - start
+        graph.save(self.links)  # the searcher takes the graph away
+        start = time.perf_counter()
+        self.encode(graph, data)
+        return {"version": f"glass HNSW R=32 L=200 {self.quant} FP16", "build_seconds": built + time.perf_counter() - start}
+
+    @staticmethod
+    def metric(data):
+        return "L2" if data.metric == "l2" else "IP"
+
+    def encode(self, graph, data):
+        import glass
+
+        self.searcher = glass.Searcher(graph, data.base, self.metric(data), self.quant, "FP16")
+
+    def ready(self, data):
+        """Its own choice of how far ahead it prefetches, made as its examples make it; part of no build."""
+        del data
+        self.searcher.set_ef(64)
+        self.searcher.optimize(1)
+
+    def save(self, path):
+        shutil.move(self.links, path)
+
+    def load(self, path, data):
+        import glass
+
+        self.encode(glass.Graph(path, "glass"), data)
+
+    def set(self, setting, threads):
+        self.threads = threads
+        self.searcher.set_ef(setting["ef"])
+
+    def search(self, queries, k):
+        if len(queries) == 1:
+            return self.searcher.search(queries[0], k)[0][None]
+        return self.searcher.batch_search(queries, k, self.threads)[0]
+
+
 class SVS:
     """Vamana; primary and residual bits of LVQ, 0 for none."""
 
@@ -289,18 +348,41 @@ class SVS:
     def build(self, data, threads):
         import svs
 
-        metric = svs.DistanceType.L2 if data.metric == "l2" else svs.DistanceType.MIP
         parameters = svs.VamanaBuildParameters(graph_max_degree=64, window_size=128, alpha=1.2 if data.metric == "l2" else 0.95)
         with tempfile.TemporaryDirectory() as folder:
             rows = data.base
             if self.primary:
                 path = os.path.join(folder, "base.fvecs")
                 svs.write_vecs(rows, path)
-                strategy = svs.LVQStrategy.Turbo if self.primary == 4 else svs.LVQStrategy.Auto
                 rows = svs.LVQLoader(svs.VectorDataLoader(path, svs.DataType.float32, dims=data.base.shape[1]),
-                                     primary=self.primary, residual=self.residual, strategy=strategy)
-            self.index = svs.Vamana.build(parameters, rows, metric, num_threads=threads)
-        return {"version": f"svs Vamana R=64 L=128 LVQ{self.primary}x{self.residual}" if self.primary else "svs Vamana R=64 L=128"}
+                                     primary=self.primary, residual=self.residual, strategy=self.strategy())
+            start = time.perf_counter()
+            self.index = svs.Vamana.build(parameters, rows, self.metric(data), num_threads=threads)
+            seconds = time.perf_counter() - start
+        codes = f" LVQ{self.primary}x{self.residual}" if self.primary else ""
+        return {"version": "svs Vamana R=64 L=128" + codes, "build_seconds": seconds}
+
+    @staticmethod
+    def metric(data):
+        import svs
+
+        return svs.DistanceType.L2 if data.metric == "l2" else svs.DistanceType.MIP
+
+    def strategy(self):
+        import svs
+
+        return svs.LVQStrategy.Turbo if self.primary == 4 else svs.LVQStrategy.Auto
+
+    def save(self, path):
+        os.makedirs(path, exist_ok=True)
+        self.index.save(*(os.path.join(path, part) for part in ("config", "graph", "data")))
+
+    def load(self, path, data):
+        import svs
+
+        config, graph, rows = (os.path.join(path, part) for part in ("config", "graph", "data"))
+        loader = svs.LVQLoader(rows, strategy=self.strategy()) if self.primary else svs.VectorDataLoader(rows)
+        self.index = svs.Vamana(config, svs.GraphLoader(graph), loader, self.metric(data))
 
     def set(self, setting, threads):
         self.index.num_threads = threads
@@ -330,6 +412,8 @@ PEERS = {
     "usearch-f16": lambda: USearch("f16"),
     "usearch-exact": USearchExact,
     "scann": ScaNN,
+    "glass-sq4": lambda: Glass("SQ4U"),
+    "glass-sq8": lambda: Glass("SQ8U"),
     "rabitq-ivf": lambda: RabitqIvf(7),
     "symqg": SymphonyQG,
     "svs": lambda: SVS(0, 0),
@@ -355,6 +439,32 @@ def resident_bytes():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+class Witness:
+    """How many processors others used meanwhile, on average."""
+
+    def __init__(self):
+        self.began, self.busy, self.own = time.perf_counter(), self.busy_seconds(), self.own_seconds()
+
+    @staticmethod
+    def busy_seconds():
+        try:
+            with open("/proc/stat", encoding="ascii") as file:
+                ticks = [int(word) for word in file.readline().split()[1:9]]
+        except OSError:
+            return None
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and waiting for a disk
+
+    @staticmethod
+    def own_seconds():
+        return sum(os.times()[:4])
+
+    def disturbance(self):
+        if self.busy is None:
+            return None
+        others = self.busy_seconds() - self.busy - (self.own_seconds() - self.own)
+        return round(max(0.0, others / (time.perf_counter() - self.began)), 3)
+
+
 def build(peer, data, settings):
     """Builds the index, or takes the kept one, and tells what is to be known of it. The base goes from our hands."""
     cache, about = settings.get("cache", ""), None
@@ -366,14 +476,17 @@ def build(peer, data, settings):
     else:
         for module in getattr(peer, "imports", ()):
             importlib.import_module(module)  # its own memory is not the index's
-        before, start = resident_bytes(), time.perf_counter()
+        before, start, witness = resident_bytes(), time.perf_counter(), Witness()
         about = {"rows": rows, "dim": dim, **peer.build(data, settings["threads"])}
         about.setdefault("build_seconds", time.perf_counter() - start)
+        about.setdefault("disturbance", witness.disturbance())
         about.setdefault("memory_bytes", resident_bytes() - before)
         if cache and hasattr(peer, "save"):
             peer.save(cache)
             with open(cache + ".json", "w", encoding="utf-8") as file:
                 json.dump(about, file)
+    if hasattr(peer, "ready"):
+        peer.ready(data)
     data.base = None
     points, ladders = [], []
     for rungs in peer.ladders:

@@ -22,9 +22,10 @@ def number(value, digits=1):
 
 
 def table(content):
-    import compare_ivf_report
+    import compare_study_report
 
-    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run, "ivf": compare_ivf_report.table}[content["kind"]](content)
+    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run, "ivf": compare_study_report.table,
+            "graph": compare_study_report.table}[content["kind"]](content)
 
 
 # ---- Exact search ----------------------------------------------------------------------------------------------------
@@ -147,10 +148,10 @@ def plot(contents, path):
 
     if all(content["kind"] == "exact" for content in contents):
         figure = plot_exact(plt, contents)
-    elif all(content["kind"] == "ivf" for content in contents):
-        import compare_ivf_report
+    elif all(content["kind"] in ("ivf", "graph") for content in contents):
+        import compare_study_report
 
-        figure = compare_ivf_report.plot(plt, contents)
+        figure = compare_study_report.plot(plt, contents)
     else:
         figure = plot_run(plt, [content for content in contents if content["kind"] == "run"])
     figure.tight_layout()

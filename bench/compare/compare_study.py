@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inverted files and their rivals: batch rates at a recall, single queries, build times and memory, on one or more sets.
+"""Studies of a kind of index and its rivals: batch rates at a recall, single queries, build times and memory, on one or more
+sets. Inverted files (ivf) and graphs (graph) differ in what is measured, not in how.
 
 For each data folder every engine is built, one after the other, in a process of its own; then each climbs its ladders of
 settings once (the scan); then come the rounds: every engine in turn is measured again at the settings of its front around
@@ -14,10 +15,23 @@ import compare_data
 
 RECALLS = (0.90, 0.95, 0.99)
 RECALL_ENOUGH = 0.9985  # a ladder is climbed up to here
-KITH_SPECS = ["IVF{lists},Flat", "IVF{lists},SQ8", "IVF{lists},PQ{pq}", "IVF{lists},PQ{half}x4fs,RFlat", "IVF{lists},Line64,RSQ8",
-              "IVF{lists},RaBitQ4,RFlat"]
-PEERS = ["faiss-ivf", "faiss-ivfsq8", "faiss-ivfpq", "faiss-ivfpqfs", "faiss-ivfrabitq", "faiss-ivfrabitq1", "scann", "rabitq-ivf",
-         "faiss-hnsw", "hnswlib", "symqg", "svs-lvq4x8"]
+
+
+class Kind:
+    """kith's specs and the peers of a study. `one_thread_too`: kith's indexes are built on each thread count."""
+
+    def __init__(self, specs, peers, one_thread_too=False):
+        self.specs, self.peers, self.one_thread_too = specs, peers, one_thread_too
+
+
+KINDS = {
+    "ivf": Kind(["IVF{lists},Flat", "IVF{lists},SQ8", "IVF{lists},PQ{pq}", "IVF{lists},PQ{half}x4fs,RFlat", "IVF{lists},Line64,RSQ8",
+                 "IVF{lists},RaBitQ4,RFlat"],
+                ["faiss-ivf", "faiss-ivfsq8", "faiss-ivfpq", "faiss-ivfpqfs", "faiss-ivfrabitq", "faiss-ivfrabitq1", "scann", "rabitq-ivf",
+                 "faiss-hnsw", "hnswlib", "symqg", "svs-lvq4x8"]),
+    "graph": Kind(["HNSW", "HNSW32", "HNSW32,SQ8", "HNSW32,SQ8,RFlat", "HNSW32,Line64,RSQ8", "HNSW32,RaBitQ,Rf16"],
+                  ["symqg", "glass-sq4", "glass-sq8", "hnswlib", "faiss-hnsw", "svs-lvq4x8", "scann"], one_thread_too=True),
+}
 
 
 class OutOfTime(Exception):
@@ -25,15 +39,15 @@ class OutOfTime(Exception):
 
 
 class Study:
-    """The output file: {"kind": "ivf", "machine", "sets": [{..., "engines": {name: {"about", "points", "latency"}}}]}."""
+    """The output file: {"kind", "machine", "sets": [{..., "engines": {name: {"about", "points", "latency"}}}]}."""
 
-    def __init__(self, path, machine, seconds):
-        self.path, self.content = path, {"kind": "ivf", "machine": machine, "sets": []}
+    def __init__(self, kind, path, machine, seconds):
+        self.path, self.content = path, {"kind": kind, "machine": machine, "sets": []}
         self.deadline = time.monotonic() + seconds if seconds else None
         if path and os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 self.content = json.load(file)
-            if self.content.get("kind") != "ivf":
+            if self.content.get("kind") != kind:
                 raise SystemExit(f"{path}: holds results of another kind")
 
     def write(self):
@@ -144,16 +158,20 @@ def measure_round(engine, record, turn, args):
 
 def names_of(args):
     """kith's specs and the peers, kith first."""
-    kith = [f"kith={spec}" for spec in (args.kith.split(";") if args.kith else KITH_SPECS) if spec and spec != "none"]
-    peers = args.peers.split(",") if args.peers else PEERS
+    kind = KINDS[args.command]
+    kith = [f"kith={spec}" for spec in (args.kith.split(";") if args.kith else kind.specs) if spec and spec != "none"]
+    peers = args.peers.split(",") if args.peers else kind.peers
     return kith + [name for name in peers if name != "none"]
 
 
-def cache_of(name, folder, work):
+def cache_of(name, folder, args):
     """Where a peer's index is kept for the next time. kith's would outlive a change of kith."""
-    if not work or name.startswith("kith="):
+    if not args.work or name.startswith("kith="):
         return ""
-    return os.path.join(work, f"{os.path.basename(os.path.abspath(folder))}-{name}.index")
+    path = os.path.join(args.work, f"{os.path.basename(os.path.abspath(folder))}-{name}.index")
+    if name in args.rebuild.split(",") and os.path.exists(path + ".json"):
+        os.remove(path + ".json")
+    return path
 
 
 def start_engines(names, folder, results, study, args, make_engine):
@@ -165,7 +183,7 @@ def start_engines(names, folder, results, study, args, make_engine):
             continue
         print(f"{results['data']}: building {name}", file=sys.stderr, flush=True)
         try:
-            engines[name] = make_engine(name, folder, args, cache_of(name, folder, args.work))
+            engines[name] = make_engine(name, folder, args, cache_of(name, folder, args))
         except SystemExit as refused:
             print(f"left out {name}: {refused}", file=sys.stderr)
             continue
@@ -174,9 +192,20 @@ def start_engines(names, folder, results, study, args, make_engine):
     return engines
 
 
+def fill_cache(folder, args, make_engine):
+    """Builds the peers' indexes that are not kept yet, and measures nothing."""
+    for name in names_of(args):
+        cache = cache_of(name, folder, args)
+        if not cache or os.path.exists(cache + ".json"):
+            continue
+        print(f"{folder}: building {name}", file=sys.stderr, flush=True)
+        try:
+            make_engine(name, folder, args, cache).close()
+        except SystemExit as refused:
+            print(f"left out {name}: {refused}", file=sys.stderr)
+
+
 def run_set(folder, study, args, programs, make_engine):
-    if args.subset:
-        folder = subset(folder, args.subset, args.queries, args.work, programs)
     meta = compare_data.read_meta(folder)
     results = study.set_of({"data": meta["name"], "metric": meta["metric"], "k": args.k, "queries": args.queries, "threads": args.threads})
     for name in args.forget.split(";"):
@@ -205,12 +234,19 @@ def run(args, programs, machine, make_engine):
     """Returns the content of the output file, and whether it is complete."""
     if args.subset and not args.work:
         raise SystemExit("--subset needs --work, a folder for the data and the indexes")
+    if args.build_only and not args.work:
+        raise SystemExit("--build-only needs --work, a folder that keeps the indexes")
     if args.work:
         os.makedirs(args.work, exist_ok=True)
-    study = Study(args.out, machine, args.max_seconds)
+    study = Study(args.command, args.out, machine, args.max_seconds)
     try:
         for folder in args.folders:
-            run_set(folder, study, args, programs, make_engine)
+            if args.subset:
+                folder = subset(folder, args.subset, args.queries, args.work, programs)
+            if args.build_only:
+                fill_cache(folder, args, make_engine)
+            else:
+                run_set(folder, study, args, programs, make_engine)
         study.write()
     except OutOfTime:
         print("the time is over; the same command goes on from here", file=sys.stderr)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What compare.py ivf makes of measurements, on engines made up here: scan, choice of settings, rounds, going on after a
+"""What compare.py ivf and graph make of measurements, on engines made up here: scan, choice of settings, rounds, going on after a
 stop, ratios and tables. Needs no other engine, no NumPy and no kith.
 
-Usage: test_compare_ivf.py ROOT [unittest arguments]
+Usage: test_compare_study.py ROOT [unittest arguments]
 """
 import argparse
 import contextlib
@@ -42,35 +42,38 @@ class MadeUp:
         self.is_open = False
 
 
-class CompareIvf(unittest.TestCase):
+class CompareStudy(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="kith-compare-")
         self.out = os.path.join(self.folder, "ivf.json")
         self.calls, self.engines = [], []
 
     def settings(self, **changes):
-        values = {"folders": [self.folder], "out": self.out, "k": 10, "queries": QUERIES, "threads": [1, 2], "rounds": 3, "singles": 10,
+        values = {"command": "ivf", "folders": [self.folder], "out": self.out, "k": 10, "queries": QUERIES, "threads": [1, 2], "rounds": 3, "singles": 10,
                   "kith": "IVF{lists},Flat;none", "peers": "faiss-ivf,scann", "work": "", "subset": 0, "max_seconds": 0, "point_seconds": 10,
-                  "forget": ""}
+                  "forget": "", "build_only": False, "rebuild": ""}
         return argparse.Namespace(**{**values, **changes})
 
-    def run_all(self, **changes):
-        speeds = {"kith=IVF{lists},Flat": 3.0, "faiss-ivf": 1.0, "scann": 2.0}
+    SPEEDS = {"kith=IVF{lists},Flat": 3.0, "kith=HNSW": 5.0, "faiss-ivf": 1.0, "scann": 2.0, "hnswlib": 1.5, "glass-sq8": 2.0, "symqg": 2.5}
 
+    def run_all(self, **changes):
         def make(name, folder, args, cache):
             self.assertEqual((folder, cache), (self.folder, ""))
-            engine = MadeUp(name, speeds[name], self.calls, cap=0.97 if name == "scann" else 1.0)
+            engine = MadeUp(name, self.SPEEDS[name], self.calls, cap=0.97 if name in ("scann", "symqg") else 1.0)
+            engine.about["disturbance"] = 0.7 if name == "glass-sq8" else 0.01
+            if name == "kith=HNSW":
+                engine.about.update(spec="HNSW16", build_seconds_on={"1": 2.1})
             self.engines.append(engine)
             return engine
 
         with contextlib.redirect_stderr(io.StringIO()):
-            content, done = compare_ivf.run(self.settings(**changes), None, {"cpu": "made up", "processors": 2, "date": "today"}, make)
+            content, done = compare_study.run(self.settings(**changes), None, {"cpu": "made up", "processors": 2, "date": "today"}, make)
         self.assertFalse(any(engine.is_open for engine in self.engines))
         return json.loads(json.dumps(content)), done
 
     def test_front(self):
         points = [{"recall": recall, "scan_qps": qps} for recall, qps in [(0.5, 9), (0.6, 10), (0.9, 5), (0.9, 4), (0.95, 5), (0.8, 5)]]
-        self.assertEqual([(point["recall"], point["scan_qps"]) for point in compare_ivf.front(points)], [(0.6, 10), (0.95, 5)])
+        self.assertEqual([(point["recall"], point["scan_qps"]) for point in compare_study.front(points)], [(0.6, 10), (0.95, 5)])
 
     def test_scan_and_choice(self):
         content, done = self.run_all()
@@ -126,22 +129,78 @@ class CompareIvf(unittest.TestCase):
         results = content["sets"][0]
         own, peer = results["engines"]["kith=IVF{lists},Flat"], results["engines"]["faiss-ivf"]
         for wanted, effort in [(0.90, 5), (0.95, 10), (0.99, 50)]:
-            self.assertAlmostEqual(compare_ivf_report.rate_median(peer, 2, wanted), 2 * 100000 / effort)
-            self.assertAlmostEqual(compare_ivf_report.ratio([own], peer, 1, wanted)[1], 3.0)
-            self.assertAlmostEqual(compare_ivf_report.single(peer, wanted, "p99"), 3e6 * effort / 100000)
-        self.assertIsNone(compare_ivf_report.ratio([own], results["engines"]["scann"], 1, 0.99))
-        table = compare_ivf_report.table(content)
+            self.assertAlmostEqual(compare_study_report.rate_median(peer, 2, wanted), 2 * 100000 / effort)
+            self.assertAlmostEqual(compare_study_report.ratio([own], [peer], 1, wanted)[1], 3.0)
+            self.assertAlmostEqual(compare_study_report.single(peer, wanted, "p99"), 3e6 * effort / 100000)
+        self.assertIsNone(compare_study_report.ratio([own], [results["engines"]["scann"]], 1, 0.99))
+        table = compare_study_report.table(content)
         self.assertIn("| IVF-Flat by faiss IVF,Flat | 1 thr | 3.00 (3.00..3.00), goal 2.5 | 3.00", table)
         self.assertIn("| IVF-Flat by faiss IVF,Flat | one query, p50 | 3.00 (3.00..3.00), goal 1.3 |", table)
         self.assertIn("| kith=IVF{lists},Flat | faiss-ivf | 2.0 | 6.0 | 3.00, goal 3 |", table)
         self.assertIn("**%s**, 5000 x 7, l2, 1000 queries, k = 10; made up, 2 processors, today; 3 rounds" % results["data"], table)
         self.assertRegex(table, r"\n\| scann \| 3\.0 \| 10 \| [\d,]+ \| [\d,]+ \| - \|")
 
+    def graph_table(self, **changes):
+        return compare_study_report.table(self.run_all(command="graph", kith="HNSW", **changes)[0])
+
+    def test_graph_tables(self):
+        table = self.graph_table(peers="hnswlib,glass-sq8,symqg")
+        # symqg is the fastest peer up to its .97, glass past that: the best of each recall is what counts.
+        self.assertIn("| best of kith by the best peer | 1 thr | 2.00 (2.00..2.00), goal 2 | 2.00 (2.00..2.00), goal 2 | 2.50 (2.50..2.50), goal 2 |", table)
+        self.assertIn("| best of kith by the best peer | one query, p50 | 2.00 (2.00..2.00), goal 1.5 |", table)
+        self.assertIn("| best of kith by hnswlib | 2 thr | 3.33 (3.33..3.33), goal 4 **not reached** |", table)
+        self.assertIn("| kith HNSW16 by the best peer | 1 thr | 2.00 (2.00..2.00) |", table)
+        self.assertIn("| kith HNSW16 | 10.0 / 30.0 | 3.0 | 20.0 / 60.0 | 3.0 | 100.0 / 300.0 | 3.0 |", table)
+        self.assertIn("| symqg | 20.0 / 60.0 | 3.0 | 40.0 / 120.0 | 3.0 | - | - |", table)
+        # glass is built sooner than hnswlib, but was disturbed; symqg does not reach .99.
+        self.assertIn("| kith HNSW16 | 1.2 | 2.1 | 1.75, goal 1.9 **not reached** | hnswlib, 4.0 | 3.33, goal 1 | 10 | 1.00 |", table)
+        self.assertIn("| glass-sq8 | (3.0) | 10 |", table)
+        self.assertIn("not to be quoted", table)
+
+    def test_graph_without_peers(self):
+        table = self.graph_table(peers="none")
+        self.assertNotIn("best of kith", table)
+        self.assertIn("| kith HNSW16 | 1.2 | 2.1 | 1.75, goal 1.9 **not reached** | - | - | 10 | - |", table)
+
+    def test_a_tail_is_said(self):
+        self.assertNotIn("over 3", self.graph_table(peers="none"))
+        content, _ = self.run_all(command="graph", kith="HNSW", peers="none")
+        for point in content["sets"][0]["engines"]["kith=HNSW"]["points"]:
+            for one in point["rounds"]:
+                one.update({"p99": 4 * one["p50"]} if "p50" in one else {})
+        self.assertIn("| kith HNSW16 | 10.0 / 40.0 | 4.0 **over 3** |", compare_study_report.table(content))
+
+    def test_build_only(self):
+        """Indexes that are not kept yet are built, kith's never; --rebuild drops a kept one; nothing is measured."""
+        work, made = os.path.join(self.folder, "work"), []
+
+        def make(name, folder, args, cache):
+            self.assertEqual(cache, os.path.join(work, f"{os.path.basename(self.folder)}-{name}.index"))
+            made.append(name)
+            with open(cache + ".json", "w", encoding="utf-8") as file:
+                file.write("{}")
+            return MadeUp(name, 1.0, self.calls)
+
+        def fill(**changes):
+            made.clear()
+            settings = self.settings(command="graph", kith="HNSW", work=work, build_only=True, **changes)
+            with contextlib.redirect_stderr(io.StringIO()):
+                _, done = compare_study.run(settings, None, {}, make)
+            self.assertTrue(done)
+            return list(made)
+
+        self.assertEqual(fill(peers="symqg,hnswlib"), ["symqg", "hnswlib"])
+        self.assertEqual(fill(peers="symqg,hnswlib,glass-sq8"), ["glass-sq8"])
+        self.assertEqual(fill(peers="symqg,hnswlib,glass-sq8", rebuild="hnswlib"), ["hnswlib"])
+        self.assertEqual(self.calls, [])
+        with self.assertRaises(SystemExit):
+            compare_study.run(self.settings(command="graph", build_only=True), None, {}, make)
+
 
 if __name__ == "__main__":
     ROOT = sys.argv.pop(1)
     sys.path.insert(0, os.path.join(ROOT, "bench", "compare"))
-    import compare_ivf
-    import compare_ivf_report
+    import compare_study
+    import compare_study_report
 
     unittest.main()
