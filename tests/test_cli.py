@@ -642,6 +642,15 @@ class InvertedLists(CliTest):
             rows.append([(row["query"], row["id"], row["distance"]) for row in found["results"]])
         self.assertEqual(*rows)
 
+    def test_range_of_a_refinement(self):
+        self.kith_ok("build", "--spec", "IVF16,SQ4,RFlat", "--base", self.at("wide.fvecs"), "--out", self.at("r.kith"))
+        self.kith_ok("search", "--index", self.at("r.kith"), "--query", self.at("many.fvecs"), "--radius", "40",
+                     "--set", "nprobe=16,k_factor=64", "--out", self.at("r.ivecs"), "--counts", self.at("rc.ivecs"))
+        self.kith_ok("gt", "--base", self.at("wide.fvecs"), "--query", self.at("many.fvecs"), "--radius", "40",
+                     "--out", self.at("t.ivecs"), "--counts", self.at("tc.ivecs"))
+        self.assertEqual(read_vecs(self.at("rc.ivecs"), "i"), read_vecs(self.at("tc.ivecs"), "i"))
+        self.assertEqual(read_vecs(self.at("r.ivecs"), "i"), read_vecs(self.at("t.ivecs"), "i"))
+
     def test_info(self):
         (report,) = self.kith_json("info", self.at("ivf.kith"))
         lists = report["lists"]

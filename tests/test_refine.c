@@ -165,8 +165,6 @@ Test(refine, filters_bounds_and_threads_are_those_of_any_index) {
         cr_assert(same(&one, &four));
         drop(&four);
     }
-    kith_range_result *range;
-    cr_assert_eq(kith_index_range_search(refined, &view, 10, NULL, &range), KITH_ERR_UNSUPPORTED);
     drop(&one);
     kith_search_context_free(params.context);
     kith_filter_free((kith_filter *)(uintptr_t)params.filter);

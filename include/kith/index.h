@@ -147,8 +147,9 @@ typedef struct kith_search_params {
     size_t nprobe; /* inverted lists: how many of the nearest lists are searched; more than there are: all of them.
                         Default 0: the index's own default, which kith_index_param tells */
     size_t
-        k_factor; /* refinement: k x k_factor candidates are compared again, exactly. Default 0: the index's own */
-    size_t ef;    /* graphs: how many of the nearest nodes are followed; where k is larger, k are kept all the same.
+        k_factor; /* refinement: k x k_factor candidates are compared again, exactly; by a range search, at least so many
+                     for each hit. Default 0: the index's own */
+    size_t ef; /* graphs: how many of the nearest nodes are followed; where k is larger, k are kept all the same.
                         Default 0: the index's own */
 } kith_search_params;
 
@@ -189,8 +190,9 @@ KITH_API kith_status kith_index_search(const kith_index *index, const kith_view 
                                        size_t *counts) KITH_CHECK_RESULT;
 
 /* All vectors within `radius` of each query: value <= radius for l2, value >= radius for ip and cosine; nearest
- * first, ties by lower id. The radius may be infinite, not NaN (KITH_ERR_ARGUMENT). Other errors as in
- * kith_index_search. Free *out with kith_range_result_free. */
+ * first, ties by lower id. Inverted lists, graphs and refinements may miss some, as kith_index_search may: what is
+ * found is in the radius by the index's own distances, which a refinement takes from its exact half. The radius may be
+ * infinite, not NaN (KITH_ERR_ARGUMENT). Other errors as in kith_index_search. Free *out with kith_range_result_free. */
 typedef struct kith_range_result {
     size_t query_count;
     size_t *limits;   /* query_count + 1: query i has results limits[i] .. limits[i + 1] - 1 */

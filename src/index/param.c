@@ -33,11 +33,15 @@ static kith_status unknown_name(const kith_index *index, const char *name) {
                       index->spec);
 }
 
-size_t kith_search_candidates(const kith_index *index, const kith_search_params *params, size_t k) {
+size_t kith_search_k_factor(const kith_index *index, const kith_search_params *params) {
     const kith_param *param = find(index, "k_factor");
-    if (param == NULL) return k;
-    size_t factor = params->k_factor != 0 ? params->k_factor : (size_t)param->shown.default_value, candidates;
-    if (kith_mul_overflows(k, factor, &candidates)) candidates = SIZE_MAX;
+    if (param == NULL) return 1;
+    return params->k_factor != 0 ? params->k_factor : (size_t)param->shown.default_value;
+}
+
+size_t kith_search_candidates(const kith_index *index, const kith_search_params *params, size_t k) {
+    size_t candidates;
+    if (kith_mul_overflows(k, kith_search_k_factor(index, params), &candidates)) candidates = SIZE_MAX;
     return kith_min_size(candidates, index->count);
 }
 

@@ -70,6 +70,8 @@ typedef struct kith_search_request {
 /* How many candidates the index keeps for each query when k are asked for: k, or where it has the parameter k_factor
  * so many times k; at most its count. */
 size_t kith_search_candidates(const kith_index *index, const kith_search_params *params, size_t k);
+/* The value of k_factor, or its default; 1 without this parameter. */
+size_t kith_search_k_factor(const kith_index *index, const kith_search_params *params);
 
 /* Where results go: row q of the outputs of this request. */
 typedef struct kith_search_results {

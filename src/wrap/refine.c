@@ -7,7 +7,7 @@
  *
  * Nothing of its own stands in a file: the base's parts come first, then the store's.
  */
-#include "wrap/refine.h"
+#include "wrap/refine_inside.h"
 
 #include <assert.h>
 #include <string.h>
@@ -18,28 +18,19 @@
 #include "index/spec.h"
 #include "wrap/transformed.h"
 
-enum { PARAMS_MAX = 16, K_FACTOR_MAX = 65536, MEMORY_PARTS_MAX = 16 };
-
-typedef struct refine {
-    kith_index common;
-    kith_index *base, *store;
-    kith_param params[PARAMS_MAX]; /* the base's, and k_factor */
-} refine;
-
-static refine *refine_of(kith_index *index) { return (refine *)index; }
-static const refine *refine_of_const(const kith_index *index) { return (const refine *)index; }
+enum { K_FACTOR_MAX = 65536, MEMORY_PARTS_MAX = 16 };
 
 /* ---- Life ---------------------------------------------------------------------------------------------------- */
 
 static void release(kith_index *index) {
-    refine *both = refine_of(index);
+    kith_refine *both = kith_refine_of(index);
     kith_index_free(both->base);
     kith_index_free(both->store);
     kith_free(both);
 }
 
 static kith_status clone(const kith_index *index, kith_index **out) {
-    const refine *both = refine_of_const(index);
+    const kith_refine *both = kith_refine_of_const(index);
     kith_index *base = NULL, *store = NULL;
     kith_status status;
     KITH_GO(kith_index_copy(both->base, &base));
@@ -53,7 +44,7 @@ done:
 }
 
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
-    const refine *both = refine_of_const(index);
+    const kith_refine *both = kith_refine_of_const(index);
     size_t count = both->base->vtable->memory(both->base, parts, capacity);
     kith_memory_part own[MEMORY_PARTS_MAX], all = {"refinement", 0};
     size_t own_count = both->store->vtable->memory(both->store, own, MEMORY_PARTS_MAX);
@@ -63,7 +54,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
 }
 
 static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
-    const kith_index *base = refine_of_const(index)->base;
+    const kith_index *base = kith_refine_of_const(index)->base;
     return base->vtable->list_sizes != NULL ? base->vtable->list_sizes(base, sizes, capacity) : 0;
 }
 
@@ -86,12 +77,12 @@ static uint64_t default_k_factor(const kith_index *base) {
     return kith_transformed_differs(base) && factor < DIFFERENT_MIN ? DIFFERENT_MIN : factor;
 }
 
-static void set_params(refine *both) {
+static void set_params(kith_refine *both) {
     const kith_index *base = both->base;
     const kith_param own =
         KITH_PARAM(k_factor, "candidates compared again for each result; 0: the default", 0, K_FACTOR_MAX, 0);
-    assert(base->param_count < PARAMS_MAX);
-    size_t count = kith_min_size(base->param_count, PARAMS_MAX - 1);
+    assert(base->param_count < KITH_REFINE_PARAMS_MAX);
+    size_t count = kith_min_size(base->param_count, KITH_REFINE_PARAMS_MAX - 1);
     memcpy(both->params, base->params, count * sizeof *both->params);
     both->params[count] = own;
     both->params[count].shown.default_value = default_k_factor(base);
@@ -106,20 +97,20 @@ static kith_status write_spec(const kith_index *base, const kith_index *store, s
 }
 
 /* Once made, and whenever the base may have chosen numbers of its own. */
-static void describe(refine *both) {
+static void describe(kith_refine *both) {
     (void)write_spec(both->base, both->store, KITH_SPEC_BYTES_MAX, both->common.spec); /* made with room to spare */
     set_params(both);
 }
 
 /* ---- Changes ------------------------------------------------------------------------------------------------- */
 
-static void update_counts(refine *both) {
+static void update_counts(kith_refine *both) {
     assert(both->base->count == both->store->count);
     both->common.count = both->store->count;
 }
 
 static kith_status train(kith_index *index, const kith_view *sample, const kith_job *job) {
-    refine *both = refine_of(index);
+    kith_refine *both = kith_refine_of(index);
     if (index->count > 0)
         return kith_error(KITH_ERR_ARGUMENT, "train: the index holds %zu vectors; reset it first", index->count);
     kith_staged *staged;
@@ -136,12 +127,12 @@ static kith_status train(kith_index *index, const kith_view *sample, const kith_
 }
 
 static size_t train_count(const kith_index *index) {
-    const refine *both = refine_of_const(index);
+    const kith_refine *both = kith_refine_of_const(index);
     return kith_max_size(kith_index_train_count(both->base), kith_index_train_count(both->store));
 }
 
 /* What the base stores may be of another type than what the store does, which the vectors have been checked for. */
-static kith_status check_for_base(const char *what, const refine *both, const kith_view *view,
+static kith_status check_for_base(const char *what, const kith_refine *both, const kith_view *view,
                                   const kith_job *job) {
     const kith_index *base = both->base;
     if (base->dtype == both->common.dtype || base->dtype == KITH_F32) return KITH_OK;
@@ -151,7 +142,7 @@ static kith_status check_for_base(const char *what, const refine *both, const ki
 }
 
 static kith_status add(kith_index *index, const kith_addition *addition) {
-    refine *both = refine_of(index);
+    kith_refine *both = kith_refine_of(index);
     KITH_TRY(check_for_base("add", both, &addition->view, addition->job));
     kith_staged *staged;
     const kith_change change = {.kind = KITH_CHANGE_ADD, .addition = addition};
@@ -165,7 +156,7 @@ static kith_status add(kith_index *index, const kith_addition *addition) {
 }
 
 static kith_status remove_ids(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
-    refine *both = refine_of(index);
+    kith_refine *both = kith_refine_of(index);
     kith_staged *staged;
     const kith_change change = {.kind = KITH_CHANGE_REMOVE, .ids = ids, .count = count};
     KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
@@ -176,7 +167,7 @@ static kith_status remove_ids(kith_index *index, const int64_t *ids, size_t coun
 }
 
 static kith_status update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
-    refine *both = refine_of(index);
+    kith_refine *both = kith_refine_of(index);
     KITH_TRY(check_for_base("update", both, vectors, NULL));
     kith_staged *staged;
     const kith_change change = {
@@ -188,49 +179,21 @@ static kith_status update(kith_index *index, const kith_view *vectors, const int
 }
 
 static void reset(kith_index *index) {
-    refine *both = refine_of(index);
+    kith_refine *both = kith_refine_of(index);
     kith_index_reset_inner(both->base);
     kith_index_reset_inner(both->store);
     update_counts(both);
 }
 
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
-    const kith_index *store = refine_of_const(index)->store;
+    const kith_index *store = kith_refine_of_const(index)->store;
     return store->vtable->reconstruct(store, ids, count, out);
-}
-
-/* ---- Searches ------------------------------------------------------------------------------------------------ */
-
-static kith_status search(const kith_index *index, const kith_search_request *request,
-                          const kith_search_results *results) {
-    const refine *both = refine_of_const(index);
-    size_t query_count = request->queries.count,
-           per_query = kith_search_candidates(index, request->params, request->k);
-    int64_t *ids;
-    size_t *counts, row_bytes;
-    if (kith_mul_overflows(per_query, sizeof *ids, &row_bytes)) row_bytes = SIZE_MAX;
-    KITH_TRY(kith_arena_take(request->arena, query_count, row_bytes, &ids));
-    KITH_TRY(kith_arena_take(request->arena, query_count, sizeof *counts, &counts));
-    kith_search_request first = *request;
-    first.k = per_query;
-    const kith_search_results found = {.k = per_query, .ids = ids, .counts = counts};
-    KITH_TRY(both->base->vtable->search(both->base, &first, &found));
-    const kith_candidates candidates = {.ids = ids, .per_query = per_query, .counts = counts};
-    return both->store->vtable->rescore(both->store, request, &candidates, results);
-}
-
-static kith_status range_search(const kith_index *index, const kith_search_request *request,
-                                kith_range_lists *lists) {
-    (void)request, (void)lists;
-    return kith_error(KITH_ERR_UNSUPPORTED,
-                      "range search: an index %s has none: the estimates of its base bound no distance",
-                      index->spec);
 }
 
 /* ---- Files --------------------------------------------------------------------------------------------------- */
 
 static kith_status save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
-    const refine *both = refine_of_const(index);
+    const kith_refine *both = kith_refine_of_const(index);
     KITH_TRY(both->base->vtable->save(both->base, writer, part));
     return both->store->vtable->save(both->store, writer, part);
 }
@@ -245,7 +208,7 @@ static kith_status sorted_ids(const kith_index *index, int64_t *scratch, int64_t
 
 /* Each half is in order by itself; they also have to hold the same ids. */
 static kith_status verify(const kith_index *index) {
-    const refine *both = refine_of_const(index);
+    const kith_refine *both = kith_refine_of_const(index);
     size_t count = index->count;
     int64_t *base = NULL, *store = NULL, *scratch = NULL;
     kith_status status;
@@ -266,7 +229,7 @@ done:
 }
 
 static void list_ids(const kith_index *index, int64_t *ids) {
-    const kith_index *store = refine_of_const(index)->store;
+    const kith_index *store = kith_refine_of_const(index)->store;
     store->vtable->list_ids(store, ids);
 }
 
@@ -285,8 +248,8 @@ static const kith_index_vtable refine_vtable = {
     .update = update,
     .reset = reset,
     .reconstruct = reconstruct,
-    .search = search,
-    .range_search = range_search,
+    .search = kith_refine_search,
+    .range_search = kith_refine_range_search,
     .save = save,
     .verify = verify,
     .list_ids = list_ids,
@@ -301,7 +264,7 @@ kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index *
         return kith_error(KITH_ERR_FORMAT, "the two halves of a refinement hold %zu and %zu vectors", base->count,
                           store->count);
     KITH_TRY(write_spec(base, store, KITH_SPEC_BYTES_MAX - KITH_SPEC_SPARE, spec));
-    refine *both;
+    kith_refine *both;
     KITH_TRY(kith_alloc_zeroed(1, sizeof *both, &both));
     kith_index_init(&both->common, &refine_vtable, base->dim, base->metric, store->dtype, spec);
     both->common.count = base->count;
