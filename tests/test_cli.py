@@ -307,6 +307,43 @@ class Search(CliTest):
         expected = [[i for i in row if i in allowed] + [-1] * 3 for row in self.truth]
         self.assertEqual(read_vecs(self.at("f.ivecs"), "i"), expected)
 
+    def found(self, *filters):
+        """The allowed ids of each query, nearest first."""
+        self.kith_ok(*self.search("--k", str(BASE_COUNT), "--filter", *filters, "--out", self.at("f.ivecs")))
+        return [[i for i in row if i >= 0] for row in read_vecs(self.at("f.ivecs"), "i")]
+
+    def test_filter_expressions(self):
+        numbers = random.Random(4)
+        listed, bits = (set(numbers.sample(range(BASE_COUNT), count)) for count in (300, 200))
+        with open(self.at("listed.txt"), "w", encoding="utf-8") as file:
+            file.writelines("%d\n" % i for i in listed)
+        data = bytearray((BASE_COUNT + 7) // 8)
+        for i in bits:
+            data[i // 8] |= 1 << i % 8
+        with open(self.at("mask"), "wb") as file:
+            file.write(data)
+        names = {"L": self.at("listed.txt"), "I": "ids:" + self.at("listed.txt"), "B": "bits:" + self.at("mask")}
+        everything = set(range(BASE_COUNT))
+        for text, allowed in [
+            ("{L}", listed), ("{B}", bits), ("range:7-30", set(range(7, 31))), ("range:490-", set(range(490, 500))),
+            ("range:-5", set(range(6))), ("{I}&{B}", listed & bits), ("{L} | {B}", listed | bits),
+            ("!{L}", everything - listed), ("!!{L}", listed), ("range:0-99 | {L} & {B}", set(range(100)) | listed & bits),
+            ("(range:0-99 | {L}) & !{B}", (set(range(100)) | listed) - bits), ("!( {L}|{B} )", everything - listed - bits),
+        ]:
+            expected = [[i for i in row if i in allowed] for row in self.truth]
+            self.assertEqual(self.found(text.format(**names)), expected, text)
+        with open(self.at("short"), "wb") as file:
+            file.write(data[:-1])
+        self.refused(DATA, ["short", "62 bytes", "500 vectors", "63"], *self.search("--filter", "bits:" + self.at("short")))
+        self.refused(IO, ["absent"], *self.search("--filter", "bits:" + self.at("absent")))
+        for text, expected in [
+            (" ", "character 2"), ("range:1-3 &", "character 12"), ("range:1-3 range:4-5", "character 11: & or |"),
+            ("(range:1-3", "')'"), ("range:x-3", "range:x-3"), ("range:5", "range:5"), ("range:9-3", "above"),
+            ("range:1-9223372036854775807", "2^63"), ("!" * 40 + "range:1-2", "32 deep"),
+            ("|".join(["range:1-2"] * 70), "64 parts"),
+        ]:
+            self.refused(USAGE, ["--filter", expected], *self.search("--filter", text))
+
     def test_range(self):
         radius = sorted(l2(self.query[0], row) for row in self.base)[25]
         self.kith_ok(*self.search("--radius", "%g" % radius, "--out", self.at("rr.ivecs"), "--counts",

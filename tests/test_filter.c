@@ -116,7 +116,16 @@ static int callback(void *user, int64_t id) {
     return is_allowed(id);
 }
 
-enum { KINDS = 4 };
+enum { KINDS = 6 };
+
+/* NOT (NOT listed): what cannot be listed any more. */
+static kith_status make_not_unlisted(const kith_filter *listed, kith_filter **out) {
+    kith_filter *unlisted;
+    kith_status status = kith_filter_not(listed, &unlisted);
+    if (status == KITH_OK) status = kith_filter_not(unlisted, out);
+    kith_filter_free(unlisted);
+    return status;
+}
 
 static kith_filter *make(size_t kind) {
     kith_filter *filter = NULL;
@@ -129,10 +138,17 @@ static kith_filter *make(size_t kind) {
             words[id / 64] |= 1ull << (id % 64);
         }
     ids[count] = 12345678; /* not in the index */
+    kith_filter *listed, *asked;
+    cr_assert_eq(kith_filter_ids(ids, count + 1, &listed), KITH_OK);
+    cr_assert_eq(kith_filter_callback(callback, NULL, &asked), KITH_OK);
     kith_status status = kind == 0   ? kith_filter_bitset(words, COUNT, &filter)
                          : kind == 1 ? kith_filter_ids(ids, count + 1, &filter)
                          : kind == 2 ? kith_filter_callback(callback, NULL, &filter)
-                                     : kith_filter_range(0, allowed_end, &filter);
+                         : kind == 3 ? kith_filter_range(0, allowed_end, &filter)
+                         : kind == 4 ? kith_filter_and((const kith_filter *[]){asked, listed}, 2, &filter)
+                                     : make_not_unlisted(listed, &filter);
+    kith_filter_free(listed);
+    kith_filter_free(asked);
     cr_assert_eq(status, KITH_OK, "%s", kith_error_message());
     return filter;
 }

@@ -28,8 +28,8 @@ static const kith_tool_option options[] = {
      KITH_TOOL_REAL, false, 0, 0},
     {"set", "NAME=VALUE", "a search parameter; may be repeated, or parted by commas",
      offsetof(search_settings, set), KITH_TOOL_LIST, false, 0, 0},
-    {"filter", "FILE", "return only these ids: .txt, one a line, or integers", offsetof(search_settings, filter),
-     KITH_TOOL_FILE, false, 0, 0},
+    {"filter", "FILTER", "return only these ids: FILE, bits:FILE, range:FIRST-LAST, joined by & | ! ( )",
+     offsetof(search_settings, filter), KITH_TOOL_FILE, false, 0, 0},
     {"out", "FILE", "write the ids: .ivecs, .ibin, .npy (default: print them)", offsetof(search_settings, out),
      KITH_TOOL_FILE, false, 0, 0},
     {"distances", "FILE", "write the distances: .fvecs, .fbin, .npy", offsetof(search_settings, distances),
@@ -188,7 +188,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
     int code;
     KITH_TOOL_GO(kith_tool_index_open(settings->index, settings->map, &index));
     KITH_TOOL_GO(kith_tool_params_set(&params, index, &settings->set));
-    KITH_TOOL_GO(kith_tool_filter_open(settings->filter, &filter));
+    KITH_TOOL_GO(kith_tool_filter_open(settings->filter, kith_index_count(index), &filter));
     params.filter = filter;
     KITH_TOOL_GO(kith_tool_vectors_open(settings->query, NULL, &vectors));
     KITH_TOOL_GO(kith_tool_vectors_view(vectors, settings->query, &queries, &owned));
@@ -216,7 +216,11 @@ const kith_tool_command kith_tool_cmd_search = {
     .option_count = sizeof options / sizeof *options,
     .defaults = &defaults,
     .settings_bytes = sizeof defaults,
-    .notes = "A range search (--radius) writes one column to --out and --distances, the results of all queries\n"
-             "one after the other; --counts says how many belong to each.\n",
+    .notes =
+        "A range search (--radius) writes one column to --out and --distances, the results of all queries\n"
+        "one after the other; --counts says how many belong to each.\n"
+        "A filter is a FILE of ids (.txt, one a line, or integers), bits:FILE (bit i % 8 of byte i / 8 stands\n"
+        "for id i), range:FIRST-LAST (both included; -LAST or FIRST- leave an end open), or these joined by\n"
+        "& (and), | (or), ! (not) and parentheses: 'range:0-999 & !deleted.txt'.\n",
     .run = run,
 };

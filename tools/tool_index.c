@@ -250,14 +250,3 @@ int kith_tool_params_set(kith_search_params *params, const kith_index *index, co
     }
     return KITH_EXIT_OK;
 }
-
-int kith_tool_filter_open(const char *path, kith_filter **out) {
-    int64_t *ids = NULL;
-    size_t count = 0;
-    *out = NULL;
-    if (path == NULL) return KITH_EXIT_OK;
-    int code = kith_tool_ids_read(path, &ids, &count);
-    if (code == KITH_EXIT_OK) code = kith_tool_check(kith_filter_ids(ids, count, out), path);
-    free(ids);
-    return code;
-}

@@ -35,7 +35,8 @@ int kith_tool_index_memory(const kith_index *index, uint64_t *bytes);
 int kith_tool_memory_parts(const kith_index *index, json_t **out);
 /* Sets the parameters of "name=value,name=value" items. */
 int kith_tool_params_set(kith_search_params *params, const kith_index *index, const kith_tool_list *list);
-/* NULL path: no filter, *out becomes NULL. */
-int kith_tool_filter_open(const char *path, kith_filter **out);
+/* tool_filter.c: the filter that --filter describes, for an index of `count` vectors. NULL text: no filter, *out becomes
+ * NULL. */
+int kith_tool_filter_open(const char *text, size_t count, kith_filter **out);
 
 #endif

@@ -124,6 +124,17 @@ KITH_API kith_status kith_filter_range(int64_t first, int64_t last, kith_filter 
 /* Ids for which allow(user, id) is not 0. Called from the searching threads, at most once per id and query. */
 typedef int (*kith_filter_fn)(void *user, int64_t id);
 KITH_API kith_status kith_filter_callback(kith_filter_fn allow, void *user, kith_filter **out) KITH_CHECK_RESULT;
+/* Ids that all of `count` filters allow, that at least one of them allows, or that one does not. The new filter shares
+ * its parts: they may be freed at once, and stay as long as it does. Callbacks among the parts are asked last, and only
+ * about ids that the others leave open.
+ * Errors: KITH_ERR_ARGUMENT for no parts, for a part that is NULL (it is named), and for filters of filters more than
+ * KITH_FILTER_DEPTH_MAX deep. */
+#define KITH_FILTER_DEPTH_MAX 64
+KITH_API kith_status kith_filter_and(const kith_filter *const *parts, size_t count,
+                                     kith_filter **out) KITH_CHECK_RESULT;
+KITH_API kith_status kith_filter_or(const kith_filter *const *parts, size_t count,
+                                    kith_filter **out) KITH_CHECK_RESULT;
+KITH_API kith_status kith_filter_not(const kith_filter *part, kith_filter **out) KITH_CHECK_RESULT;
 KITH_API void kith_filter_free(kith_filter *filter);
 
 /* ---- Search -------------------------------------------------------------------------------------------- */
