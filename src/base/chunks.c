@@ -3,99 +3,118 @@
 
 #include "base/error.h"
 
-static const size_t full_chunk_bytes = (size_t)16 << 20;
+static const size_t granule_bytes = (size_t)64 << 10, full_chunk_bytes = (size_t)16 << 20;
+enum { WHOLE_SHIFT = 63 }; /* of memory that is all one granule */
 
-static size_t chunk_items(const kith_chunks *chunks, size_t c) {
-    size_t doubling = chunks->shift - KITH_CHUNK_FIRST_SHIFT;
-    if (c == 0) return (size_t)1 << KITH_CHUNK_FIRST_SHIFT;
-    return c <= doubling ? (size_t)1 << (c - 1 + KITH_CHUNK_FIRST_SHIFT) : (size_t)1 << chunks->shift;
+/* The first granule of chunk c: 0, 1, 2, 4, ... up to full chunks. */
+static size_t first_granule(const kith_chunks *chunks, size_t c) {
+    if (c == 0) return 0;
+    return c <= chunks->full_shift ? (size_t)1 << (c - 1) : (c - chunks->full_shift) << chunks->full_shift;
+}
+
+static size_t chunk_of(const kith_chunks *chunks, size_t granule) {
+    if (granule == 0) return 0;
+    size_t full = granule >> chunks->full_shift;
+    return full != 0 ? chunks->full_shift + full : 64u - (unsigned)__builtin_clzll(granule);
+}
+
+static size_t chunks_for(const kith_chunks *chunks, size_t count) {
+    return count == 0 ? 0 : chunk_of(chunks, (count - 1) >> chunks->shift) + 1;
 }
 
 void kith_chunks_init(kith_chunks *chunks, size_t item_bytes) {
-    *chunks = (kith_chunks){.item_bytes = item_bytes, .shift = KITH_CHUNK_FIRST_SHIFT};
-    while (item_bytes << (chunks->shift + 1) <= full_chunk_bytes) chunks->shift++;
+    *chunks = (kith_chunks){.item_bytes = item_bytes};
+    while (item_bytes << (chunks->shift + 1) <= granule_bytes) chunks->shift++;
+    while ((item_bytes << chunks->shift) << (chunks->full_shift + 1) <= full_chunk_bytes) chunks->full_shift++;
 }
 
-static kith_status reserve_pointers(kith_chunks *chunks, size_t count) {
-    if (count <= chunks->chunk_capacity) return KITH_OK;
-    size_t capacity = kith_max_size(count, 2 * chunks->chunk_capacity);
-    KITH_TRY(kith_realloc(&chunks->chunk, chunks->chunk_count, capacity, sizeof *chunks->chunk));
-    chunks->chunk_capacity = capacity;
-    return KITH_OK;
+void kith_chunks_view(kith_chunks *chunks, size_t item_bytes, const void *items, size_t count,
+                      unsigned char **table) {
+    *table = (unsigned char *)(uintptr_t)items;
+    *chunks = (kith_chunks){
+        .granule = table, .room = count, .item_bytes = item_bytes, .shift = WHOLE_SHIFT, .borrowed = true};
 }
 
 kith_status kith_chunks_borrow(kith_chunks *chunks, size_t item_bytes, const void *items, size_t count) {
-    kith_chunks_init(chunks, item_bytes);
-    chunks->borrowed = true;
-    if (count == 0) return KITH_OK;
-    size_t first, needed = kith_chunks_locate(chunks, count - 1, &first) + 1;
-    KITH_TRY(reserve_pointers(chunks, needed));
-    unsigned char *start = (unsigned char *)(uintptr_t)items;
-    for (size_t c = 0, first_item = 0; c < needed; first_item += chunk_items(chunks, c++))
-        chunks->chunk[c] = start + first_item * item_bytes;
-    chunks->chunk_count = needed;
+    unsigned char **table;
+    KITH_TRY(kith_alloc(1, sizeof *table, &table));
+    kith_chunks_view(chunks, item_bytes, items, count, table);
+    chunks->granule_capacity = 1;
     return KITH_OK;
 }
 
-/* With so large a shift every chunk is one of the doubling ones, of which there are few. */
-void kith_chunks_view(kith_chunks *chunks, size_t item_bytes, const void *items, size_t count,
-                      unsigned char *pointers[KITH_CHUNKS_VIEW_POINTERS]) {
-    *chunks = (kith_chunks){.chunk = pointers, .item_bytes = item_bytes, .shift = 62, .borrowed = true};
-    unsigned char *at = (unsigned char *)(uintptr_t)items;
-    for (size_t first = 0; first < count && chunks->chunk_count < KITH_CHUNKS_VIEW_POINTERS;) {
-        pointers[chunks->chunk_count] = at + first * item_bytes;
-        first += chunk_items(chunks, chunks->chunk_count++);
-    }
+void kith_chunks_free(kith_chunks *chunks) {
+    if (!chunks->borrowed) kith_chunks_trim(chunks, 0, 0);
+    kith_free(chunks->granule);
+    chunks->granule = NULL;
+    chunks->granule_capacity = chunks->room = 0;
 }
 
-void kith_chunks_free(kith_chunks *chunks) {
-    if (!chunks->borrowed)
-        for (size_t c = 0; c < chunks->chunk_count; c++) kith_free(chunks->chunk[c]);
-    kith_free(chunks->chunk);
-    chunks->chunk = NULL;
-    chunks->chunk_count = chunks->chunk_capacity = 0;
+static void set_chunk_count(kith_chunks *chunks, size_t count) {
+    chunks->chunk_count = count;
+    chunks->room = first_granule(chunks, count) << chunks->shift;
+}
+
+static kith_status reserve_table(kith_chunks *chunks, size_t count) {
+    if (count <= chunks->granule_capacity) return KITH_OK;
+    size_t capacity = kith_max_size(count, 2 * chunks->granule_capacity);
+    KITH_TRY(kith_realloc(&chunks->granule, first_granule(chunks, chunks->chunk_count), capacity,
+                          sizeof *chunks->granule));
+    chunks->granule_capacity = capacity;
+    return KITH_OK;
+}
+
+static kith_status add_chunk(kith_chunks *chunks) {
+    size_t first = first_granule(chunks, chunks->chunk_count), end = first_granule(chunks, chunks->chunk_count + 1);
+    size_t bytes = chunks->item_bytes << chunks->shift;
+    unsigned char *memory;
+    KITH_TRY(kith_alloc(end - first, bytes, &memory));
+    for (size_t g = first; g < end; g++) chunks->granule[g] = memory + (g - first) * bytes;
+    set_chunk_count(chunks, chunks->chunk_count + 1);
+    return KITH_OK;
+}
+
+static void drop_chunks(kith_chunks *chunks, size_t kept) {
+    for (; chunks->chunk_count > kept; set_chunk_count(chunks, chunks->chunk_count - 1))
+        kith_free(chunks->granule[first_granule(chunks, chunks->chunk_count - 1)]);
 }
 
 kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count) {
-    if (count == 0) return KITH_OK;
     size_t bytes;
     if (kith_mul_overflows(count, chunks->item_bytes, &bytes))
         return kith_error(KITH_ERR_OVERFLOW, "memory: %zu items of %zu bytes do not fit the address space", count,
                           chunks->item_bytes);
-    size_t first, needed = kith_chunks_locate(chunks, count - 1, &first) + 1;
-    if (needed <= chunks->chunk_count) return KITH_OK;
+    if (count <= chunks->room) return KITH_OK;
     if (chunks->borrowed) return kith_error(KITH_ERR_READ_ONLY, "the vectors belong to a mapped file");
-    KITH_TRY(reserve_pointers(chunks, needed));
-    size_t had = chunks->chunk_count;
-    for (size_t c = had; c < needed; c++) {
-        kith_status status = kith_alloc(chunk_items(chunks, c), chunks->item_bytes, &chunks->chunk[c]);
+    size_t had = chunks->chunk_count, needed = chunks_for(chunks, count);
+    KITH_TRY(reserve_table(chunks, first_granule(chunks, needed)));
+    while (chunks->chunk_count < needed) {
+        kith_status status = add_chunk(chunks);
         if (status != KITH_OK) {
-            while (chunks->chunk_count > had) kith_free(chunks->chunk[--chunks->chunk_count]);
+            drop_chunks(chunks, had);
             return status;
         }
-        chunks->chunk_count++;
     }
     return KITH_OK;
 }
 
 void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare) {
-    size_t first, kept = spare;
-    if (count > 0) kept += kith_chunks_locate(chunks, count - 1, &first) + 1;
-    while (chunks->chunk_count > kept) {
-        chunks->chunk_count--;
-        if (!chunks->borrowed) kith_free(chunks->chunk[chunks->chunk_count]);
-    }
-    if (chunks->chunk_count == 0) kith_chunks_free(chunks);
+    if (chunks->borrowed) return;
+    drop_chunks(chunks, chunks_for(chunks, count) + spare);
+    if (chunks->chunk_count > 0) return;
+    kith_free(chunks->granule);
+    chunks->granule = NULL;
+    chunks->granule_capacity = 0;
 }
 
 uint64_t kith_chunks_bytes(const kith_chunks *chunks) {
-    uint64_t bytes = 0;
-    for (size_t c = 0; c < chunks->chunk_count; c++) bytes += (uint64_t)chunk_items(chunks, c) * chunks->item_bytes;
-    return bytes;
+    return (uint64_t)chunks->granule_capacity * sizeof *chunks->granule +
+           (uint64_t)chunks->room * chunks->item_bytes;
 }
 
 void *kith_chunks_run(const kith_chunks *chunks, size_t i, size_t *run) {
-    size_t first, c = kith_chunks_locate(chunks, i, &first);
-    *run = first + chunk_items(chunks, c) - i;
-    return chunks->chunk[c] + (i - first) * chunks->item_bytes;
+    size_t end = chunks->room;
+    if (!chunks->borrowed) end = first_granule(chunks, chunk_of(chunks, i >> chunks->shift) + 1) << chunks->shift;
+    *run = end - i;
+    return kith_chunks_at(chunks, i);
 }

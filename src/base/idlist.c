@@ -123,9 +123,5 @@ void kith_idlist_append(kith_idlist *list, const kith_new_ids *more) {
 }
 
 uint64_t kith_idlist_bytes(const kith_idlist *list) {
-    uint64_t pointers = (uint64_t)list->ids.chunk_capacity * sizeof *list->ids.chunk;
-    uint64_t ids = !list->is_stored     ? 0
-                   : list->ids.borrowed ? (uint64_t)list->count * sizeof(int64_t)
-                                        : kith_chunks_bytes(&list->ids);
-    return pointers + ids + (uint64_t)list->map.slot_count * sizeof *list->map.slots;
+    return kith_chunks_bytes(&list->ids) + (uint64_t)list->map.slot_count * sizeof *list->map.slots;
 }

@@ -77,9 +77,9 @@ done:
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_flat *flat = kith_flat_of_const(index);
     const kith_memory_part all[] = {
-        {"vectors", kith_chunks_held(&flat->vectors, index->count)},
-        {"norms", kith_chunks_held(&flat->inverse_norms, index->count)},
-        {"ids", kith_chunks_held(&flat->ids.ids, index->count)},
+        {"vectors", kith_chunks_bytes(&flat->vectors)},
+        {"norms", kith_chunks_bytes(&flat->inverse_norms)},
+        {"ids", kith_chunks_bytes(&flat->ids.ids)},
         {"id map", (uint64_t)flat->ids.map.slot_count * sizeof *flat->ids.map.slots},
         {"fixed", sizeof *flat},
     };

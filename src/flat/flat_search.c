@@ -85,10 +85,10 @@ typedef struct gather {
 
 static void flush(gather *rows) {
     const kith_flat *flat = rows->call->flat;
-    unsigned char *id_pointers[KITH_CHUNKS_VIEW_POINTERS], *norm_pointers[KITH_CHUNKS_VIEW_POINTERS];
+    unsigned char *id_table, *norm_table;
     kith_chunks ids, norms;
-    kith_chunks_view(&ids, sizeof *rows->ids, rows->ids, rows->count, id_pointers);
-    kith_chunks_view(&norms, sizeof *rows->inverse_norms, rows->inverse_norms, rows->count, norm_pointers);
+    kith_chunks_view(&ids, sizeof *rows->ids, rows->ids, rows->count, &id_table);
+    kith_chunks_view(&norms, sizeof *rows->inverse_norms, rows->inverse_norms, rows->count, &norm_table);
     rows->status = offer(rows->call, &(kith_rows){
                                          .dtype = flat->base.dtype,
                                          .dim = flat->base.dim,

@@ -216,19 +216,12 @@ done:
 
 /* ---- Contents --------------------------------------------------------------------------------------------- */
 
-static uint64_t chunks_bytes(const kith_hnsw *graph, const kith_chunks *chunks) {
-    uint64_t pointers = (uint64_t)chunks->chunk_capacity * sizeof *chunks->chunk;
-    if (!graph->base.is_mapped) return pointers + kith_chunks_bytes(chunks);
-    /* What is mapped fills its last chunk in part. */
-    return pointers + (chunks->chunk_count > 0 ? (uint64_t)graph->base.count * chunks->item_bytes : 0);
-}
-
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     const kith_memory_part all[] = {
-        {"vectors", chunks_bytes(graph, &graph->rows)},
-        {"norms", chunks_bytes(graph, &graph->side)},
-        {"links", chunks_bytes(graph, &graph->links)},
+        {"vectors", kith_chunks_bytes(&graph->rows)},
+        {"norms", kith_chunks_bytes(&graph->side)},
+        {"links", kith_chunks_bytes(&graph->links)},
         {"ids", kith_idlist_bytes(&graph->ids)},
         {"fixed", sizeof *graph},
     };

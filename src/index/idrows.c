@@ -270,13 +270,6 @@ kith_status kith_idrows_copy(const kith_idrows *from, kith_idrows *to) {
     return KITH_OK;
 }
 
-uint64_t kith_chunks_held(const kith_chunks *chunks, size_t count) {
-    uint64_t pointers = (uint64_t)chunks->chunk_capacity * sizeof *chunks->chunk;
-    if (!chunks->borrowed) return pointers + kith_chunks_bytes(chunks);
-    /* What is mapped fills its last chunk in part. */
-    return pointers + (chunks->chunk_count > 0 ? (uint64_t)count * chunks->item_bytes : 0);
-}
-
 /* ---- Files --------------------------------------------------------------------------------------------------- */
 
 enum { META_BYTES = 16, VERSION = 1 };

@@ -94,8 +94,6 @@ void kith_idrows_clear(kith_idrows *rows);
 kith_status kith_idrows_copy(const kith_idrows *from, kith_idrows *to);
 /* Copies `count` items of one array to another, on all processors. */
 kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to);
-/* The bytes that `count` used items of an array stand for, its table of chunks included. */
-uint64_t kith_chunks_held(const kith_chunks *chunks, size_t count);
 
 /* Where the ids stand in a file:
  *   meta  16 bytes: first_id u64; has_ids u32, 0 or 1; ids_rise u32, 0 or 1

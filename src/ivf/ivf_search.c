@@ -348,7 +348,7 @@ static kith_status read_raw_list(const ivf_call *call, size_t worker, const kith
     for (size_t s = 0; s < list->segment_count && limit > 0; s++) {
         const kith_list_segment *segment = &list->segments[s];
         size_t count = kith_min_size(segment->count, limit);
-        unsigned char *id_pointers[KITH_CHUNKS_VIEW_POINTERS];
+        unsigned char *id_table;
         kith_chunks ids;
         kith_rows rows = {.dtype = kith_raw_dtype(ivf->code),
                           .dim = ivf->code->dim,
@@ -358,7 +358,7 @@ static kith_status read_raw_list(const ivf_call *call, size_t worker, const kith
         if (ivf->id_bytes == 4) {
             rows.ids_u32 = segment->ids;
         } else {
-            kith_chunks_view(&ids, sizeof(int64_t), segment->ids, count, id_pointers);
+            kith_chunks_view(&ids, sizeof(int64_t), segment->ids, count, &id_table);
             rows.ids = &ids;
         }
         KITH_TRY(kith_exact_offer(call->exact, &rows, members, member_count, worker, call->tops, call->lists,

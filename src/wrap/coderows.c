@@ -91,8 +91,8 @@ done:
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_coderows *own = kith_coderows_of_const(index);
     const kith_memory_part all[] = {
-        {"codes", kith_chunks_held(&own->rows, index->count)},
-        {"ids", kith_chunks_held(&own->ids.ids, index->count)},
+        {"codes", kith_chunks_bytes(&own->rows)},
+        {"ids", kith_chunks_bytes(&own->ids.ids)},
         {"id map", (uint64_t)own->ids.map.slot_count * sizeof *own->ids.map.slots},
         {"codebooks", own->code->vtable->memory(own->code)},
         {"fixed", sizeof *own},
