@@ -92,10 +92,7 @@ class Kith:
         self.ladders = []
         for factor in FACTORS if "k_factor" in names else [1]:
             fixed = {"k_factor": factor} if "k_factor" in names else {}
-            # a graph follows k x k_factor nodes at least: a smaller ef is the same search
-            least = self.settings["k"] * factor if main == "ef" else 0
-            rungs = [{**fixed, main: value} for value in values if value >= least] if main else [fixed]
-            self.ladders += [rungs] if rungs else []
+            self.ladders.append([{**fixed, main: value} for value in values] if main else [fixed])
 
     def ready(self, data):
         """Who has vectors of bytes has queries of bytes: an index that stores u8 or i8 gets them so."""
