@@ -817,6 +817,23 @@ class Info(CliTest):
             self.assertIn(part, table)
         self.assertEqual(second["kind"], "vectors")
 
+    def test_graph(self):
+        path = self.at("graph.kith")
+        self.kith_ok("build", "--spec", "HNSW4,SQ8,RFlat", "--base", self.at("base.fvecs"), "--out", path)
+        graph = self.kith_json("info", "--graph", path)[0]["graph"]
+        self.assertEqual((graph["node_count"], graph["reachable_count"], graph["degree_max"]), (BASE_COUNT, BASE_COUNT, 8))
+        self.assertEqual((len(graph["degrees"]), sum(graph["degrees"])), (9, BASE_COUNT))
+        self.assertEqual(sum(links * nodes for links, nodes in enumerate(graph["degrees"])), graph["link_count"])
+        each = [links for links, nodes in enumerate(graph["degrees"]) for _ in range(nodes)]
+        self.assertEqual(graph["degree_median"], each[(BASE_COUNT - 1) // 2])
+        self.assertAlmostEqual(graph["degree_mean"], sum(each) / BASE_COUNT)
+        self.assertTrue(0 < graph["mutual_share"] <= 1 and 0 < graph["hops_mean"] <= graph["hops_max"])
+        table = self.kith_ok("info", "--graph", path)
+        for part in ["reachable nodes", "mean hops", "links of a node"]:
+            self.assertIn(part, table)
+        self.assertNotIn("graph", self.kith_json("info", path)[0])
+        self.refused(DATA, ["base.kith", "Flat", "no graph"], "info", "--graph", self.at("base.kith"))
+
     def test_errors(self):
         self.refused(IO, ["absent"], "info", self.at("absent"))
         done = self.kith("info", self.at("absent"), self.at("base.fvecs"))

@@ -7,13 +7,14 @@
 #include <sys/stat.h>
 
 #include "commands.h"
+#include "tool_graph.h"
 #include "tool_index.h"
 
 typedef struct info_settings {
     kith_tool_common common;
     const char *dataset;
     size_t threads;
-    bool fast;
+    bool fast, graph;
 } info_settings;
 
 static const info_settings defaults;
@@ -21,6 +22,8 @@ static const info_settings defaults;
 static const kith_tool_option options[] = {
     {"fast", NULL, "vector files: the shape alone, without reading the rows", offsetof(info_settings, fast),
      KITH_TOOL_FLAG, false, 0, 0},
+    {"graph", NULL, "index files: how the nodes of a graph are linked, and whether all can be reached",
+     offsetof(info_settings, graph), KITH_TOOL_FLAG, false, 0, 0},
     {"dataset", "NAME", "data set of an HDF5 file (default train)", offsetof(info_settings, dataset),
      KITH_TOOL_TEXT, false, 0, 0},
     KITH_TOOL_THREADS(info_settings),
@@ -138,7 +141,7 @@ static int put_lists(json_t *object, const kith_index *index) {
     return code;
 }
 
-static int describe_index(const char *path, json_t *object) {
+static int describe_index(const info_settings *settings, const char *path, json_t *object) {
     kith_index *index = NULL;
     uint64_t memory_bytes;
     json_t *parts = NULL;
@@ -158,6 +161,7 @@ static int describe_index(const char *path, json_t *object) {
         kith_tool_put_real(object, "bytes_per_vector", (double)memory_bytes / (double)kith_index_count(index));
     kith_tool_put(object, "memory_parts", parts);
     KITH_TOOL_GO(put_lists(object, index));
+    if (settings->graph) KITH_TOOL_GO(kith_tool_graph_put(object, index, path));
     put_params(object, index);
     KITH_TOOL_GO(put_sections(object, path));
 done:
@@ -247,6 +251,7 @@ static int print_lists(const info_settings *settings, const json_t *object) {
         code = kith_tool_print_object(&settings->common, statistics, list_columns,
                                       sizeof list_columns / sizeof *list_columns);
     }
+    if (code == KITH_EXIT_OK) code = kith_tool_graph_print(&settings->common, object);
     for (size_t i = 0; i < sizeof lists / sizeof *lists && code == KITH_EXIT_OK; i++) {
         const json_t *rows = json_object_get(object, lists[i].key);
         if (json_array_size(rows) == 0) continue;
@@ -277,7 +282,7 @@ static int describe(const info_settings *settings, const char *path, json_t *lis
     json_t *object = kith_tool_object();
     bool is_index = kith_tool_is_index(file, &code) != 0;
     if (code == KITH_EXIT_OK)
-        code = is_index ? describe_index(path, object) : describe_vectors(settings, path, file, object);
+        code = is_index ? describe_index(settings, path, object) : describe_vectors(settings, path, file, object);
     if (code == KITH_EXIT_OK) kith_tool_append(list, json_incref(object));
     json_decref(object);
     free(file);

@@ -62,6 +62,27 @@ KITH_API kith_status kith_index_memory(const kith_index *index, kith_memory_part
 KITH_API kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity,
                                            size_t *count) KITH_CHECK_RESULT;
 
+/* What the links of a graph look like. */
+typedef struct kith_graph_stats {
+    size_t size;              /* sizeof(kith_graph_stats) as the caller knows it */
+    uint64_t node_count;      /* stored vectors, and removed ones that still lead on */
+    uint64_t degree_max;      /* most links that a node may have */
+    uint64_t link_count;      /* of all nodes */
+    uint64_t mutual_count;    /* of these: links that are returned */
+    uint64_t in_degree_max;   /* most links that lead to one node */
+    uint64_t unlinked_count;  /* nodes that no link leads to, entries not counted */
+    uint64_t entry_count;     /* nodes at which searches begin */
+    uint64_t reachable_count; /* nodes that can be reached from the entries; the others are never found */
+    uint64_t hops_max;        /* links on the shortest way from an entry to the farthest reachable node */
+    double hops_mean;         /* the same on average over the reachable nodes */
+} kith_graph_stats;
+/* Follows all links of an index with a graph: time grows with their number, scratch memory is 12 bytes a node. Set
+ * stats->size first. degrees[d] becomes the number of nodes with d links, for d below `capacity`; *count is
+ * degree_max + 1, how many such numbers there are. degrees may be NULL when capacity is 0, count always.
+ * Errors: KITH_ERR_UNSUPPORTED for an index without a graph; KITH_ERR_NO_MEMORY. */
+KITH_API kith_status kith_index_graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                                            size_t capacity, size_t *count) KITH_CHECK_RESULT;
+
 /* ---- Filling ------------------------------------------------------------------------------------------- */
 
 /* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a

@@ -287,6 +287,7 @@ const kith_index_vtable kith_hnsw_vtable = {
     .release = release,
     .clone = clone,
     .memory = memory,
+    .graph_stats = kith_hnsw_graph_stats,
     .train = kith_hnsw_train,
     .train_count = train_count,
     .add = kith_hnsw_add,

@@ -222,6 +222,10 @@ void kith_hnsw_reset(kith_index *index);
  * node. */
 void kith_hnsw_connect(kith_hnsw *graph, uint32_t *scratch, uint32_t *more_scratch);
 
+/* hnsw_stats.c */
+kith_status kith_hnsw_graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                                  size_t capacity);
+
 kith_status kith_hnsw_search(const kith_index *index, const kith_search_request *request,
                              const kith_search_results *results);
 kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_request *request,

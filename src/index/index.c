@@ -80,6 +80,33 @@ kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size
     return KITH_OK;
 }
 
+kith_status kith_index_graph_stats_inner(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                                         size_t capacity) {
+    if (index->vtable->graph_stats == NULL)
+        return kith_error(KITH_ERR_UNSUPPORTED, "graph statistics: an index %s has no graph", index->spec);
+    return index->vtable->graph_stats(index, stats, degrees, capacity);
+}
+
+kith_status kith_index_graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                                   size_t capacity, size_t *count) {
+    if (count != NULL) *count = 0;
+    if (index == NULL || stats == NULL || count == NULL || (degrees == NULL && capacity > 0))
+        return kith_error(KITH_ERR_ARGUMENT, "graph statistics: index, stats, degrees and count must not be NULL");
+    size_t size = stats->size;
+    kith_graph_stats own = {.size = sizeof own};
+    if (size < sizeof own.size || size > sizeof own)
+        return kith_error(KITH_ERR_ARGUMENT, "kith_graph_stats: size %zu; this library knows %zu", size,
+                          sizeof own);
+    memset(stats, 0, size);
+    stats->size = size;
+    if (capacity > 0) memset(degrees, 0, capacity * sizeof *degrees);
+    KITH_TRY(kith_index_graph_stats_inner(index, &own, degrees, capacity));
+    own.size = size;
+    memcpy(stats, &own, size);
+    *count = (size_t)own.degree_max + 1;
+    return KITH_OK;
+}
+
 size_t kith_index_train_count(const kith_index *index) {
     if (index == NULL || index->vtable->train == NULL) return 0;
     return index->vtable->train_count != NULL ? index->vtable->train_count(index) : KITH_TRAIN_COUNT;

@@ -146,6 +146,11 @@ struct kith_index_vtable {
      * wrapper hands it on. NULL: no lists. */
     size_t (*list_sizes)(const kith_index *index, uint64_t *sizes, size_t capacity);
 
+    /* What kith_index_graph_stats tells; `stats` is zeroed but for its size, `degrees` has room for `capacity` numbers. A
+     * wrapper hands it on by kith_index_graph_stats_inner. NULL: no graph. */
+    kith_status (*graph_stats)(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                               size_t capacity);
+
     /* NULL: needs no training. */
     kith_status (*train)(kith_index *index, const kith_view *sample, const kith_job *job);
     /* How many rows training makes good use of. NULL: KITH_TRAIN_COUNT where there is training. */
@@ -191,6 +196,9 @@ struct kith_index_vtable {
 
 /* ---- For indexes made of indexes ------------------------------------------------------------------------------ */
 
+/* The vtable's call, or KITH_ERR_UNSUPPORTED. */
+kith_status kith_index_graph_stats_inner(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                                         size_t capacity);
 /* A copy without the check that kith_index_clone makes of a mapped index. */
 kith_status kith_index_copy(const kith_index *index, kith_index **out);
 /* The vtable's calls on an inner index whose arguments have been checked for the outer one; they keep its next_id. */

@@ -62,6 +62,11 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
     return inner->vtable->list_sizes != NULL ? inner->vtable->list_sizes(inner, sizes, capacity) : 0;
 }
 
+static kith_status graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
+                               size_t capacity) {
+    return kith_index_graph_stats_inner(of_const(index)->inner, stats, degrees, capacity);
+}
+
 /* The transform's names, then the inner index's spec. */
 static kith_status write_spec(const kith_transform *transform, const kith_index *inner, size_t bytes_max,
                               char *spec) {
@@ -268,6 +273,7 @@ static const kith_index_vtable transformed_vtable = {
     .clone = clone,
     .memory = memory,
     .list_sizes = list_sizes,
+    .graph_stats = graph_stats,
     .train = train,
     .train_count = train_count,
     .add = add,
