@@ -55,10 +55,11 @@ static void unit_row(const kith_ivf *ivf, const float *values, float *out) {
     kith_ivf_row(ivf->base.metric, &view, 0, out);
 }
 
-static void project(const kith_ivf *ivf, const float *row, float *out) {
+static void project(const kith_ivf *ivf, const float *row, bool is_query, float *out) {
     kith_arena arena = {0};
     cr_assert_eq(kith_arena_begin(&arena), KITH_OK);
-    cr_assert_eq(kith_code_project(ivf->code, row, 1, 1, &arena, out), KITH_OK);
+    cr_assert_eq((is_query ? kith_code_project_queries : kith_code_project)(ivf->code, row, 1, 1, &arena, out),
+                 KITH_OK);
     kith_arena_free(&arena);
 }
 
@@ -72,7 +73,7 @@ static uint32_t encode(const kith_ivf *ivf, const float *values, unsigned char *
         cr_assert_eq(kith_kmeans_assign(&view, ivf->centroids, ivf->list_count, ivf->base.metric != KITH_L2, NULL,
                                         &list, NULL),
                      KITH_OK);
-    project(ivf, row, projected);
+    project(ivf, row, false, projected);
     kith_code_rows rows = {.rows = projected, .count = 1};
     if (ivf->by_residual) {
         rows.centroids = ivf->projected;
@@ -109,7 +110,7 @@ static void check_query(const kith_ivf *ivf, const fixture_model *model, const e
     void *prepared = aligned_alloc(64, code->query_bytes);
     kith_hit *hits = malloc((model->count + 1) * sizeof *hits);
     unit_row(ivf, values, row);
-    project(ivf, row, query);
+    project(ivf, row, true, query);
     code->vtable->prepare(code, query, prepared);
     for (size_t i = 0; i < model->count; i++) {
         const float *centroid = ivf->by_residual ? ivf->projected + all->lists[i] * code->projected_dim : NULL;

@@ -80,6 +80,16 @@ static unsigned char *encode(const kith_code *code, const float *vectors, size_t
     return codes;
 }
 
+static float *project_queries(const kith_code *code, const float *queries, size_t count, size_t threads) {
+    kith_arena arena = {0};
+    float *out = malloc((count * code->projected_dim + 1) * sizeof *out);
+    cr_assert_eq(kith_arena_begin(&arena), KITH_OK);
+    cr_assert_eq(kith_code_project_queries(code, queries, count, threads, &arena, out), KITH_OK, "%s",
+                 kith_error_message());
+    kith_arena_free(&arena);
+    return out;
+}
+
 static void *prepare(const kith_code *code, const float *projected) {
     void *query = aligned_alloc(64, code->query_bytes);
     code->vtable->prepare(code, projected, query);
@@ -384,11 +394,53 @@ Test(rabitq, training_chooses_good_bits, .timeout = 300) {
     cr_assert_gt(worst, 2 * chosen, "%zu, worst %zu: the set does not tell them apart", chosen, worst);
 }
 
-/* ---- Strange data --------------------------------------------------------------------------------------------- */
+/* ---- Projected queries ---------------------------------------------------------------------------------------- */
 
 static const char *const all_names[] = {"RaBitQ",   "RaBitQ4", "RaBitQ8",  "Line64",
                                         "Line64x2", "Line32",  "Line128x4"};
 enum { NAME_COUNT = sizeof all_names / sizeof *all_names };
+
+/* Of lines that round numbers coarsely, queries are projected by 8-bit products: close to what rows get, the same bits
+ * alone, in any batch and on any number of threads. An element far above the others makes no difference. */
+Test(rabitq, queries_are_projected_well_and_alone_as_in_a_batch) {
+    enum { COUNT = 700, D = 203, ASKED = 37 };
+    float *rows = hidden_rows(1, COUNT, D, 4, 3), *queries = hidden_rows(2, ASKED, D, 4, 3);
+    for (size_t q = 0; q < ASKED; q++) {
+        if (q % 3 == 1) queries[q * D + q] = 4000;
+        if (q == 5) memset(queries + q * D, 0, D * sizeof *queries);
+        if (q == 6) memcpy(queries + q * D, rows, D * sizeof *queries);
+    }
+    for (size_t n = 0; n < NAME_COUNT; n++)
+        for (int ip = 0; ip < 2; ip++) {
+            kith_code_rows sample = {rows, COUNT, NULL, NULL, 0};
+            kith_code *code = make_trained(all_names[n], D, ip ? KITH_IP : KITH_L2, &sample, 2);
+            const size_t dim = code->projected_dim;
+            float *whole = project(code, queries, ASKED), *batch = project_queries(code, queries, ASKED, 1);
+            float *shared = project_queries(code, queries, ASKED, 3);
+            cr_assert_arr_eq(shared, batch, ASKED * dim * sizeof *batch, "%s", all_names[n]);
+            for (size_t q = 0; q < ASKED; q++) {
+                float *alone = project_queries(code, queries + q * D, 1, 2);
+                cr_assert_arr_eq(alone, batch + q * dim, dim * sizeof *alone, "%s, query %zu", all_names[n], q);
+                free(alone);
+                double size = norm_between(whole + q * dim, NULL, dim);
+                double off = norm_between(batch + q * dim, whole + q * dim, dim);
+                cr_assert_leq(off, 0.02 * size, "%s, query %zu: %g of %g", all_names[n], q, off, size);
+                /* 8 bits of such a query would lose all elements but that one. */
+                if (q % 3 == 1) cr_assert_lt(off, 40, "%s, query %zu: %g", all_names[n], q, off);
+            }
+            bool is_same = memcmp(whole, batch, ASKED * dim * sizeof *whole) == 0;
+            if (code->vtable->kind == KITH_CODE_RABITQ) cr_assert(is_same, "%s", all_names[n]);
+            if (strchr(all_names[n], 'x') != NULL) cr_assert_not(is_same, "%s", all_names[n]);
+            kith_code_free(code);
+            free(whole);
+            free(batch);
+            free(shared);
+        }
+    free(rows);
+    free(queries);
+}
+
+/* ---- Strange data --------------------------------------------------------------------------------------------- */
 
 /* A vector that is its reference point is estimated exactly; all rows alike; dimensions that never change. */
 Test(rabitq, zero_residuals_and_constant_dimensions) {
@@ -611,7 +663,7 @@ Test(rabitq, saved_and_loaded_or_cloned_it_is_the_same) {
             kith_code_rows sample = {rows, COUNT, NULL, NULL, 0};
             kith_code *code = make_trained(all_names[n], D, ip ? KITH_IP : KITH_L2, &sample, 2), *copies[2];
             unsigned char *codes = encode(code, rows, COUNT, NULL, 0, NULL, 2);
-            float *turned = project(code, rows, 1);
+            float *turned = project_queries(code, rows, 1, 1);
             void *query = prepare(code, turned);
             save(code, faults_path(folder, "code"), 2);
             copies[0] = make(all_names[n], D, ip ? KITH_IP : KITH_L2);
@@ -622,8 +674,9 @@ Test(rabitq, saved_and_loaded_or_cloned_it_is_the_same) {
                 cr_assert_eq(copies[c]->query_bytes, code->query_bytes);
                 unsigned char *again = encode(copies[c], rows, COUNT, NULL, 0, NULL, 2);
                 cr_assert_arr_eq(again, codes, COUNT * code->code_bytes, "%s", all_names[n]);
-                float *turned_again = project(copies[c], rows, 1);
+                float *turned_again = project_queries(copies[c], rows, 1, 1);
                 void *query_again = prepare(copies[c], turned_again);
+                cr_assert_arr_eq(turned_again, turned, code->projected_dim * sizeof *turned);
                 cr_assert_arr_eq(query_again, query, 16);
                 float a = kith_code_one(code, query, 1, codes), b = kith_code_one(copies[c], query_again, 1, codes);
                 cr_assert_eq(a, b);

@@ -43,6 +43,13 @@ kith_status kith_code_project(const kith_code *code, const float *vectors, size_
     return KITH_OK;
 }
 
+kith_status kith_code_project_queries(const kith_code *code, const float *queries, size_t count, size_t threads,
+                                      kith_arena *arena, float *out) {
+    if (code->vtable->project_queries != NULL)
+        return code->vtable->project_queries(code, queries, count, threads, arena, out);
+    return kith_code_project(code, queries, count, threads, arena, out);
+}
+
 enum { ROWS_PER_ITEM = 256 };
 
 typedef struct encode_loop {

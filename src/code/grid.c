@@ -12,7 +12,7 @@ static const float nothing = 1e-34f; /* a query this small is 0: the inverse of 
 /* ---- Layout --------------------------------------------------------------------------------------------------- */
 
 /* A prepared query begins with its kith_affine, whose base is the query's shift; then, for each part, its bytes in
- * natural order and those in step order for each plane. */
+ * natural order and those in step order for each plane. For a plane of 8 bits, which is alone, both are the same. */
 
 static size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -48,6 +48,10 @@ void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors 
     grid->natural_bytes = round_up(grid->natural_bytes, CACHE_LINE);
     grid->part_bytes = grid->natural_bytes;
     for (size_t p = 0; p < grid->plane_count; p++) {
+        if (grid->planes[p].width == 8) {
+            grid->natural_bytes = grid->part_bytes = padded_words(grid, p) * sizeof(uint32_t);
+            continue; /* step order is natural order */
+        }
         grid->step_first[p] = grid->part_bytes;
         grid->part_bytes += padded_words(grid, p) * sizeof(uint32_t) * (8 / grid->planes[p].width);
     }
@@ -204,6 +208,7 @@ static void fill_steps(const kith_grid *grid, int8_t *part) {
         const kith_grid_plane *plane = &grid->planes[p];
         size_t padded = padded_words(grid, p), steps = 8 / plane->width;
         unsigned char *at = (unsigned char *)part + grid->step_first[p];
+        if (grid->step_first[p] == 0) continue; /* bytes, in natural order already */
         for (size_t j = 0; j < steps; j++) {
             for (size_t w = 0; w < plane->word_count; w++) memcpy(at + w * 4, part + (w * steps + j) * 4, 4);
             memset(at + plane->word_count * 4, 0, (padded - plane->word_count) * 4);
@@ -243,6 +248,10 @@ void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float
                                void *query) {
     float sum = fill_query(grid, vector, multiplier, query);
     ((kith_affine *)query)->offset = -centre * multiplier * sum * stored_ratio(grid);
+}
+
+int32_t kith_grid_query_norm2(const kith_grid *grid, const void *query) {
+    return kith_simd()->norm2_i8(part_of_const(grid, query, 0), grid->dim);
 }
 
 float kith_grid_query_step(const kith_grid *grid, const void *query) {

@@ -67,6 +67,8 @@ void kith_grid_prepare_centred(const kith_grid *grid, const float *vector, float
                                void *query);
 /* The step to whose multiples the query was rounded, times the multiplier. */
 float kith_grid_query_step(const kith_grid *grid, const void *query);
+/* The sum of squares of a query of one part, in these steps. */
+int32_t kith_grid_query_norm2(const kith_grid *grid, const void *query);
 /* Adds a number of this query's own to all its estimates: to be called after prepare, which sets it to 0. */
 void kith_grid_shift(void *query, float shift);
 /* S + base: vtable's four and scan. */

@@ -101,7 +101,7 @@ static kith_status take_queries(ivf_call *call) {
     float *projected;
     KITH_TRY(kith_arena_take(request->arena, count * code->projected_dim, sizeof(float), &projected));
     call->projected = projected;
-    return kith_code_project(code, call->queries, count, request->threads, request->arena, projected);
+    return kith_code_project_queries(code, call->queries, count, request->threads, request->arena, projected);
 }
 
 /* ---- Scratch memory ------------------------------------------------------------------------------------------- */

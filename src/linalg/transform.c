@@ -132,6 +132,21 @@ void kith_transform_describe(const kith_transform *transform, char *text, size_t
     transform->vtable->describe(transform, text, bytes);
 }
 
+bool kith_transform_matrix(const kith_transform *transform, const float **matrix, const float **mean) {
+    const kith_transform *linear = transform;
+    *matrix = *mean = NULL;
+    if (!transform->is_trained) return false;
+    if (transform->member_count == 2 && transform->members[0]->vtable == &kith_transform_centre) {
+        *mean = transform->members[0]->arrays.mean;
+        linear = transform->members[1];
+        if (linear->arrays.mean != NULL) return false;
+    } else {
+        *mean = transform->arrays.mean;
+    }
+    *matrix = linear->arrays.matrix;
+    return *matrix != NULL;
+}
+
 uint64_t kith_transform_bytes(const kith_transform *transform) {
     uint64_t bytes = sizeof *transform;
     for (int which = 0; which < KITH_ARRAY_COUNT; which++)

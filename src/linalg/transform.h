@@ -101,6 +101,9 @@ bool kith_transform_needs_rows(const kith_transform *transform);
 unsigned kith_transform_keeps(const kith_transform *transform);
 /* The name as a spec has it, "PCA64" or "L2norm,RR64", cut at bytes - 1. */
 void kith_transform_describe(const kith_transform *transform, char *text, size_t bytes);
+/* Is a trained transform out = matrix (in - mean), by itself or as centring before such a one? Then its matrix
+ * (dim_out x dim_in) and its mean (dim_in; NULL: 0), which live as long as it does. */
+bool kith_transform_matrix(const kith_transform *transform, const float **matrix, const float **mean);
 /* Bytes of memory it holds. */
 uint64_t kith_transform_bytes(const kith_transform *transform);
 /* PCA: its dim_in eigenvalues (variances), largest first; NULL for any other, and before training. */

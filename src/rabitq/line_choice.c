@@ -146,7 +146,7 @@ static kith_status encode_rows(test_run *run, size_t threads, kith_arena *arena)
     const kith_rank_test *test = run->test;
     const kith_code *code = run->code;
     KITH_TRY(kith_code_project(code, test->rows, test->row_count, threads, arena, run->rows));
-    KITH_TRY(kith_code_project(code, test->queries, test->query_count, threads, arena, run->queries));
+    KITH_TRY(kith_code_project_queries(code, test->queries, test->query_count, threads, arena, run->queries));
     KITH_TRY(kith_code_project(code, test->centroids, test->centroid_count, threads, arena, run->centroids));
     kith_code_rows rows = {.rows = run->rows,
                            .count = test->row_count,

@@ -50,8 +50,10 @@ void kith_rabitq_set_bits(kith_rabitq *own, size_t bits) {
 void kith_rabitq_forget(kith_rabitq *own) {
     kith_transform_free(own->transform);
     kith_free(own->centre);
+    kith_free(own->narrow);
     own->transform = NULL;
     own->centre = NULL;
+    own->narrow = NULL;
     own->centre_norm = 0;
     own->code.is_trained = false;
 }
@@ -68,12 +70,14 @@ kith_status kith_rabitq_copy(const kith_rabitq *own, kith_rabitq **out) {
     *made = *own;
     made->transform = NULL;
     made->centre = NULL;
+    made->narrow = NULL;
     kith_status status = KITH_OK;
     if (own->transform != NULL) KITH_GO(kith_transform_clone(own->transform, &made->transform));
     if (own->centre != NULL) {
         KITH_GO(kith_alloc(own->code.projected_dim, sizeof *made->centre, &made->centre));
         memcpy(made->centre, own->centre, own->code.projected_dim * sizeof *made->centre);
     }
+    if (own->narrow != NULL) KITH_GO(kith_line_narrow(made));
     *out = made;
     return KITH_OK;
 done:
@@ -92,7 +96,8 @@ static kith_status clone(const kith_code *code, kith_code **out) {
 static uint64_t memory(const kith_code *code) {
     const kith_rabitq *own = kith_rabitq_of(code);
     return sizeof *own + (own->transform != NULL ? kith_transform_bytes(own->transform) : 0) +
-           (own->centre != NULL ? code->projected_dim * sizeof *own->centre : 0);
+           (own->centre != NULL ? code->projected_dim * sizeof *own->centre : 0) +
+           (own->narrow != NULL ? kith_line_narrow_bytes(own) : 0);
 }
 
 kith_status kith_rabitq_project(const kith_code *code, const float *vectors, size_t count, size_t threads,
@@ -197,6 +202,7 @@ static const kith_code_vtable line_vtable = {
     .memory = memory,
     .train = kith_line_train,
     .project = kith_rabitq_project,
+    .project_queries = kith_line_project_queries,
     .encode = kith_rabitq_encode,
     .decode = kith_rabitq_decode,
     .prepare = prepare,

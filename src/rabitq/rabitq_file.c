@@ -125,6 +125,7 @@ kith_status kith_rabitq_load(kith_code *code, kith_container *file, uint32_t *pa
     KITH_GO(read_head(file, section, &h, own));
     if ((h.flags & HAS_CENTRE) != 0) KITH_GO(read_centre(file, number, own));
     KITH_GO(read_transform(file, section, part, own));
+    if (own->line_bytes != 0) KITH_GO(kith_line_narrow(own));
     code->is_trained = true;
 done:
     if (status != KITH_OK) kith_rabitq_forget(own);

@@ -30,6 +30,10 @@ typedef struct kith_rabitq {
      * l2 the transform subtracts it */
     float *centre;
     float centre_norm;
+    /* Blocks of the transform's matrix in 8 bits a number, for queries; NULL: these take the transform. And how queries
+     * in 8 bits and in 15 meet them. */
+    unsigned char *narrow;
+    kith_grid narrow_grids[2];
     /* Of the squared cosine between r and x: the mean, and what all but one in a hundred reach. */
     float cosine2_mean, cosine2_low;
 } kith_rabitq;
@@ -75,6 +79,15 @@ kith_status kith_rabitq_project(const kith_code *code, const float *vectors, siz
 
 /* How many numbers of `bits` bits fill a line: as many as there is place for; 0 when they leave a word of it empty. */
 size_t kith_line_dim(size_t line_bytes, size_t bits);
+
+/* ---- line_project.c: how queries are projected ------------------------------------------------------------------ */
+
+/* Makes `narrow` of a trained code from its transform, where it is worth it. */
+kith_status kith_line_narrow(kith_rabitq *code);
+/* Bytes of `narrow`, were it there. */
+size_t kith_line_narrow_bytes(const kith_rabitq *code);
+kith_status kith_line_project_queries(const kith_code *code, const float *queries, size_t count, size_t threads,
+                                      kith_arena *arena, float *out);
 
 /* ---- rabitq_train.c, line_choice.c ---------------------------------------------------------------------------- */
 

@@ -160,6 +160,7 @@ static kith_rabitq start_from(const kith_rabitq *own) {
     kith_rabitq made = *own;
     made.transform = NULL;
     made.centre = NULL;
+    made.narrow = NULL;
     made.centre_norm = 0;
     return made;
 }
@@ -256,6 +257,7 @@ static kith_status train_candidate(const line_training *line, size_t bits, kith_
     linear = NULL;
     if (status != KITH_OK) goto done;
     KITH_GO(learn_factors(made, line->sample, line->job.threads));
+    KITH_GO(kith_line_narrow(made));
     made->code.is_trained = true;
     return KITH_OK;
 done:
@@ -335,6 +337,7 @@ kith_status kith_line_train(kith_code *code, const kith_code_rows *sample, const
     finish_into(own, &made);
     made.transform = NULL;
     made.centre = NULL;
+    made.narrow = NULL;
 done:
     kith_rabitq_forget(&made);
     kith_transform_free(line.mean);

@@ -164,7 +164,7 @@ static kith_status rescore(const kith_index *index, const kith_search_request *r
     for (size_t q = 0; q < query_count; q++)
         kith_coderows_take(&request->queries, q, index->metric, vectors + q * index->dim);
     KITH_TRY(kith_arena_take(arena, query_count, code->projected_dim * sizeof *projected, &projected));
-    KITH_TRY(kith_code_project(code, vectors, query_count, request->threads, arena, projected));
+    KITH_TRY(kith_code_project_queries(code, vectors, query_count, request->threads, arena, projected));
     s.queries = projected;
     KITH_TRY(kith_arena_take(arena, workers, sizeof *s.bases, &s.bases));
     KITH_TRY(kith_arena_take(arena, workers, code->query_bytes, &s.prepared));
