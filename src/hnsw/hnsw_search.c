@@ -57,8 +57,8 @@ static kith_status project_queries(hnsw_call *call) {
     kith_hnsw_normalise(call->graph, (float *)(uintptr_t)call->queries, count);
     if (code->vtable->project == NULL) return KITH_OK;
     KITH_TRY(kith_arena_take(arena, count, code->projected_dim * sizeof *projected, &projected));
-    KITH_TRY(kith_code_project_queries(code, (const float *)(const void *)call->queries, count, call->request->threads,
-                               arena, projected));
+    KITH_TRY(kith_code_project_queries(code, (const float *)(const void *)call->queries, count,
+                                       call->request->threads, arena, projected));
     call->queries = (const unsigned char *)projected;
     call->query_stride = code->projected_dim * sizeof *projected;
     return KITH_OK;
