@@ -53,13 +53,14 @@ Test(ivf, every_code_finds_what_its_estimates_say) {
 }
 
 /* With vectors as they are and all lists read, an inverted file is an exact search. */
-static void check_exact(kith_dtype dtype, kith_metric metric, size_t count, size_t dim, size_t lists) {
+static void check_exact(const char *code, kith_dtype dtype, kith_metric metric, size_t count, size_t dim,
+                        size_t lists) {
     fixture_vectors vectors = fixture_vectors_make(dtype, count, dim, 3);
     fixture_vectors queries = fixture_vectors_make(dtype, 12, dim, 4);
     fixture_model model;
     fixture_model_init(&model, dim);
     put_all(&model, &vectors, 0, count, 0);
-    kith_index *index = ivf_trained(ivf_spec(lists, "Flat"), metric, &vectors);
+    kith_index *index = ivf_trained(ivf_spec(lists, code), metric, &vectors);
     ivf_add(index, &vectors, 0, count, NULL);
     kith_search_params params;
     kith_search_params_init(&params);
@@ -78,11 +79,12 @@ static void check_exact(kith_dtype dtype, kith_metric metric, size_t count, size
 
 Test(ivf, all_lists_of_raw_vectors_are_an_exact_search) {
     for (size_t t = 0; t < 5; t++)
-        for (size_t m = 0; m < 3; m++) check_exact(fixture_types[t], fixture_metrics[m], 150, 19, 6);
-    check_exact(KITH_F32, KITH_L2, 1, 1, 1);
-    check_exact(KITH_F32, KITH_L2, 65, 33, 65);
-    check_exact(KITH_F32, KITH_COSINE, 3000, 40, 200); /* enough lists for codes of the centroids */
-    check_exact(KITH_F32, KITH_L2, 2000, 330, 200);
+        for (size_t m = 0; m < 3; m++) check_exact("Flat", fixture_types[t], fixture_metrics[m], 150, 19, 6);
+    check_exact("u8", KITH_U8, KITH_L2, 150, 19, 3); /* rows whose blocks of 32 do not fill lines */
+    check_exact("Flat", KITH_F32, KITH_L2, 1, 1, 1);
+    check_exact("Flat", KITH_F32, KITH_L2, 65, 33, 65);
+    check_exact("Flat", KITH_F32, KITH_COSINE, 3000, 40, 200); /* enough lists for codes of the centroids */
+    check_exact("Flat", KITH_F32, KITH_L2, 2000, 330, 200);
 }
 
 /* ---- Specs and training --------------------------------------------------------------------------------------- */
@@ -528,6 +530,112 @@ static uint64_t part_bytes(const kith_index *index, const char *name) {
         if (strcmp(parts[i].name, name) == 0) return parts[i].bytes;
     cr_assert_fail("no part %s", name);
     return 0;
+}
+
+/* Codes and ids of lists of some 59 vectors, as few as they get in practice, against what they need. */
+static void check_overhead(const char *code) {
+    enum { COUNT = 6000, LISTS = 102 };
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, COUNT, DIM, 52);
+    fixture_vectors queries = fixture_vectors_make(KITH_F32, 30, DIM, 53);
+    kith_index *index = ivf_trained(ivf_spec(LISTS, code), KITH_L2, &vectors), *parts, *clone;
+    const kith_code *own = kith_ivf_of(index)->code;
+    cr_assert_eq(kith_index_clone(index, &parts), KITH_OK);
+    ivf_add(index, &vectors, 0, COUNT, NULL);
+    for (size_t i = 0; i < COUNT; i += 50) ivf_add(parts, &vectors, i, 50, NULL);
+    double need = COUNT * (own->is_exact ? (double)own->code_bytes : (double)own->block_bytes / KITH_BLOCK_ROWS);
+    cr_assert_leq((double)part_bytes(index, "codes"), 1.03 * need + 200, "%s", code);
+    cr_assert_leq(part_bytes(index, "ids"), COUNT * 4 + 200);
+    double loose = (double)part_bytes(parts, "codes");
+    cr_assert_eq(kith_lists_compact(kith_ivf_of(parts)), KITH_OK);
+    cr_assert_leq((double)part_bytes(parts, "codes"), 1.03 * need + 200, "%s", code);
+    cr_assert_geq(loose, (double)part_bytes(parts, "codes"));
+    ivf_check_same(index, parts, &queries, 30, 7);
+    cr_assert_eq(kith_index_clone(index, &clone), KITH_OK);
+    cr_assert_leq(part_bytes(clone, "codes"), part_bytes(index, "codes"));
+    ivf_check_same(index, clone, &queries, 30, LISTS);
+    kith_index_free(index);
+    kith_index_free(parts);
+    kith_index_free(clone);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
+
+Test(ivf, short_lists_leave_little_room_empty) {
+    static const char *const codes[] = {"Flat", "f16", "SQ8", "Line32", "PQ8x4fs", "RaBitQ2"};
+    for (size_t c = 0; c < sizeof codes / sizeof *codes; c++) check_overhead(codes[c]);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+/* What was removed gives its memory back when the lists are laid out anew, and the rest stays what it was. */
+Test(ivf, compaction_gives_memory_back) {
+    enum { COUNT = 3000, LEFT = 700 };
+    faults_fail_allocation(0); /* installs the allocator before anything is there */
+    fixture_vectors vectors = ivf_clustered(COUNT, DIM, 9, 54), queries = ivf_clustered(20, DIM, 9, 55);
+    static const char *const specs[] = {"IVF20,SQ8", "IVF20,Flat", "SQ8"};
+    for (size_t s = 0; s < 3; s++) {
+        kith_index *index = ivf_trained(specs[s], KITH_L2, &vectors);
+        fixture_model model;
+        fixture_model_init(&model, DIM);
+        ivf_add(index, &vectors, 0, COUNT, NULL);
+        put_all(&model, &vectors, COUNT - LEFT, LEFT, COUNT - LEFT);
+        int64_t ids[COUNT];
+        for (int64_t i = 0; i < COUNT; i++) ids[i] = i;
+        cr_assert_eq(kith_index_remove(index, ids, COUNT - LEFT, NULL), KITH_OK);
+        uint64_t before = part_bytes(index, "codes");
+        faults_fail_allocation(3);
+        cr_assert_eq(kith_lists_compact(kith_ivf_of(index)), KITH_ERR_NO_MEMORY);
+        faults_fail_allocation(0);
+        cr_assert_eq(part_bytes(index, "codes"), before);
+        ivf_check_content(index, &model);
+        cr_assert_eq(kith_lists_compact(kith_ivf_of(index)), KITH_OK);
+        cr_assert_leq(part_bytes(index, "codes"), before * LEFT / COUNT + before / 20);
+        ivf_check_content(index, &model);
+        ivf_check_search(index, &model, &queries, 10);
+        ivf_add(index, &vectors, 0, 40, NULL); /* new ids, behind those that are there */
+        put_all(&model, &vectors, 0, 40, COUNT);
+        cr_assert_eq(kith_index_remove(index, &ids[COUNT - 1], 1, NULL), KITH_OK); /* the map still holds */
+        fixture_model_remove(&model, COUNT - 1);
+        ivf_check_content(index, &model);
+        for (int64_t i = 0; i < COUNT; i++) ids[i] = i + 100;
+        cr_assert_eq(kith_index_remove(index, ids, COUNT, NULL), KITH_OK);
+        cr_assert_eq(kith_index_count(index), 0);
+        cr_assert_leq(part_bytes(index, "codes"), 1000); /* nothing is left, nor kept */
+        kith_index_free(index);
+        fixture_model_free(&model);
+    }
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
+
+/* Every list lies in lanes of its own, all of them in as few blocks as the sizes allow or little more. */
+Test(ivf, a_layout_gives_each_code_its_lane) {
+    enum { LISTS = 3000 };
+    for (size_t most = 1; most <= 400; most = most * 3 + 2) {
+        kith_layout layout = {0};
+        size_t rows = 0, blocks_max = 2 * LISTS * (most / KITH_BLOCK_ROWS + 1);
+        uint32_t *taken = calloc(blocks_max, sizeof *taken);
+        for (size_t l = 0; l < LISTS; l++) {
+            size_t count = (size_t)kith_random_below(56, most, l, most + 1), lanes = count % KITH_BLOCK_ROWS;
+            kith_layout_place place = kith_layout_next(&layout, count, l);
+            rows += count;
+            cr_assert_leq(layout.block_count, blocks_max);
+            for (size_t b = 0; b < count / KITH_BLOCK_ROWS; b++) {
+                cr_assert_eq(taken[place.first + b], 0);
+                taken[place.first + b] = UINT32_MAX;
+            }
+            if (lanes == 0) continue;
+            cr_assert_lt(place.tail, layout.block_count);
+            cr_assert_leq(place.lane + lanes, KITH_BLOCK_ROWS);
+            uint32_t own = (uint32_t)(((uint64_t)1 << lanes) - 1) << place.lane;
+            cr_assert_eq(taken[place.tail] & own, 0);
+            cr_assert_eq(place.neighbour == KITH_LAYOUT_NO_LIST, taken[place.tail] == 0);
+            cr_assert_eq(place.lane == 0, taken[place.tail] == 0);
+            taken[place.tail] |= own;
+        }
+        cr_assert_eq(layout.row_count, rows);
+        cr_assert_leq((double)layout.block_count * KITH_BLOCK_ROWS, 1.06 * (double)rows + 600, "%zu", most);
+        free(taken);
+    }
 }
 
 Test(ivf, memory_is_what_the_codes_need) {

@@ -117,7 +117,8 @@ struct kith_code_vtable {
      * for the estimate, `spread` = |q - c|. NULL: the code does not know. */
     float (*error)(const kith_code *code, const void *query, float spread, const unsigned char *row);
 
-    /* Puts rows into lanes first..first + count - 1 of a block (first + count <= 32), leaves other lanes alone. */
+    /* Puts rows into lanes first..first + count - 1 of a block (first + count <= 32), leaves other lanes alone. No two
+     * lanes share a byte: threads may fill different lanes of a block at once. */
     void (*pack)(const kith_code *code, const unsigned char *rows, size_t first, size_t count,
                  unsigned char *block);
     /* Gets the row of one lane back. */

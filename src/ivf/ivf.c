@@ -194,14 +194,6 @@ static uint64_t list_bytes(const kith_ivf *ivf) {
     return bytes;
 }
 
-/* What the segments of a mapped index take up in the file. */
-static uint64_t mapped_blocks(const kith_ivf *ivf) {
-    uint64_t blocks = 0;
-    for (size_t l = 0; ivf->lists != NULL && l < ivf->list_count; l++)
-        blocks += kith_code_blocks(ivf->lists[l].count);
-    return blocks;
-}
-
 static uint64_t coarse_bytes(const kith_ivf *ivf) {
     uint64_t bytes = 0;
     if (ivf->centroids != NULL) bytes += (uint64_t)ivf->list_count * ivf->base.dim * sizeof(float);
@@ -215,9 +207,9 @@ static uint64_t coarse_bytes(const kith_ivf *ivf) {
 
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
-    uint64_t codes = kith_slabs_bytes(&ivf->block_slabs), ids = kith_slabs_bytes(&ivf->id_slabs);
+    uint64_t codes = kith_slabs_bytes(&ivf->code_slabs), ids = kith_slabs_bytes(&ivf->id_slabs);
     if (index->is_mapped) {
-        codes = mapped_blocks(ivf) * ivf->code->block_bytes;
+        codes = ivf->mapped_bytes;
         ids = (uint64_t)index->count * ivf->id_bytes;
     }
     const kith_memory_part all[] = {

@@ -133,7 +133,7 @@ static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes
 
 /* ---- Encoding ------------------------------------------------------------------------------------------------- */
 
-/* New rows that stand in one block. */
+/* New rows that stand together: at most a block's. */
 typedef struct piece {
     size_t list, position; /* of the first */
     const uint32_t *rows;  /* their numbers */
@@ -220,15 +220,10 @@ static kith_status encode_rows(const arrival *a, const workplace *at, const uint
 
 static void put_piece(const arrival *a, const piece *p, const unsigned char *codes) {
     const kith_ivf *ivf = a->ivf;
-    const kith_code *code = ivf->code;
-    size_t at;
-    const kith_list_segment *segment = kith_list_at(&ivf->lists[p->list], p->position, &at);
-    size_t lane = at % KITH_BLOCK_ROWS;
-    unsigned char *block = segment->blocks + at / KITH_BLOCK_ROWS * code->block_bytes;
-    if (lane == 0 && p->count < KITH_BLOCK_ROWS) memset(block, 0, code->block_bytes);
-    code->vtable->pack(code, codes, lane, p->count, block);
+    const kith_list *list = &ivf->lists[p->list];
+    kith_list_put(ivf->code, list, p->position, p->count, codes);
     for (size_t i = 0; i < p->count; i++)
-        kith_segment_set_id(ivf, segment, at + i, new_id(a->addition, p->rows[i]));
+        kith_list_set_id(ivf, list, p->position + i, new_id(a->addition, p->rows[i]));
 }
 
 static kith_status encode_item(void *context, size_t item, size_t worker) {
@@ -266,7 +261,7 @@ static int64_t largest_id(const kith_addition *addition) {
 /* Sets memory aside and writes the vectors behind what the lists hold. After a failure the lists are as before. */
 static kith_status bring_in(arrival *a) {
     kith_ivf *ivf = a->ivf;
-    size_t slabs = ivf->block_slabs.count, blocks = a->blocks[ivf->list_count];
+    size_t slabs = ivf->code_slabs.count, blocks = a->blocks[ivf->list_count];
     if (largest_id(a->addition) > UINT32_MAX) KITH_TRY(kith_lists_widen_ids(ivf));
     if (ivf->has_map) KITH_TRY(kith_idmap_reserve(&ivf->map, ivf->map.count + a->addition->view.count));
     KITH_TRY(kith_lists_reserve(ivf, a->added));

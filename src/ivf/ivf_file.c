@@ -12,7 +12,8 @@
  *
  * when trained:
  *   IVFLSIZE  list_count x u64: how many vectors each list has
- *   IVFLCODE  blocks of 32 codes, list after list; lanes past a list's last vector are zero
+ *   IVFLCODE  blocks of 32 codes as kith_layout_next lays lists of these sizes out (docs/format.md); lanes without a
+ *             code are zero. Of raw codes count rows, list after list
  *   IVFLNIDS  count x u32 or u64, as id_bytes says: ids, list after list, distinct, from 0 up to below next_id
  *
  * The code follows as the next part (codes.h), then, with has_coarse_code, that of the centroids: "SQ8" in
@@ -65,35 +66,80 @@ static kith_status write_sizes(const kith_ivf *ivf, uint32_t instance, kith_cont
     return KITH_OK;
 }
 
-/* The first lanes of a block: what other lanes held before is not written. `scratch`: a row and a block. */
-static kith_status write_part(const kith_code *code, const unsigned char *block, size_t lanes, unsigned char *row,
-                              unsigned char *scratch, kith_container_writer *writer) {
-    memset(scratch, 0, code->block_bytes);
-    for (size_t i = 0; i < lanes; i++) {
-        code->vtable->unpack(code, block, i, row);
-        code->vtable->pack(code, row, i, 1, scratch);
+/* What writing codes needs: which tail follows another in its block, and scratch memory. */
+typedef struct code_writer {
+    const kith_ivf *ivf;
+    kith_container_writer *writer;
+    size_t *next;         /* list_count: the list whose tail comes next in the block; KITH_LAYOUT_NO_LIST: none */
+    unsigned char *rows;  /* as many as a block has */
+    unsigned char *block; /* and the block */
+} code_writer;
+
+/* Codes position .. position + count - 1 of a list, from a lane on of the block in hand. */
+static void put_lanes(const code_writer *w, size_t l, size_t position, size_t count, size_t lane) {
+    const kith_code *code = w->ivf->code;
+    kith_list_get(code, &w->ivf->lists[l], position, count, w->rows);
+    code->vtable->pack(code, w->rows, lane, count, w->block);
+}
+
+static kith_status write_rows(const code_writer *w, size_t l) {
+    const kith_code *code = w->ivf->code;
+    for (size_t p = 0, count; p < w->ivf->lists[l].count; p += count) {
+        count = kith_min_size(KITH_BLOCK_ROWS, w->ivf->lists[l].count - p);
+        kith_list_get(code, &w->ivf->lists[l], p, count, w->rows);
+        KITH_TRY(kith_container_writer_write(w->writer, w->rows, count * code->code_bytes));
     }
-    return kith_container_writer_write(writer, scratch, code->block_bytes);
+    return KITH_OK;
+}
+
+/* The whole blocks of a list, then the block that its tail begins, with those that share it. */
+static kith_status write_blocks(const code_writer *w, size_t l, bool begins_tail) {
+    const kith_code *code = w->ivf->code;
+    size_t whole = w->ivf->lists[l].count / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS;
+    for (size_t p = 0; p < whole; p += KITH_BLOCK_ROWS) {
+        put_lanes(w, l, p, KITH_BLOCK_ROWS, 0);
+        KITH_TRY(kith_container_writer_write(w->writer, w->block, code->block_bytes));
+    }
+    if (!begins_tail) return KITH_OK;
+    memset(w->block, 0, code->block_bytes);
+    for (size_t lane = 0, count; l != KITH_LAYOUT_NO_LIST; l = w->next[l], lane += count) {
+        size_t size = w->ivf->lists[l].count;
+        count = size % KITH_BLOCK_ROWS;
+        put_lanes(w, l, size - count, count, lane);
+    }
+    return kith_container_writer_write(w->writer, w->block, code->block_bytes);
+}
+
+static kith_status write_lists(const code_writer *w) {
+    const kith_ivf *ivf = w->ivf;
+    kith_layout layout = {0};
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        kith_layout_place place = kith_layout_next(&layout, ivf->lists[l].count, l);
+        w->next[l] = KITH_LAYOUT_NO_LIST;
+        if (place.neighbour != KITH_LAYOUT_NO_LIST) w->next[place.neighbour] = l;
+    }
+    layout = (kith_layout){0};
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        size_t count = ivf->lists[l].count;
+        kith_layout_place place = kith_layout_next(&layout, count, l);
+        bool begins_tail = count % KITH_BLOCK_ROWS > 0 && place.neighbour == KITH_LAYOUT_NO_LIST;
+        KITH_TRY(ivf->code->is_exact ? write_rows(w, l) : write_blocks(w, l, begins_tail));
+    }
+    return KITH_OK;
 }
 
 static kith_status write_codes(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
-    const kith_code *code = ivf->code;
-    unsigned char *row = NULL, *scratch = NULL;
+    code_writer w = {.ivf = ivf, .writer = writer};
     kith_status status;
-    KITH_GO(kith_alloc(1, code->code_bytes, &row));
-    KITH_GO(kith_alloc(1, code->block_bytes, &scratch));
+    KITH_GO(kith_alloc(ivf->list_count, sizeof *w.next, &w.next));
+    KITH_GO(kith_alloc(KITH_BLOCK_ROWS, ivf->code->code_bytes, &w.rows));
+    KITH_GO(kith_alloc(1, ivf->code->block_bytes, &w.block));
     KITH_GO(kith_container_writer_begin(writer, codes_tag, instance, VERSION, 0));
-    for (size_t l = 0; l < ivf->list_count; l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
-            const kith_list_segment *segment = &ivf->lists[l].segments[s];
-            size_t full = segment->count / KITH_BLOCK_ROWS, lanes = segment->count % KITH_BLOCK_ROWS;
-            KITH_GO(kith_container_writer_write(writer, segment->blocks, full * code->block_bytes));
-            if (lanes > 0)
-                KITH_GO(write_part(code, segment->blocks + full * code->block_bytes, lanes, row, scratch, writer));
-        }
+    KITH_GO(write_lists(&w));
 done:
-    kith_free(scratch);
-    kith_free(row);
+    kith_free(w.block);
+    kith_free(w.rows);
+    kith_free(w.next);
     return status;
 }
 
@@ -201,21 +247,21 @@ static kith_status open_centroids(opening *o, uint32_t *part) {
     return open_items(o, coarse_tag, kith_code_blocks(count), ivf->coarse_code->block_bytes, &ivf->coarse_blocks);
 }
 
-/* Checks the sizes of the lists and counts their blocks. */
-static kith_status read_sizes(opening *o, const unsigned char **sizes, size_t *blocks) {
+/* Checks the sizes of the lists and lays them out. */
+static kith_status read_sizes(opening *o, const unsigned char **sizes, kith_layout *layout) {
     kith_ivf *ivf = o->ivf;
     const kith_section *section;
     KITH_TRY(kith_container_need(o->file, sizes_tag, ivf->instance, VERSION, &section));
     KITH_TRY(open_items(o, sizes_tag, ivf->list_count, sizeof(uint64_t), sizes));
     size_t left = ivf->base.count;
-    *blocks = 0;
+    *layout = (kith_layout){0};
     for (size_t l = 0; l < ivf->list_count; l++) {
         uint64_t size = kith_get_u64(*sizes + 8 * l);
         if (size > left)
             return kith_section_error(o->file, section, "the lists up to %zu hold more than the %zu vectors", l,
                                       ivf->base.count);
         left -= (size_t)size;
-        *blocks += kith_code_blocks((size_t)size);
+        (void)kith_layout_next(layout, (size_t)size, l);
     }
     if (left > 0)
         return kith_section_error(o->file, section, "the lists hold %zu vectors less than the %zu of the index",
@@ -226,21 +272,25 @@ static kith_status read_sizes(opening *o, const unsigned char **sizes, size_t *b
 static kith_status open_lists(opening *o) {
     kith_ivf *ivf = o->ivf;
     const unsigned char *sizes;
-    unsigned char *blocks, *ids;
-    size_t block_count, block_bytes = ivf->code->block_bytes;
-    KITH_TRY(read_sizes(o, &sizes, &block_count));
-    KITH_TRY(open_items(o, codes_tag, block_count, block_bytes, &blocks));
+    unsigned char *codes, *ids;
+    kith_layout layout;
+    size_t items, each;
+    KITH_TRY(read_sizes(o, &sizes, &layout));
+    kith_layout_items(&layout, ivf->code, &items, &each);
+    KITH_TRY(open_items(o, codes_tag, items, each, &codes));
     KITH_TRY(open_items(o, ids_tag, ivf->base.count, ivf->id_bytes, &ids));
     KITH_TRY(kith_lists_create(ivf));
+    ivf->mapped_bytes = (uint64_t)items * each;
+    layout = (kith_layout){0};
     for (size_t l = 0; l < ivf->list_count; l++) {
         kith_list *list = &ivf->lists[l];
-        size_t count = (size_t)kith_get_u64(sizes + 8 * l), own_blocks = kith_code_blocks(count);
+        size_t count = (size_t)kith_get_u64(sizes + 8 * l);
         if (count == 0) continue;
-        list->capacity = own_blocks * KITH_BLOCK_ROWS;
-        list->segments[0] = (kith_list_segment){.blocks = blocks, .ids = ids, .capacity = list->capacity};
+        list->segments[0] = kith_segment_next(&layout, ivf->code, count, l, codes);
+        list->segments[0].ids = ids;
         list->segment_held = 1;
+        list->capacity = count;
         kith_list_set_count(list, count);
-        blocks += own_blocks * block_bytes;
         ids += count * ivf->id_bytes;
     }
     return KITH_OK;
@@ -293,15 +343,32 @@ static kith_status verify_vectors(const kith_ivf *ivf, const char *tag, const fl
 enum { STRIP_BLOCKS = 16, STRIP = STRIP_BLOCKS * KITH_BLOCK_ROWS };
 
 /* Codes of finite numbers give a query of zeros finite estimates, whatever else they say; others do not. */
-static bool are_finite(const kith_code *code, const void *query, const unsigned char *blocks, size_t count) {
+static bool all_finite(const float *estimates, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(estimates[i])) return false;
+    return true;
+}
+
+static bool rows_are_finite(const kith_code *code, const void *query, const kith_list_segment *segment) {
+    for (size_t i = 0; i < segment->count; i += 4) {
+        const unsigned char *rows[4];
+        float estimates[4];
+        for (size_t r = 0; r < 4; r++)
+            rows[r] = segment->blocks + kith_min_size(i + r, segment->count - 1) * code->code_bytes;
+        code->vtable->four(code, query, 0, rows, estimates);
+        if (!all_finite(estimates, 4)) return false;
+    }
+    return true;
+}
+
+static bool are_finite(const kith_code *code, const void *query, const kith_list_segment *segment) {
     float estimates[STRIP];
     const float base = 0;
-    for (size_t first = 0; first < count; first += STRIP) {
-        size_t part = kith_min_size(STRIP, count - first);
-        code->vtable->scan(code, &query, &base, 1, blocks + first / KITH_BLOCK_ROWS * code->block_bytes,
-                           kith_code_blocks(part), estimates, STRIP);
-        for (size_t i = 0; i < part; i++)
-            if (!isfinite(estimates[i])) return false;
+    if (code->is_exact) return rows_are_finite(code, query, segment);
+    for (size_t first = 0; first < segment->count; first += STRIP) {
+        size_t part = kith_min_size(STRIP, segment->count - first);
+        kith_segment_scan(code, segment, first, part, &query, &base, 1, estimates, STRIP);
+        if (!all_finite(estimates, part)) return false;
     }
     return true;
 }
@@ -327,7 +394,7 @@ static kith_status verify_list(void *context, size_t l, size_t worker) {
     const verify_loop *loop = context;
     const kith_list *list = &loop->ivf->lists[l];
     for (size_t s = 0; s < list->segment_count; s++)
-        if (!are_finite(loop->ivf->code, loop->query, list->segments[s].blocks, list->segments[s].count))
+        if (!are_finite(loop->ivf->code, loop->query, &list->segments[s]))
             return bad_content(loop->ivf, codes_tag, "a code does not stand for finite numbers");
     return KITH_OK;
 }
@@ -340,7 +407,10 @@ static kith_status verify_codes(const kith_ivf *ivf) {
     kith_free(query);
     if (status != KITH_OK || ivf->coarse_code == NULL) return status;
     KITH_TRY(zero_query(ivf->coarse_code, &query));
-    if (!are_finite(ivf->coarse_code, query, ivf->coarse_blocks, ivf->list_count))
+    const kith_list_segment centroids = {.blocks = ivf->coarse_blocks,
+                                         .count = ivf->list_count,
+                                         .capacity = kith_code_blocks(ivf->list_count) * KITH_BLOCK_ROWS};
+    if (!are_finite(ivf->coarse_code, query, &centroids))
         status = bad_content(ivf, coarse_tag, "a code does not stand for finite numbers");
     kith_free(query);
     return status;

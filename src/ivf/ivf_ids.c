@@ -64,14 +64,10 @@ void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row) {
     kith_list *list = &ivf->lists[kith_place_list(ivf, place)];
     size_t position = kith_place_position(ivf, place), last = list->count - 1;
     if (position != last) {
-        size_t to_at, from_at;
-        kith_list_segment *to = kith_list_at(list, position, &to_at), *from = kith_list_at(list, last, &from_at);
-        int64_t moved = kith_segment_id(ivf, from, from_at);
-        code->vtable->unpack(code, from->blocks + from_at / KITH_BLOCK_ROWS * code->block_bytes,
-                             from_at % KITH_BLOCK_ROWS, row);
-        code->vtable->pack(code, row, to_at % KITH_BLOCK_ROWS, 1,
-                           to->blocks + to_at / KITH_BLOCK_ROWS * code->block_bytes);
-        kith_segment_set_id(ivf, to, to_at, moved);
+        int64_t moved = kith_list_id(ivf, list, last);
+        kith_list_get(code, list, last, 1, row);
+        kith_list_put(code, list, position, 1, row);
+        kith_list_set_id(ivf, list, position, moved);
         kith_idmap_put(&ivf->map, moved, place);
     }
     kith_list_set_count(list, last);
@@ -92,6 +88,7 @@ kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count,
         kith_ivf_take_out(ivf, place, row);
         ++*removed;
     }
+    if (index->count == 0) kith_lists_clear(ivf);
     kith_free(row);
     return status;
 }
@@ -114,13 +111,11 @@ static kith_status decode_item(void *context, size_t item, size_t worker) {
     const kith_code *code = ivf->code;
     unsigned char *codes = loop->scratch + worker * loop->scratch_bytes;
     uint32_t assigned[DECODE_ROWS];
-    size_t first = item * DECODE_ROWS, count = kith_min_size(DECODE_ROWS, loop->count - first), at;
+    size_t first = item * DECODE_ROWS, count = kith_min_size(DECODE_ROWS, loop->count - first);
     for (size_t i = 0; i < count; i++) {
         size_t l = kith_place_list(ivf, loop->places[first + i]);
-        const kith_list_segment *segment =
-            kith_list_at(&ivf->lists[l], kith_place_position(ivf, loop->places[first + i]), &at);
-        code->vtable->unpack(code, segment->blocks + at / KITH_BLOCK_ROWS * code->block_bytes, at % KITH_BLOCK_ROWS,
-                             codes + i * code->code_bytes);
+        kith_list_get(code, &ivf->lists[l], kith_place_position(ivf, loop->places[first + i]), 1,
+                      codes + i * code->code_bytes);
         assigned[i] = (uint32_t)l;
     }
     const kith_code_rows rows = {.count = count,

@@ -2,10 +2,10 @@
  *
  * ivf_inside.h: what the files of src/ivf share: the index and its lists.
  *
- * A list is a row of segments, each with room for some blocks of 32 codes and their ids. What is added together is
- * put into one slab, list after list, so that a list that was filled in one go is one segment and a scan of all lists
- * is one stream; later additions fill the last block first and then append segments. Nothing that is there moves. A
- * removed vector's place is taken by the last one of its list.
+ * A list is a row of segments, each with room for some codes and their ids. What is added together is put into one slab,
+ * list after list, so that a list that was filled in one go is one segment and a scan of all lists is one stream; later
+ * additions fill what room there is and then append segments. Nothing that is there moves. A removed vector's place is
+ * taken by the last one of its list.
  */
 #ifndef KITH_IVF_IVF_INSIDE_H
 #define KITH_IVF_IVF_INSIDE_H
@@ -19,14 +19,16 @@ enum { KITH_IVF_PARAMS = 3 };
 #define KITH_IVF_COARSE_CODE "SQ8" /* of the centroids */
 
 typedef struct kith_list_segment {
-    unsigned char *blocks;  /* capacity / 32 of the code's blocks */
-    void *ids;              /* capacity of them: uint32_t or int64_t, as id_bytes says */
-    size_t count, capacity; /* vectors; capacity is a multiple of 32. All but the last segment are full */
+    unsigned char *blocks; /* capacity / 32 whole blocks; the rows themselves, one after the other, of a raw code */
+    unsigned char *tail;   /* the block that has the other capacity % 32 codes, others' beside them; NULL: none */
+    void *ids;             /* capacity of them: uint32_t or int64_t, as id_bytes says */
+    size_t count, capacity; /* vectors. All but the last segment are full */
+    size_t tail_lane;       /* where in the tail's block the first of its codes lies */
 } kith_list_segment;
 
 typedef struct kith_list {
     kith_list_segment *segments; /* segment_room of them; those from segment_count to segment_held - 1 are empty */
-    size_t segment_count, segment_held, segment_room;
+    uint32_t segment_count, segment_held, segment_room;
     size_t count, capacity; /* vectors in all segments, and room for them */
 } kith_list;
 
@@ -53,10 +55,11 @@ typedef struct kith_ivf {
     size_t id_bytes;                   /* 4 while all ids are below 2^32, then 8 */
     kith_list *lists;                  /* NULL until list_count is known */
     kith_list_segment *first_segments; /* of each list: most have one */
-    kith_slabs block_slabs, id_slabs;  /* empty when mapped: the segments point into the file */
+    kith_slabs code_slabs, id_slabs;   /* empty when mapped: the segments point into the file */
     kith_idmap map;                    /* from an id to where it lies, kith_ivf_place; kept when has_map */
     bool has_map;
     uint32_t instance;                  /* of the sections of a mapped index */
+    uint64_t mapped_bytes;              /* of the codes of a mapped index */
     kith_param params[KITH_IVF_PARAMS]; /* with the default of nprobe */
 } kith_ivf;
 
@@ -83,6 +86,53 @@ void kith_ivf_write_spec(kith_ivf *ivf);
 /* Fills the list of search parameters, whose default of nprobe follows list_count. */
 void kith_ivf_set_params(kith_ivf *ivf);
 
+/* ---- ivf_layout.c: where codes lie ---------------------------------------------------------------------------- */
+
+enum { KITH_LAYOUT_OPEN_MAX = 16 };
+#define KITH_LAYOUT_NO_LIST SIZE_MAX
+
+/* A block that tails of several lists share and that has lanes left. */
+typedef struct kith_layout_open {
+    size_t block, used, last_list;
+} kith_layout_open;
+
+/* Lists are laid out one after the other, from a layout of zeros on. Where they come to lie follows from their sizes
+ * alone: files hold no more than these. */
+typedef struct kith_layout {
+    kith_layout_open open[KITH_LAYOUT_OPEN_MAX];
+    size_t open_count, block_count;
+    size_t row_count; /* vectors: raw codes lie row after row */
+} kith_layout;
+
+/* Where one lies, in blocks from the beginning. */
+typedef struct kith_layout_place {
+    size_t first;      /* its first whole block; count / 32 follow */
+    size_t tail, lane; /* of the other count % 32 codes */
+    size_t neighbour;  /* the list whose tail lies before this one's in the same block; KITH_LAYOUT_NO_LIST: none */
+} kith_layout_place;
+
+/* The place of the next list, number `list`. Means nothing for raw codes. */
+kith_layout_place kith_layout_next(kith_layout *layout, size_t count, size_t list);
+/* The same as a segment without ids, of a capacity of `count`, in the codes that begin at `codes`. */
+kith_list_segment kith_segment_next(kith_layout *layout, const kith_code *code, size_t count, size_t list,
+                                    unsigned char *codes);
+/* What has been laid out: how many blocks or rows, and bytes of each. */
+void kith_layout_items(const kith_layout *layout, const kith_code *code, size_t *count, size_t *each);
+
+/* The segment that has, or has room for, the vector at a position of the list, and where in it. */
+kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at);
+/* Copies the rows of `count` codes from a position of a list on. */
+void kith_list_get(const kith_code *code, const kith_list *list, size_t position, size_t count,
+                   unsigned char *rows);
+/* Writes them. Threads may write to different positions of any lists at once. */
+void kith_list_put(const kith_code *code, const kith_list *list, size_t position, size_t count,
+                   const unsigned char *rows);
+/* vtable->scan of the codes at first .. first + count - 1 of a segment; `first` is a multiple of 32, `stride` at least
+ * count rounded up to one. Not for raw codes. */
+void kith_segment_scan(const kith_code *code, const kith_list_segment *segment, size_t first, size_t count,
+                       const void *const *queries, const float *bases, size_t query_count, float *out,
+                       size_t stride);
+
 /* ---- ivf_lists.c: lists, segments and their memory ------------------------------------------------------------ */
 
 /* list_count empty lists. */
@@ -94,17 +144,19 @@ void kith_lists_clear(kith_ivf *ivf);
 /* Room for added[list] more vectors in each list, in one piece of memory. On failure as before. */
 kith_status kith_lists_reserve(kith_ivf *ivf, const size_t *added);
 /* Gives the memory of the last kith_lists_reserve back, unless something has been counted there. `slab_count`:
- * block_slabs.count before it. */
+ * code_slabs.count before it. */
 void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count);
 /* Makes room for ids of 8 bytes. On failure as before. */
 kith_status kith_lists_widen_ids(kith_ivf *ivf);
 /* Sets how many vectors a list has; the room is there. */
 void kith_list_set_count(kith_list *list, size_t count);
-/* The segment that has, or has room for, the vector at a position of the list, and where in it. */
-kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at);
-void kith_segment_set_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t at, int64_t id);
+void kith_list_set_id(const kith_ivf *ivf, const kith_list *list, size_t position, int64_t id);
+int64_t kith_list_id(const kith_ivf *ivf, const kith_list *list, size_t position);
 /* Copies all lists, each as one segment, into an index of as many empty ones. */
 kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to);
+/* Lays the lists out anew, each as one segment without room to spare: what was removed gives its memory back, and a
+ * scan is one stream again. Needs room for both at once; on failure as before. */
+kith_status kith_lists_compact(kith_ivf *ivf);
 /* Bytes of all slabs. */
 uint64_t kith_slabs_bytes(const kith_slabs *slabs);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ivf_lists.c: the lists' memory. What is set aside at once lies in one slab for blocks and one for ids, list after
- * list. A list that has vectors already gets a sixteenth more than was asked for, so that adding one by one takes
- * memory rarely.
+ * ivf_lists.c: the lists' memory. What is set aside at once lies in one slab for codes and one for ids, list after
+ * list. Lists that are filled for the first time, many vectors at once, get just the room that they need; later a list
+ * gets whole blocks, and a sixteenth of what it has at least, so that adding one by one takes memory rarely.
  */
 #include <string.h>
 
@@ -10,7 +10,11 @@
 #include "base/parallel.h"
 #include "ivf/ivf_inside.h"
 
-enum { GROWTH_SHARE = 16 };
+enum {
+    GROWTH_SHARE = 16,
+    GROWTH_ROWS_MIN = 8,
+    TIGHT_SHARE = 8 /* vectors for each list, on average, that are worth a layout without room to spare */
+};
 
 /* ---- Slabs ---------------------------------------------------------------------------------------------------- */
 
@@ -64,7 +68,7 @@ void kith_lists_clear(kith_ivf *ivf) {
         if (list->segments != &ivf->first_segments[l]) kith_free(list->segments);
         *list = (kith_list){.segments = &ivf->first_segments[l], .segment_room = 1};
     }
-    slabs_free(&ivf->block_slabs);
+    slabs_free(&ivf->code_slabs);
     slabs_free(&ivf->id_slabs);
 }
 
@@ -74,13 +78,6 @@ void kith_lists_free(kith_ivf *ivf) {
     kith_free(ivf->first_segments);
     ivf->lists = NULL;
     ivf->first_segments = NULL;
-}
-
-kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at) {
-    kith_list_segment *segment = list->segments;
-    while (position >= segment->capacity) position -= (segment++)->capacity;
-    *at = position;
-    return segment;
 }
 
 void kith_list_set_count(kith_list *list, size_t count) {
@@ -94,28 +91,43 @@ void kith_list_set_count(kith_list *list, size_t count) {
     }
 }
 
-void kith_segment_set_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t at, int64_t id) {
+static void set_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t at, int64_t id) {
     if (ivf->id_bytes == 4)
         ((uint32_t *)segment->ids)[at] = (uint32_t)id;
     else
         ((int64_t *)segment->ids)[at] = id;
 }
 
+void kith_list_set_id(const kith_ivf *ivf, const kith_list *list, size_t position, int64_t id) {
+    size_t at;
+    const kith_list_segment *segment = kith_list_at(list, position, &at);
+    set_id(ivf, segment, at, id);
+}
+
+int64_t kith_list_id(const kith_ivf *ivf, const kith_list *list, size_t position) {
+    size_t at;
+    const kith_list_segment *segment = kith_list_at(list, position, &at);
+    return kith_segment_id(ivf, segment, at);
+}
+
 /* ---- Room for more -------------------------------------------------------------------------------------------- */
 
-/* Blocks that a list has to get so that `added` more vectors find room. */
-static size_t blocks_to_add(const kith_list *list, size_t added) {
+/* The vectors that a list gets room for so that `added` more find some. */
+static size_t room_to_add(const kith_ivf *ivf, const kith_list *list, size_t added, bool is_tight) {
     size_t need = list->count + added; /* the index's count was checked: no overflow */
     if (need <= list->capacity) return 0;
-    size_t blocks = kith_code_blocks(need - list->capacity);
-    return kith_max_size(blocks, list->capacity / KITH_BLOCK_ROWS / GROWTH_SHARE);
+    need -= list->capacity;
+    if (is_tight && list->capacity == 0) return need;
+    need = kith_max_size(need, list->capacity / GROWTH_SHARE);
+    if (ivf->code->is_exact) return kith_max_size(need, GROWTH_ROWS_MIN);
+    return kith_code_blocks(need) * KITH_BLOCK_ROWS;
 }
 
 /* Room in the list's array for one more segment. */
 static kith_status reserve_segment(kith_ivf *ivf, size_t l) {
     kith_list *list = &ivf->lists[l];
     if (list->segment_held < list->segment_room) return KITH_OK;
-    size_t room = 2 * list->segment_room + 2;
+    uint32_t room = 2 * list->segment_room + 2;
     kith_list_segment *segments;
     KITH_TRY(kith_alloc(room, sizeof *segments, &segments));
     memcpy(segments, list->segments, list->segment_held * sizeof *segments);
@@ -125,60 +137,95 @@ static kith_status reserve_segment(kith_ivf *ivf, size_t l) {
     return KITH_OK;
 }
 
-/* Gives each list the blocks that it needs, from the start of the slabs on. */
-static void hand_out(kith_ivf *ivf, const size_t *added, unsigned char *blocks, unsigned char *ids) {
+/* What one call sets aside. */
+typedef struct reservation {
+    kith_ivf *ivf;
+    const size_t *added;
+    bool is_tight; /* lists that were empty get no more than they need */
+    size_t code_bytes, id_count;
+} reservation;
+
+/* Counts what is needed, and makes room for one more segment of each list that gets some. */
+static kith_status count_room(reservation *r) {
+    kith_ivf *ivf = r->ivf;
+    kith_layout layout = {0};
+    for (size_t l = 0; l < ivf->list_count; l++) {
+        size_t room = room_to_add(ivf, &ivf->lists[l], r->added[l], r->is_tight);
+        if (room == 0) continue;
+        KITH_TRY(reserve_segment(ivf, l));
+        r->id_count += room;
+        (void)kith_layout_next(&layout, room, l);
+    }
+    size_t items, each;
+    kith_layout_items(&layout, ivf->code, &items, &each);
+    if (kith_mul_overflows(items, each, &r->code_bytes))
+        return kith_error(KITH_ERR_OVERFLOW, "lists: %zu vectors do not fit the address space", r->id_count);
+    return KITH_OK;
+}
+
+/* Gives each list the room that it needs, from the start of the slabs on. Lanes that may stay empty begin as zeros,
+ * which have an estimate like any other code. */
+static void hand_out(const reservation *r, unsigned char *codes, unsigned char *ids) {
+    kith_ivf *ivf = r->ivf;
+    const kith_code *code = ivf->code;
+    kith_layout layout = {0};
     for (size_t l = 0; l < ivf->list_count; l++) {
         kith_list *list = &ivf->lists[l];
-        size_t block_count = blocks_to_add(list, added[l]);
-        if (block_count == 0) continue;
-        size_t capacity = block_count * KITH_BLOCK_ROWS;
-        list->segments[list->segment_held++] =
-            (kith_list_segment){.blocks = blocks, .ids = ids, .capacity = capacity};
-        list->capacity += capacity;
-        blocks += block_count * ivf->code->block_bytes;
-        ids += capacity * ivf->id_bytes;
+        size_t room = room_to_add(ivf, list, r->added[l], r->is_tight);
+        if (room == 0) continue;
+        kith_list_segment *segment = &list->segments[list->segment_held++];
+        *segment = kith_segment_next(&layout, code, room, l, codes);
+        segment->ids = ids;
+        list->capacity += room;
+        ids += room * ivf->id_bytes;
+        if (code->is_exact) continue;
+        if (segment->tail == NULL)
+            memset(segment->blocks, 0, room / KITH_BLOCK_ROWS * code->block_bytes);
+        else if (segment->tail_lane == 0)
+            memset(segment->tail, 0, code->block_bytes);
     }
 }
 
-kith_status kith_lists_reserve(kith_ivf *ivf, const size_t *added) {
-    size_t blocks = 0, id_count;
-    for (size_t l = 0; l < ivf->list_count; l++) {
-        size_t block_count = blocks_to_add(&ivf->lists[l], added[l]);
-        if (block_count > 0) KITH_TRY(reserve_segment(ivf, l));
-        blocks += block_count;
-    }
-    if (blocks == 0) return KITH_OK;
-    if (kith_mul_overflows(blocks, KITH_BLOCK_ROWS, &id_count))
-        return kith_error(KITH_ERR_OVERFLOW, "lists: %zu blocks do not fit the address space", blocks);
-    unsigned char *block_slab = NULL, *id_slab = NULL;
+static kith_status reserve(kith_ivf *ivf, const size_t *added, bool is_tight) {
+    reservation r = {.ivf = ivf, .added = added, .is_tight = is_tight};
+    KITH_TRY(count_room(&r));
+    if (r.id_count == 0) return KITH_OK;
+    unsigned char *code_slab = NULL, *id_slab = NULL;
     kith_status status;
-    KITH_GO(slab_reserve(&ivf->block_slabs));
+    KITH_GO(slab_reserve(&ivf->code_slabs));
     KITH_GO(slab_reserve(&ivf->id_slabs));
-    KITH_GO(kith_alloc(blocks, ivf->code->block_bytes, &block_slab));
-    KITH_GO(kith_alloc(id_count, ivf->id_bytes, &id_slab));
-    slab_put(&ivf->block_slabs, block_slab, blocks * ivf->code->block_bytes);
-    slab_put(&ivf->id_slabs, id_slab, id_count * ivf->id_bytes);
-    hand_out(ivf, added, block_slab, id_slab);
+    KITH_GO(kith_alloc(1, r.code_bytes, &code_slab));
+    KITH_GO(kith_alloc(r.id_count, ivf->id_bytes, &id_slab));
+    slab_put(&ivf->code_slabs, code_slab, r.code_bytes);
+    slab_put(&ivf->id_slabs, id_slab, r.id_count * ivf->id_bytes);
+    hand_out(&r, code_slab, id_slab);
     return KITH_OK;
 done:
-    kith_free(block_slab);
+    kith_free(code_slab);
     kith_free(id_slab);
     return status;
 }
 
+kith_status kith_lists_reserve(kith_ivf *ivf, const size_t *added) {
+    size_t total = 0;
+    for (size_t l = 0; l < ivf->list_count; l++) total += added[l];
+    return reserve(ivf, added, total / TIGHT_SHARE >= ivf->list_count);
+}
+
 void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count) {
-    if (ivf->block_slabs.count == slab_count) return;
-    const struct kith_slab *slab = &ivf->block_slabs.slabs[slab_count];
+    if (ivf->code_slabs.count == slab_count) return;
+    const struct kith_slab *slab = &ivf->id_slabs.slabs[ivf->id_slabs.count - 1];
     const unsigned char *first = slab->memory, *last = first + slab->bytes;
     for (size_t l = 0; l < ivf->list_count; l++) {
         kith_list *list = &ivf->lists[l];
         if (list->segment_held == 0) continue;
         const kith_list_segment *segment = &list->segments[list->segment_held - 1];
-        if (segment->blocks < first || segment->blocks >= last) continue;
+        const unsigned char *ids = segment->ids;
+        if (ids < first || ids >= last) continue;
         list->capacity -= segment->capacity;
         list->segment_held--;
     }
-    slabs_cut(&ivf->block_slabs, slab_count);
+    slabs_cut(&ivf->code_slabs, slab_count);
     slabs_cut(&ivf->id_slabs, ivf->id_slabs.count - 1);
 }
 
@@ -215,36 +262,73 @@ done:
 typedef struct copy_loop {
     const kith_ivf *from;
     kith_ivf *to;
+    unsigned char *rows; /* of each worker: as many as a block has */
+    size_t row_bytes;
 } copy_loop;
 
 static kith_status copy_list(void *context, size_t l, size_t worker) {
-    (void)worker;
     const copy_loop *loop = context;
+    const kith_code *code = loop->from->code;
     const kith_list *from = &loop->from->lists[l];
     kith_list *to = &loop->to->lists[l];
-    size_t block_bytes = loop->from->code->block_bytes, id_bytes = loop->from->id_bytes;
-    unsigned char *blocks = from->count > 0 ? to->segments->blocks : NULL;
-    unsigned char *ids = from->count > 0 ? to->segments->ids : NULL;
+    unsigned char *rows = loop->rows + worker * loop->row_bytes, *ids = from->count > 0 ? to->segments->ids : NULL;
+    for (size_t p = 0; p < from->count; p += KITH_BLOCK_ROWS) {
+        size_t count = kith_min_size(KITH_BLOCK_ROWS, from->count - p), at;
+        const kith_list_segment *segment = kith_list_at(from, p, &at);
+        bool is_whole = !code->is_exact && count == KITH_BLOCK_ROWS && at % KITH_BLOCK_ROWS == 0 &&
+                        at + count <= segment->capacity;
+        if (is_whole) { /* a block as it is */
+            memcpy(to->segments->blocks + p / KITH_BLOCK_ROWS * code->block_bytes,
+                   segment->blocks + at / KITH_BLOCK_ROWS * code->block_bytes, code->block_bytes);
+            continue;
+        }
+        kith_list_get(code, from, p, count, rows);
+        kith_list_put(code, to, p, count, rows);
+    }
     for (size_t s = 0; s < from->segment_count; s++) {
-        const kith_list_segment *segment = &from->segments[s];
-        size_t block_count = kith_code_blocks(segment->count);
-        memcpy(blocks, segment->blocks, block_count * block_bytes);
-        memcpy(ids, segment->ids, segment->count * id_bytes);
-        blocks += block_count * block_bytes;
-        ids += segment->count * id_bytes;
+        size_t bytes = from->segments[s].count * loop->from->id_bytes;
+        memcpy(ids, from->segments[s].ids, bytes);
+        ids += bytes;
     }
     kith_list_set_count(to, from->count);
     return KITH_OK;
 }
 
 kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to) {
-    size_t *counts;
-    KITH_TRY(kith_alloc(from->list_count, sizeof *counts, &counts));
+    size_t *counts = NULL, threads = kith_min_size(kith_threads_default(), from->list_count);
+    copy_loop loop = {.from = from, .to = to};
+    loop.row_bytes = kith_round_up(KITH_BLOCK_ROWS * from->code->code_bytes, KITH_ALIGNMENT);
+    kith_status status;
+    KITH_GO(kith_alloc(threads, loop.row_bytes, &loop.rows));
+    KITH_GO(kith_alloc(from->list_count, sizeof *counts, &counts));
     for (size_t l = 0; l < from->list_count; l++) counts[l] = from->lists[l].count;
     to->id_bytes = from->id_bytes;
-    kith_status status = kith_lists_reserve(to, counts);
+    KITH_GO(reserve(to, counts, true));
+    KITH_GO(kith_parallel_for(threads, from->list_count, copy_list, &loop));
+done:
     kith_free(counts);
-    if (status != KITH_OK) return status;
-    copy_loop loop = {from, to};
-    return kith_parallel_for(kith_threads_default(), from->list_count, copy_list, &loop);
+    kith_free(loop.rows);
+    return status;
+}
+
+kith_status kith_lists_compact(kith_ivf *ivf) {
+    if (ivf->lists == NULL) return KITH_OK;
+    kith_ivf fresh = {.code = ivf->code, .list_count = ivf->list_count};
+    KITH_TRY(kith_lists_create(&fresh));
+    kith_status status = kith_lists_copy(ivf, &fresh);
+    if (status == KITH_OK) { /* the fresh one gets the old lists, which are freed with it */
+        kith_list *lists = ivf->lists;
+        kith_list_segment *first_segments = ivf->first_segments;
+        kith_slabs codes = ivf->code_slabs, ids = ivf->id_slabs;
+        ivf->lists = fresh.lists;
+        ivf->first_segments = fresh.first_segments;
+        ivf->code_slabs = fresh.code_slabs;
+        ivf->id_slabs = fresh.id_slabs;
+        fresh.lists = lists;
+        fresh.first_segments = first_segments;
+        fresh.code_slabs = codes;
+        fresh.id_slabs = ids;
+    }
+    kith_lists_free(&fresh);
+    return status;
 }

@@ -14,15 +14,12 @@ enum { PROBE_ROWS = 64 };
 
 /* The codes of the first vectors of an index, at most PROBE_ROWS. */
 static size_t first_codes(const kith_ivf *ivf, unsigned char *codes) {
-    const kith_code *code = ivf->code;
     size_t count = 0;
-    for (size_t l = 0; l < ivf->list_count; l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
-            const kith_list_segment *segment = &ivf->lists[l].segments[s];
-            for (size_t i = 0; i < segment->count && count < PROBE_ROWS; i++, count++)
-                code->vtable->unpack(code, segment->blocks + i / KITH_BLOCK_ROWS * code->block_bytes,
-                                     i % KITH_BLOCK_ROWS, codes + count * code->code_bytes);
-        }
+    for (size_t l = 0; l < ivf->list_count && count < PROBE_ROWS; l++) {
+        size_t part = kith_min_size(PROBE_ROWS - count, ivf->lists[l].count);
+        kith_list_get(ivf->code, &ivf->lists[l], 0, part, codes + count * ivf->code->code_bytes);
+        count += part;
+    }
     return count;
 }
 
@@ -108,37 +105,19 @@ typedef struct move_loop {
     size_t scratch_bytes;
 } move_loop;
 
-/* `count` vectors of one block of a segment, to the places from `position` on. */
-static void move_rows(const move_loop *loop, size_t l, const kith_list_segment *segment, size_t first, size_t count,
-                      size_t position, unsigned char *rows) {
-    const kith_code *code = loop->into->code;
-    for (size_t i = 0; i < count; i++)
-        code->vtable->unpack(code, segment->blocks + first / KITH_BLOCK_ROWS * code->block_bytes,
-                             (first + i) % KITH_BLOCK_ROWS, rows + i * code->code_bytes);
-    for (size_t done = 0, part; done < count; done += part) {
-        size_t at;
-        const kith_list_segment *to = kith_list_at(&loop->into->lists[l], position + done, &at);
-        size_t lane = at % KITH_BLOCK_ROWS;
-        unsigned char *block = to->blocks + at / KITH_BLOCK_ROWS * code->block_bytes;
-        part = kith_min_size(count - done, KITH_BLOCK_ROWS - lane);
-        if (lane == 0) memset(block, 0, code->block_bytes);
-        code->vtable->pack(code, rows + done * code->code_bytes, lane, part, block);
-        for (size_t i = 0; i < part; i++)
-            kith_segment_set_id(loop->into, to, at + i,
-                                kith_segment_id(loop->from, segment, first + done + i) + loop->shift);
-    }
-}
-
 static kith_status move_list(void *context, size_t l, size_t worker) {
     const move_loop *loop = context;
-    const kith_list *from = &loop->from->lists[l];
+    const kith_code *code = loop->into->code;
+    const kith_list *from = &loop->from->lists[l], *to = &loop->into->lists[l];
     unsigned char *rows = loop->scratch + worker * loop->scratch_bytes;
-    size_t position = loop->into->lists[l].count;
-    for (size_t s = 0; s < from->segment_count; s++)
-        for (size_t i = 0, count; i < from->segments[s].count; i += count, position += count) {
-            count = kith_min_size(KITH_BLOCK_ROWS, from->segments[s].count - i);
-            move_rows(loop, l, &from->segments[s], i, count, position, rows);
-        }
+    for (size_t p = 0; p < from->count; p += KITH_BLOCK_ROWS) {
+        size_t count = kith_min_size(KITH_BLOCK_ROWS, from->count - p);
+        kith_list_get(code, from, p, count, rows);
+        kith_list_put(code, to, to->count + p, count, rows);
+        for (size_t i = 0; i < count; i++)
+            kith_list_set_id(loop->into, to, to->count + p + i,
+                             kith_list_id(loop->from, from, p + i) + loop->shift);
+    }
     return KITH_OK;
 }
 
@@ -147,11 +126,8 @@ static void publish(kith_ivf *into, const kith_ivf *from) {
         kith_list *list = &into->lists[l];
         size_t before = list->count;
         kith_list_set_count(list, before + from->lists[l].count);
-        for (size_t p = before; into->has_map && p < list->count; p++) {
-            size_t at;
-            const kith_list_segment *segment = kith_list_at(list, p, &at);
-            kith_idmap_put(&into->map, kith_segment_id(into, segment, at), kith_ivf_place(into, l, p));
-        }
+        for (size_t p = before; into->has_map && p < list->count; p++)
+            kith_idmap_put(&into->map, kith_list_id(into, list, p), kith_ivf_place(into, l, p));
     }
     into->base.count += from->base.count;
 }

@@ -326,9 +326,8 @@ static kith_status read_list(const ivf_call *call, const worker_scratch *scratch
         size_t end = kith_min_size(segment->count, limit - before);
         for (size_t first = 0; first < end; first += STRIP) {
             size_t count = kith_min_size(STRIP, end - first);
-            code->vtable->scan(code, prepared, bases, reader_count,
-                               segment->blocks + first / KITH_BLOCK_ROWS * code->block_bytes,
-                               kith_code_blocks(count), scratch->estimates, STRIP);
+            kith_segment_scan(code, segment, first, count, prepared, bases, reader_count, scratch->estimates,
+                              STRIP);
             for (size_t r = 0; r < reader_count; r++) {
                 size_t at = before + first;
                 if (readers[r].limit <= at) continue;
