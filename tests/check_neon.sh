@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Cross-builds libkith for 64-bit Arm and runs check_kernels and test_fields under qemu-user, on emulated processors with and without
-# the sub-levels of NEON. Exits with 77 (skipped) where the cross compiler or the emulator is missing.
+# Cross-builds libkith for 64-bit Arm and runs check_kernels, test_fields and test_graph_kernels under qemu-user, on emulated
+# processors with and without the sub-levels of NEON. Exits with 77 (skipped) where the cross compiler or the emulator is missing.
 #   check_neon.sh SOURCE BUILD         two processors, dimensions up to 300: a minute; every length of tail is in it
 #   check_neon.sh SOURCE BUILD CPU...  these processors, all dimensions
 set -euo pipefail
@@ -11,6 +11,7 @@ shift 2
 # Cortex-A57 is plain Armv8.0; Cortex-A76 has dotprod and fp16. "max" is all that the emulator knows.
 cpus=("$@")
 limit=()
+programs=(check_kernels test_fields test_graph_kernels)
 [ ${#cpus[@]} -gt 0 ] || { cpus=(cortex-a57 cortex-a76) limit=(--dim-max 300); }
 want() {
     case $1 in
@@ -33,11 +34,11 @@ ln -sf "$header" "$build/include/"
 [ -e "$build/cross/build.ninja" ] || meson setup "$build/cross" "$source" --cross-file "$source/cross/aarch64-linux-gnu.txt" \
     -Dwerror=true "-Dc_args=-I$build/include"
 # The program pulls in the static library, and with it every file of libkith; by hand, everything is built.
-if [ ${#limit[@]} -gt 0 ]; then ninja -C "$build/cross" tests/check_kernels tests/test_fields; else ninja -C "$build/cross"; fi
+if [ ${#limit[@]} -gt 0 ]; then ninja -C "$build/cross" "${programs[@]/#/tests/}"; else ninja -C "$build/cross"; fi
 
 # What passed before passes again: an emulated run takes a minute, and the programs are the same as long as the kernels
 # and what they stand on are.
-stamp=$(cat "$build/cross/tests/"{check_kernels,test_fields} | sha256sum)
+stamp=$(cd "$build/cross/tests" && cat "${programs[@]}" | sha256sum)
 if [ ${#limit[@]} -gt 0 ] && [ -e "$build/passed" ] && [ "$(cat "$build/passed")" = "$stamp" ]; then
     echo "the programs have not changed since they passed"
     exit 0
@@ -45,9 +46,11 @@ fi
 
 failed=0
 check() {
-    local cpu=$1 out=$build/$1.txt
+    local cpu=$1 out=$build/$1.txt program
     qemu-aarch64 -L "$root" -cpu "$cpu" "$build/cross/tests/check_kernels" "${limit[@]}" neon >"$out" 2>&1 || return 1
-    qemu-aarch64 -L "$root" -cpu "$cpu" "$build/cross/tests/test_fields" >>"$out" 2>&1 || return 1
+    for program in "${programs[@]:1}"; do
+        qemu-aarch64 -L "$root" -cpu "$cpu" "$build/cross/tests/$program" >>"$out" 2>&1 || return 1
+    done
     grep -q "^$(want "$cpu") " "$out" || { echo "$cpu did not run $(want "$cpu")" >>"$out"; return 1; }
 }
 pids=()

@@ -60,6 +60,7 @@ void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);
 void kith_fill_neon_tables(kith_simd_table *table);
 void kith_fill_neon_fields(kith_simd_table *table);
+void kith_fill_neon_graph(kith_simd_table *table);
 void kith_fill_neon_dotprod(kith_simd_table *table);
 void kith_fill_neon_dotprod_fields(kith_simd_table *table);
 void kith_fill_neon_fp16(kith_simd_table *table);

@@ -68,7 +68,11 @@ static const level levels[] = {
     {"fp16", "avx512", NULL, KITH_CPU_AVX512_FP16, {kith_fill_avx512_fp16}},
 #endif
 #ifdef KITH_SIMD_NEON
-    {"neon", NULL, "ref", KITH_CPU_NEON, {kith_fill_neon, kith_fill_neon_fields, kith_fill_neon_tables}},
+    {"neon",
+     NULL,
+     "ref",
+     KITH_CPU_NEON,
+     {kith_fill_neon, kith_fill_neon_fields, kith_fill_neon_graph, kith_fill_neon_tables}},
 #endif
 #ifdef KITH_SIMD_NEON_DOTPROD
     {"dotprod", "neon", NULL, KITH_CPU_NEON_DOTPROD, {kith_fill_neon_dotprod, kith_fill_neon_dotprod_fields}},
