@@ -173,6 +173,61 @@ kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t 
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node);
 void kith_walker_clear(kith_walker *walker);
 
+/* ---- hnsw_filtered.c -------------------------------------------------------------------------------------- */
+
+typedef enum kith_filtered_strategy {
+    KITH_FILTERED_LISTED,  /* the allowed nodes, one and all */
+    KITH_FILTERED_BRIDGED, /* a walk over allowed nodes */
+    KITH_FILTERED_ASKED    /* a walk over all nodes, which asks about those that it meets */
+} kith_filtered_strategy;
+
+/* What a call knows about its filter. */
+typedef struct kith_hnsw_filtered {
+    const kith_hnsw *graph;
+    const kith_filter *filter;
+    kith_allow_fn allow;
+    kith_filtered_strategy strategy;
+    float share;          /* of allowed nodes; asked: an estimate */
+    uint64_t *allowed;    /* a bit per node; NULL: not known */
+    size_t allowed_count; /* where listed or allowed is there */
+    uint32_t *listed;     /* listed: the allowed nodes, with room for one more */
+    uint32_t seeds[KITH_HNSW_ENTRIES_MAX];
+    size_t seed_count; /* bridged: allowed nodes from all over the graph */
+} kith_hnsw_filtered;
+
+/* A bit per node, and how to get back to what the bits were: the words that differ. */
+typedef struct kith_marks {
+    uint32_t *bits, *touched;
+    size_t touched_count;
+} kith_marks;
+
+enum { KITH_DESCENT = 4 }; /* nodes that the way down to a query keeps */
+
+/* What a worker owns beside its walker for bridged walks, whose walker belongs to it: what is not allowed counts as
+ * seen there. */
+typedef struct kith_crosser {
+    const kith_hnsw_filtered *filtered;
+    kith_walker *walker;
+    const uint32_t *blocked; /* a bit per node that is not allowed: what the walker's bits are before a walk */
+    kith_marks crossed;      /* nodes that are not allowed, and whose links have been offered in place of them */
+    kith_marks descended;    /* those whose distance the descent has computed; allowed nodes count as such */
+    uint32_t *bridges;       /* degree */
+    int64_t *nearest;        /* kith_walk_pool_count(KITH_DESCENT) */
+    size_t nearest_count;
+} kith_crosser;
+
+/* Chooses the strategy for a filter, which is not NULL. */
+kith_status kith_hnsw_filtered_open(const kith_hnsw *graph, const kith_filter *filter, size_t ef, kith_arena *arena,
+                                    kith_hnsw_filtered *out);
+/* From asked to bridged. */
+kith_status kith_hnsw_filtered_turn(kith_hnsw_filtered *filtered, kith_arena *arena);
+kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_arena *arena, kith_walker *walker,
+                                   kith_crosser *out);
+/* As kith_hnsw_walk, but only allowed nodes come into the pool. The walker is cleared at the beginning. */
+kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef);
+/* As kith_hnsw_follow. */
+kith_status kith_hnsw_cross(kith_crosser *crosser, const kith_probe *probe, uint32_t node);
+
 /* ---- hnsw_prune.c ----------------------------------------------------------------------------------------- */
 
 typedef struct kith_candidate {

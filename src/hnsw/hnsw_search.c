@@ -2,13 +2,14 @@
  *
  * hnsw_search.c: the searches: a walk for each query, queries shared out among threads.
  */
+#include <stdatomic.h>
 #include <string.h>
 
+#include "base/bitset.h"
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-/* A filter that allows at most one vector in so many is searched through those vectors alone. */
-enum { LISTED_SHARE = 32, LISTED_MIN = 256, GROUP = 4 };
+enum { GROUP = 4, AHEAD = 8 };
 
 /* A search that has been opened; in the request's arena. */
 typedef struct hnsw_call {
@@ -17,12 +18,14 @@ typedef struct hnsw_call {
     kith_probe probe;             /* all but the vector and its side */
     const unsigned char *queries; /* in the type that the probe takes */
     size_t query_stride, ef;
-    unsigned char *prepared; /* of a code: a query per worker */
-    kith_walker *walkers;    /* request->threads of them */
-    kith_topk *tops;         /* one per query */
-    kith_hit_list *lists;    /* range search: one per query */
-    uint32_t *listed;        /* the allowed nodes of a filter that allows few; NULL: walk */
-    size_t listed_count;
+    unsigned char *prepared;     /* of a code: a query per worker */
+    kith_walker *walkers;        /* request->threads of them */
+    kith_topk *tops;             /* one per query */
+    kith_hit_list *lists;        /* range search: one per query */
+    kith_hnsw_filtered filtered; /* where there is a filter */
+    kith_crosser *crossers;      /* bridged: one per worker */
+    uint32_t *again;             /* asked: the queries to be searched once more, bridged */
+    _Atomic size_t again_count;
 } hnsw_call;
 
 /* What becomes of the nodes that one query meets. */
@@ -30,6 +33,7 @@ typedef struct meeting {
     const hnsw_call *call;
     kith_topk *top;
     kith_hit_list *list;
+    size_t met_count, allowed_count; /* asked */
 } meeting;
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
@@ -98,38 +102,42 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith
     return KITH_OK;
 }
 
+static kith_status take_crossers(hnsw_call *call, size_t workers) {
+    kith_arena *arena = call->request->arena;
+    KITH_TRY(kith_arena_take(arena, workers, sizeof *call->crossers, &call->crossers));
+    for (size_t w = 0; w < workers; w++)
+        KITH_TRY(kith_hnsw_crosser_take(&call->filtered, arena, &call->walkers[w], &call->crossers[w]));
+    return KITH_OK;
+}
+
+static kith_status open_filtered(hnsw_call *call, size_t workers) {
+    if (call->filtered.strategy == KITH_FILTERED_BRIDGED) return take_crossers(call, workers);
+    if (call->filtered.strategy == KITH_FILTERED_LISTED) return KITH_OK;
+    return kith_arena_take(call->request->arena, call->request->queries.count, sizeof *call->again, &call->again);
+}
+
+/* Where only some nodes are allowed, as many more are followed. */
+static size_t asked_ef(const hnsw_call *call) {
+    if (call->request->filter == NULL || call->filtered.strategy != KITH_FILTERED_ASKED) return call->ef;
+    return kith_min_size((size_t)((float)call->ef / call->filtered.share) + 1, call->graph->node_count);
+}
+
 static kith_status open_call(hnsw_call *call, const kith_index *index, const kith_search_request *request) {
     *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request};
     KITH_TRY(take_queries(call));
     size_t ef = request->params->ef != 0 ? request->params->ef : KITH_HNSW_EF_DEFAULT;
     call->ef = kith_min_size(ef, index->count);
     size_t workers = kith_min_size(request->threads, request->queries.count);
+    size_t capacity = kith_max_size(call->ef, request->k);
+    if (request->filter != NULL) {
+        KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, call->ef, request->arena, &call->filtered));
+        capacity = kith_max_size(capacity, asked_ef(call));
+    }
     KITH_TRY(kith_arena_take(request->arena, request->threads, sizeof *call->walkers, &call->walkers));
     if (call->graph->code != NULL)
         KITH_TRY(kith_arena_take(request->arena, workers, call->graph->code->query_bytes, &call->prepared));
-    for (size_t w = 0; w < workers; w++)
-        KITH_TRY(take_walker(call, kith_max_size(call->ef, request->k), &call->walkers[w]));
-    return KITH_OK;
-}
-
-/* ---- Filters that allow few ------------------------------------------------------------------------------- */
-
-static bool list_node(void *context, int64_t id) {
-    hnsw_call *call = context;
-    uint64_t node;
-    if (kith_idlist_find_one(&call->graph->ids, id, &node)) call->listed[call->listed_count++] = (uint32_t)node;
-    return true;
-}
-
-static kith_status list_allowed(hnsw_call *call) {
-    const kith_filter *filter = call->request->filter;
-    size_t few = kith_max_size(LISTED_MIN, call->graph->base.count / LISTED_SHARE);
-    if (filter == NULL || !kith_idlist_can_find(&call->graph->ids)) return KITH_OK;
-    uint64_t allowed = kith_filter_allowed_max(filter);
-    if (allowed > few) return KITH_OK;
-    KITH_TRY(kith_arena_take(call->request->arena, (size_t)allowed + GROUP, sizeof *call->listed, &call->listed));
-    kith_filter_visit(filter, list_node, call);
-    return KITH_OK;
+    for (size_t w = 0; w < workers; w++) KITH_TRY(take_walker(call, capacity, &call->walkers[w]));
+    return request->filter != NULL ? open_filtered(call, workers) : KITH_OK;
 }
 
 /* ---- One query -------------------------------------------------------------------------------------------- */
@@ -158,27 +166,47 @@ static kith_status keep(const meeting *met, uint32_t node, float distance) {
     return KITH_OK;
 }
 
-/* The seam of filters: a node that a walk has met may be kept where it is allowed. */
-static kith_status meet(void *context, uint32_t node, float distance) {
-    const meeting *met = context;
-    const kith_filter *filter = met->call->request->filter;
-    if (met->top != NULL && kith_key_f32(distance) > met->top->key_max) return KITH_OK;
-    if (filter != NULL && !kith_filter_allow_fn(filter)(filter, kith_idlist_get(&met->call->graph->ids, node)))
-        return KITH_OK;
+/* A node that a walk over allowed nodes, or over any in a range search without a filter, has met. */
+static kith_status meet(void *context, uint32_t node, float distance) { return keep(context, node, distance); }
+
+/* A node that a walk over all nodes has met: it is asked about. */
+static kith_status meet_and_ask(void *context, uint32_t node, float distance) {
+    meeting *met = context;
+    const kith_hnsw_filtered *filtered = &met->call->filtered;
+    met->met_count++;
+    if (!filtered->allow(filtered->filter, kith_idlist_get(&met->call->graph->ids, node))) return KITH_OK;
+    met->allowed_count++;
     return keep(met, node, distance);
 }
 
-static kith_status search_listed(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
-                                 const meeting *met) {
-    size_t count = call->listed_count;
-    if (walker->distances_max != 0 && walker->distances_max < count) count = (size_t)walker->distances_max;
+/* Compares nodes with the query, as far as the bound on distances goes. */
+static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, const meeting *met,
+                                const uint32_t *all, size_t count) {
+    if (walker->distances_max != 0)
+        count = (size_t)kith_min_size(count, walker->distances_max - walker->distance_count);
+    walker->distance_count += count;
     for (size_t i = 0; i < count; i += GROUP) {
         size_t group = kith_min_size(GROUP, count - i);
         uint32_t nodes[GROUP];
         float distances[GROUP];
-        memcpy(nodes, call->listed + i, group * sizeof *nodes);
+        for (size_t j = i + AHEAD; j < kith_min_size(count, i + AHEAD + GROUP); j++)
+            __builtin_prefetch(kith_probe_row(probe, all[j]));
+        memcpy(nodes, all + i, group * sizeof *nodes);
         kith_probe_many(probe, nodes, group, distances);
         for (size_t j = 0; j < group; j++) KITH_TRY(keep(met, nodes[j], distances[j]));
+    }
+    return KITH_OK;
+}
+
+/* The same for all nodes whose bits are set. */
+static kith_status search_bits(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
+                               const meeting *met) {
+    uint32_t nodes[64];
+    for (size_t w = 0; w < kith_bitset_words(call->graph->node_count); w++) {
+        size_t count = 0;
+        for (uint64_t rest = call->filtered.allowed[w]; rest != 0; rest &= rest - 1)
+            nodes[count++] = (uint32_t)(w * 64 + (size_t)__builtin_ctzll(rest));
+        KITH_TRY(search_nodes(walker, probe, met, nodes, count));
     }
     return KITH_OK;
 }
@@ -201,23 +229,83 @@ static kith_probe probe_of(const hnsw_call *call, size_t query, size_t worker) {
     return probe;
 }
 
+static kith_status keep_pool(const hnsw_call *call, const kith_walker *walker, const meeting *met) {
+    for (size_t i = 0; i < kith_min_size(call->request->k, walker->pool_count); i++)
+        KITH_TRY(keep(met, kith_pool_node(walker->pool[i]), kith_pool_distance(walker->pool[i])));
+    return KITH_OK;
+}
+
+static kith_status search_listed(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
+                                 const meeting *met) {
+    return search_nodes(walker, probe, met, call->filtered.listed, call->filtered.allowed_count);
+}
+
+/* A walk that has met all it could reach and found too few gives way to a look at all allowed nodes. */
+static kith_status search_bridged(const hnsw_call *call, size_t worker, const kith_probe *probe, meeting *met) {
+    kith_walker *walker = &call->walkers[worker];
+    KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], probe, call->ef));
+    size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
+    if (walker->pool_count >= enough) return keep_pool(call, walker, met);
+    return search_bits(call, walker, probe, met);
+}
+
+/* Around a query fewer than half as many may be allowed as elsewhere: then it is left for later. */
+static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walker, const kith_probe *probe,
+                                meeting *met) {
+    walker->met = meet_and_ask;
+    walker->met_context = met;
+    KITH_TRY(kith_hnsw_walk(walker, probe, asked_ef(call)));
+    bool is_poor = (float)met->allowed_count < (float)met->met_count * call->filtered.share / 2;
+    if ((is_poor || met->top->count < call->request->k) && walker->distances_max == 0)
+        call->again[call->again_count++] = (uint32_t)query;
+    return KITH_OK;
+}
+
+static kith_status search_filtered(hnsw_call *call, size_t query, size_t worker, const kith_probe *probe,
+                                   meeting *met) {
+    switch (call->filtered.strategy) {
+        case KITH_FILTERED_LISTED: return search_listed(call, &call->walkers[worker], probe, met);
+        case KITH_FILTERED_BRIDGED: return search_bridged(call, worker, probe, met);
+        case KITH_FILTERED_ASKED: return search_asked(call, query, &call->walkers[worker], probe, met);
+    }
+    return KITH_OK;
+}
+
 static kith_status search_query(void *context, size_t query, size_t worker) {
-    const hnsw_call *call = context;
-    const kith_search_request *request = call->request;
+    hnsw_call *call = context;
     kith_walker *walker = &call->walkers[worker];
     kith_probe probe = probe_of(call, query, worker);
     meeting met = {.call = call, .top = &call->tops[query]};
-    kith_walker_clear(walker);
-    if (call->listed != NULL) {
-        KITH_TRY(search_listed(call, walker, &probe, &met));
+    if (call->crossers == NULL) kith_walker_clear(walker);
+    if (call->request->filter != NULL) {
+        KITH_TRY(search_filtered(call, query, worker, &probe, &met));
     } else {
-        walker->met = request->filter != NULL ? meet : NULL;
-        walker->met_context = &met;
         KITH_TRY(kith_hnsw_walk(walker, &probe, call->ef));
-        for (size_t i = 0; request->filter == NULL && i < kith_min_size(request->k, walker->pool_count); i++)
-            KITH_TRY(keep(&met, kith_pool_node(walker->pool[i]), kith_pool_distance(walker->pool[i])));
+        KITH_TRY(keep_pool(call, walker, &met));
     }
-    return kith_meter_add(request->meter, call->graph->base.count);
+    return kith_meter_add(call->request->meter, call->graph->base.count);
+}
+
+static kith_status search_again(void *context, size_t item, size_t worker) {
+    const hnsw_call *call = context;
+    size_t query = call->again[item];
+    kith_probe probe = probe_of(call, query, worker);
+    meeting met = {.call = call, .top = &call->tops[query]};
+    kith_topk_init(met.top, met.top->hits, call->request->k);
+    return search_bridged(call, worker, &probe, &met);
+}
+
+/* The queries that were left for later. */
+static kith_status search_left(hnsw_call *call) {
+    if (call->again_count == 0) return KITH_OK;
+    size_t workers = kith_min_size(call->request->threads, call->request->queries.count);
+    KITH_TRY(kith_hnsw_filtered_turn(&call->filtered, call->request->arena));
+    KITH_TRY(take_crossers(call, workers));
+    for (size_t w = 0; w < workers; w++) {
+        call->walkers[w].met = NULL;
+        call->walkers[w].pool_capacity = kith_max_size(call->ef, call->request->k);
+    }
+    return kith_parallel_for(workers, call->again_count, search_again, call);
 }
 
 /* A range search walks to the query, and then follows every hit until there are no new ones. */
@@ -226,12 +314,17 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
     kith_walker *walker = &call->walkers[worker];
     kith_probe probe = probe_of(call, query, worker);
     meeting met = {.call = call, .list = &call->lists[query]};
-    kith_walker_clear(walker);
-    if (call->listed != NULL) {
+    bool is_filtered = call->request->filter != NULL;
+    if (call->crossers == NULL) kith_walker_clear(walker);
+    walker->met = meet;
+    walker->met_context = &met;
+    if (is_filtered && call->filtered.strategy == KITH_FILTERED_LISTED) {
         KITH_TRY(search_listed(call, walker, &probe, &met));
+    } else if (is_filtered) {
+        KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], &probe, call->ef));
+        for (size_t i = 0; i < met.list->count; i++)
+            KITH_TRY(kith_hnsw_cross(&call->crossers[worker], &probe, met.list->hits[i].row));
     } else {
-        walker->met = meet;
-        walker->met_context = &met;
         KITH_TRY(kith_hnsw_walk(walker, &probe, call->ef));
         for (size_t i = 0; i < met.list->count; i++)
             KITH_TRY(kith_hnsw_follow(walker, &probe, met.list->hits[i].row));
@@ -251,7 +344,6 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
                              const kith_search_results *results) {
     hnsw_call call;
     KITH_TRY(open_call(&call, index, request));
-    KITH_TRY(list_allowed(&call));
     size_t query_count = request->queries.count, capacity = kith_topk_capacity(request->k), all;
     kith_hit *hits;
     if (kith_mul_overflows(query_count, capacity, &all))
@@ -260,6 +352,7 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *hits, &hits));
     for (size_t q = 0; q < query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, request->k);
     KITH_TRY(kith_parallel_for(request->threads, query_count, search_query, &call));
+    KITH_TRY(search_left(&call));
     return kith_search_emit(index, request, results, call.tops, value_of, call.graph);
 }
 
@@ -267,7 +360,10 @@ kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_re
                                    kith_range_lists *lists) {
     hnsw_call call;
     KITH_TRY(open_call(&call, index, request));
-    KITH_TRY(list_allowed(&call));
+    if (request->filter != NULL && call.filtered.strategy == KITH_FILTERED_ASKED) {
+        KITH_TRY(kith_hnsw_filtered_turn(&call.filtered, request->arena));
+        KITH_TRY(take_crossers(&call, kith_min_size(request->threads, request->queries.count)));
+    }
     call.lists = lists->lists;
     lists->value = value_of;
     lists->context = call.graph;

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_hnsw_filtered.c: the graph under filters that allow half of the vectors to none of them, chosen at random or the
+ * ones around a point, told as bits, as what cannot be listed, and as callbacks.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "faults.h"
+#include "hnsw/hnsw_inside.h"
+#include "index_fixture.h"
+#include "memory_faults.h"
+
+#define OK(call) cr_assert_eq((call), KITH_OK, "%s: %s", #call, kith_error_message())
+
+enum { NB = 8000, NQ = 60, DIM = 16, K = 10 };
+
+/* Near a surface of six dimensions. */
+static float *surface(size_t count, uint64_t stream) {
+    enum { LATENT = 6 };
+    float *values = malloc(count * DIM * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        for (size_t d = 0; d < DIM; d++) {
+            double sum = 0;
+            for (size_t l = 0; l < LATENT; l++)
+                sum += (double)kith_random_normal(stream, 1, i * LATENT + l) *
+                       (double)kith_random_f32(11, 2, d * LATENT + l);
+            values[i * DIM + d] = (float)sin(sum * (2 * (double)kith_random_f32(11, 3, d) + 0.1));
+        }
+    return values;
+}
+
+typedef struct scene {
+    float *base, *queries;
+    kith_index *index, *exact;
+    kith_view query_view;
+    int64_t first_id, id_step; /* of vector i: first_id + i * id_step */
+} scene;
+
+static scene scene_make(const char *spec, kith_metric metric, int64_t id_step) {
+    scene s = {.base = surface(NB, 1), .queries = surface(NQ, 2), .first_id = 5, .id_step = id_step};
+    int64_t *ids = malloc(NB * sizeof *ids);
+    for (size_t i = 0; i < NB; i++) ids[i] = s.first_id + (int64_t)i * id_step;
+    kith_view view = {s.base, KITH_F32, NB, DIM, 0};
+    s.query_view = (kith_view){s.queries, KITH_F32, NQ, DIM, 0};
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = 2;
+    OK(kith_index_create(spec, DIM, metric, &s.index));
+    OK(kith_index_create("Flat", DIM, metric, &s.exact));
+    OK(kith_index_train(s.index, &view, &job));
+    OK(kith_index_add(s.index, &view, ids, &job));
+    OK(kith_index_add(s.exact, &view, ids, &job));
+    free(ids);
+    return s;
+}
+
+static void scene_free(scene *s) {
+    kith_index_free(s->index);
+    kith_index_free(s->exact);
+    free(s->base);
+    free(s->queries);
+}
+
+/* ---- Filters ---------------------------------------------------------------------------------------------- */
+
+/* Which vectors are allowed: a table, so that every kind of filter says the same. */
+typedef struct table {
+    const scene *scene;
+    bool allowed[NB];
+    size_t count;
+    _Atomic size_t asked;
+} table;
+
+static int compare_f64(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* `count` vectors drawn at random, or the ones nearest to vector 17. */
+static void table_fill(table *t, const scene *s, size_t count, bool is_clustered) {
+    static double distances[NB], sorted[NB];
+    memset(t, 0, sizeof *t);
+    t->scene = s;
+    for (size_t i = 0; i < NB; i++) {
+        distances[i] = (double)kith_random_u64(3, 4, i);
+        if (is_clustered)
+            distances[i] = fixture_value(KITH_L2, s->base + 17 * DIM, s->base + i * DIM, DIM) + 1e-9 * (double)i;
+    }
+    memcpy(sorted, distances, sizeof sorted);
+    qsort(sorted, NB, sizeof *sorted, compare_f64);
+    for (size_t i = 0; i < NB && count > 0; i++) t->allowed[i] = distances[i] <= sorted[count - 1];
+    for (size_t i = 0; i < NB; i++) t->count += t->allowed[i];
+    cr_assert_eq(t->count, count);
+}
+
+static int ask(void *user, int64_t id) {
+    table *t = user;
+    atomic_fetch_add(&t->asked, 1);
+    return t->allowed[(id - t->scene->first_id) / t->scene->id_step];
+}
+
+typedef enum filter_form { BITS, NOT_NOT_BITS, CALLBACK, FORMS } filter_form;
+
+static kith_filter *table_filter(table *t, filter_form form) {
+    static int64_t ids[NB];
+    size_t count = 0;
+    kith_filter *filter, *inner;
+    for (size_t i = 0; i < NB; i++)
+        if (t->allowed[i]) ids[count++] = t->scene->first_id + (int64_t)i * t->scene->id_step;
+    if (form == CALLBACK) {
+        OK(kith_filter_callback(ask, t, &filter));
+        return filter;
+    }
+    OK(kith_filter_ids(ids, count, &filter));
+    for (size_t i = 0; form == NOT_NOT_BITS && i < 2; i++) {
+        inner = filter;
+        OK(kith_filter_not(inner, &filter));
+        kith_filter_free(inner);
+    }
+    return filter;
+}
+
+/* ---- Recall ----------------------------------------------------------------------------------------------- */
+
+typedef struct results {
+    int64_t ids[NQ * K];
+    float distances[NQ * K];
+    size_t counts[NQ];
+} results;
+
+static void search(const kith_index *index, const kith_view *view, const kith_search_params *params, results *out) {
+    OK(kith_index_search(index, view, K, params, out->ids, out->distances, out->counts));
+}
+
+static double recall(const results *truth, const results *got) {
+    size_t found = 0, all = 0;
+    for (size_t q = 0; q < NQ; q++) {
+        cr_assert_eq(got->counts[q], truth->counts[q], "query %zu: %zu of %zu", q, got->counts[q],
+                     truth->counts[q]);
+        all += truth->counts[q];
+        for (size_t i = 0; i < got->counts[q]; i++)
+            for (size_t j = 0; j < truth->counts[q]; j++) found += got->ids[q * K + i] == truth->ids[q * K + j];
+    }
+    return all > 0 ? (double)found / (double)all : 1;
+}
+
+static void check_only_allowed(const table *t, const results *got) {
+    for (size_t q = 0; q < NQ; q++)
+        for (size_t i = 0; i < K; i++) {
+            int64_t id = got->ids[q * K + i];
+            if (i >= got->counts[q])
+                cr_assert_eq(id, KITH_NO_ID);
+            else
+                cr_assert(t->allowed[(id - t->scene->first_id) / t->scene->id_step], "id %lld", (long long)id);
+        }
+}
+
+/* ef is small, so that a tenth is still walked over: what is searched one and all is exact anyway. */
+static void check_recall(const char *spec, kith_metric metric, int64_t id_step) {
+    static const size_t counts[] = {NB, NB / 2, NB / 5, NB / 10, NB / 100, 11, 10, 9, 1, 0};
+    static table t;
+    static results truth, got;
+    scene s = scene_make(spec, metric, id_step);
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+        for (size_t clustered = 0; clustered < 2; clustered++) {
+            table_fill(&t, &s, counts[c], clustered == 1);
+            for (filter_form f = 0; f < FORMS; f++) {
+                kith_search_params params;
+                kith_search_params_init(&params);
+                kith_filter *filter = table_filter(&t, f);
+                params.filter = filter;
+                params.threads = 2;
+                search(s.exact, &s.query_view, &params, &truth);
+                params.ef = 16;
+                search(s.index, &s.query_view, &params, &got);
+                check_only_allowed(&t, &got);
+                double share = recall(&truth, &got);
+                cr_assert_geq(share, 0.95, "%s: %zu allowed, %s, form %d: recall %g", spec, counts[c],
+                              clustered ? "clustered" : "random", (int)f, share);
+                kith_filter_free(filter);
+            }
+        }
+    scene_free(&s);
+}
+
+Test(hnsw_filtered, recall_l2) { check_recall("HNSW16", KITH_L2, 1); }
+Test(hnsw_filtered, recall_cosine_ids_of_their_own) { check_recall("HNSW16,f16", KITH_COSINE, 3); }
+Test(hnsw_filtered, recall_codes_refined) { check_recall("HNSW16,SQ8,RFlat", KITH_L2, 1); }
+
+/* ---- One query, many, threads, files ------------------------------------------------------------------------ */
+
+Test(hnsw_filtered, a_query_alone_is_as_in_a_batch) {
+    static table t;
+    static results batch, alone;
+    for (int64_t id_step = 1; id_step <= 2; id_step++) {
+        scene s = scene_make("HNSW12", KITH_L2, id_step);
+        for (size_t c = 0; c < 4; c++) {
+            table_fill(&t, &s, c < 2 ? NB / 2 : NB / 6, c % 2 == 1);
+            for (filter_form f = 0; f < FORMS; f++) {
+                kith_search_params params;
+                kith_search_params_init(&params);
+                kith_filter *filter = table_filter(&t, f);
+                params.filter = filter;
+                params.threads = 4;
+                params.ef = 12;
+                search(s.index, &s.query_view, &params, &batch);
+                params.threads = 1;
+                for (size_t q = 0; q < NQ; q += 7) {
+                    kith_view one = {s.queries + q * DIM, KITH_F32, 1, DIM, 0};
+                    search(s.index, &one, &params, &alone);
+                    cr_assert_eq(memcmp(alone.ids, batch.ids + q * K, K * sizeof *alone.ids), 0);
+                    cr_assert_eq(memcmp(alone.distances, batch.distances + q * K, K * sizeof(float)), 0);
+                }
+                kith_filter_free(filter);
+            }
+        }
+        scene_free(&s);
+    }
+}
+
+Test(hnsw_filtered, mapped_files_and_range_searches) {
+    static table t;
+    scene s = scene_make("HNSW16", KITH_L2, 2);
+    const char *folder = faults_folder(), *path = faults_path(folder, "x.kith");
+    kith_index *mapped;
+    OK(kith_index_save(s.index, path));
+    OK(kith_index_map(path, &mapped));
+    for (size_t c = 0; c < 4; c++) {
+        table_fill(&t, &s, c < 2 ? NB / 2 : NB / 8, c % 2 == 1);
+        for (filter_form f = 0; f < FORMS; f++) {
+            kith_filter *filter = table_filter(&t, f);
+            kith_search_params params;
+            kith_search_params_init(&params);
+            params.filter = filter;
+            params.ef = 20;
+            kith_range_result *truth, *got, *from_file;
+            OK(kith_index_range_search(s.exact, &s.query_view, 1.5f, &params, &truth));
+            OK(kith_index_range_search(s.index, &s.query_view, 1.5f, &params, &got));
+            OK(kith_index_range_search(mapped, &s.query_view, 1.5f, &params, &from_file));
+            size_t all = truth->limits[NQ], found = got->limits[NQ];
+            cr_assert_gt(all, 100);
+            cr_assert_leq(found, all);
+            cr_assert_geq((double)found, 0.97 * (double)all, "%zu of %zu", found, all);
+            cr_assert_eq(memcmp(got->limits, from_file->limits, (NQ + 1) * sizeof *got->limits), 0);
+            cr_assert_eq(memcmp(got->ids, from_file->ids, found * sizeof *got->ids), 0);
+            for (size_t i = 0; i < found; i++) cr_assert(t.allowed[(got->ids[i] - 5) / 2]);
+            kith_range_result_free(truth);
+            kith_range_result_free(got);
+            kith_range_result_free(from_file);
+            kith_filter_free(filter);
+        }
+    }
+    kith_index_free(mapped);
+    faults_folder_remove(folder);
+    scene_free(&s);
+}
+
+/* ---- Work and bounds ---------------------------------------------------------------------------------------- */
+
+Test(hnsw_filtered, a_callback_is_asked_little_where_much_is_allowed) {
+    static table t;
+    static results got;
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    table_fill(&t, &s, NB - NB / 4, false);
+    kith_filter *filter = table_filter(&t, CALLBACK);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = filter;
+    params.ef = 16;
+    kith_view one = {s.queries, KITH_F32, 1, DIM, 0};
+    search(s.index, &one, &params, &got);
+    cr_assert_lt(t.asked, NB / 4);
+    t.asked = 0;
+    table_fill(&t, &s, NB / 50, false); /* each id once, and a sample beforehand */
+    search(s.index, &s.query_view, &params, &got);
+    cr_assert_leq(t.asked, NB + 1024);
+    kith_filter_free(filter);
+    scene_free(&s);
+}
+
+Test(hnsw_filtered, the_bound_on_distances_holds) {
+    static table t;
+    static results got;
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    for (size_t count = 100; count <= NB / 2; count *= 8)
+        for (filter_form f = 0; f < FORMS; f++) {
+            table_fill(&t, &s, count, false);
+            kith_filter *filter = table_filter(&t, f);
+            kith_search_params params;
+            kith_search_params_init(&params);
+            params.filter = filter;
+            params.ef = 10;
+            params.max_distances = 4;
+            search(s.index, &s.query_view, &params, &got);
+            for (size_t q = 0; q < NQ; q++) cr_assert_leq(got.counts[q], 4);
+            check_only_allowed(&t, &got);
+            kith_filter_free(filter);
+        }
+    scene_free(&s);
+}
+
+Test(hnsw_filtered, islands_that_no_walk_joins_are_all_seen) {
+    /* Every node of a ring of groups far from each other, of which single members are allowed: two steps seldom lead
+     * from one to the next. */
+    enum { GROUPS = 100, EACH = 60, COUNT = GROUPS * EACH };
+    float *values = malloc(COUNT * 2 * sizeof *values);
+    int64_t allowed[COUNT / 10];
+    for (size_t i = 0; i < COUNT; i++) {
+        double angle = 6.283185307 * (double)(i / EACH) / GROUPS;
+        values[2 * i] = (float)(1e4 * cos(angle)) + kith_random_normal(8, 0, i);
+        values[2 * i + 1] = (float)(1e4 * sin(angle)) + kith_random_normal(8, 1, i);
+    }
+    for (size_t i = 0; i < COUNT / 10; i++) allowed[i] = (int64_t)(10 * i);
+    kith_index *index, *exact;
+    kith_view view = {values, KITH_F32, COUNT, 2, 0};
+    OK(kith_index_create("HNSW8", 2, KITH_L2, &index));
+    OK(kith_index_create("Flat", 2, KITH_L2, &exact));
+    OK(kith_index_add(index, &view, NULL, NULL));
+    OK(kith_index_add(exact, &view, NULL, NULL));
+    kith_search_params params;
+    kith_search_params_init(&params);
+    kith_filter *filter;
+    OK(kith_filter_ids(allowed, COUNT / 10, &filter));
+    params.filter = filter;
+    params.ef = 10; /* a 48th of what is allowed */
+    size_t same = 0;
+    for (size_t q = 0; q < GROUPS; q++) {
+        kith_view one = {values + 2 * (q * EACH + 1), KITH_F32, 1, 2, 0};
+        int64_t ids[K], truth[K];
+        OK(kith_index_search(index, &one, K, &params, ids, NULL, NULL)); /* a short row would be an error */
+        OK(kith_index_search(exact, &one, K, &params, truth, NULL, NULL));
+        for (size_t i = 0; i < 6; i++) same += ids[i] == truth[i]; /* those of its own group */
+    }
+    cr_assert_geq(same, 6 * GROUPS * 95 / 100, "%zu of %d", same, 6 * GROUPS);
+    kith_filter_free(filter);
+    kith_index_free(index);
+    kith_index_free(exact);
+    free(values);
+}
+
+Test(hnsw_filtered, failing_memory_loses_nothing) {
+    memory_faults_install();
+    static table t;
+    scene s = scene_make("HNSW8", KITH_L2, 1);
+    for (filter_form f = 0; f < FORMS; f++) {
+        table_fill(&t, &s, NB / 4, true);
+        kith_filter *filter = table_filter(&t, f);
+        kith_search_params params;
+        kith_search_params_init(&params);
+        params.filter = filter;
+        params.ef = 10;
+        int64_t ids[2 * K];
+        kith_view two = {s.queries, KITH_F32, 2, DIM, 0};
+        kith_status status;
+        MEMORY_FAULTS_EACH(status, kith_index_search(s.index, &two, K, &params, ids, NULL, NULL)) {
+            cr_assert_eq(status, KITH_ERR_NO_MEMORY);
+            cr_assert_eq(ids[0], KITH_NO_ID);
+        }
+        cr_assert_eq(status, KITH_OK);
+        kith_filter_free(filter);
+    }
+    scene_free(&s);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
