@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/options.h"
 #include "base/parallel.h"
 #include "exact/check.h"
@@ -48,6 +49,23 @@ kith_status kith_code_project_queries(const kith_code *code, const float *querie
     if (code->vtable->project_queries != NULL)
         return code->vtable->project_queries(code, queries, count, threads, arena, out);
     return kith_code_project(code, queries, count, threads, arena, out);
+}
+
+kith_status kith_code_zero_query(const kith_code *code, void *out) {
+    float *zeros = NULL;
+    void *query = NULL;
+    kith_status status;
+    KITH_GO(kith_alloc_zeroed(code->projected_dim, sizeof *zeros, &zeros));
+    KITH_GO(kith_alloc(1, code->query_bytes, &query));
+    code->vtable->prepare(code, zeros, query);
+done:
+    kith_free(zeros);
+    memcpy(out, &query, sizeof query);
+    return status;
+}
+
+bool kith_code_is_finite(const kith_code *code, const void *zero_query, const unsigned char *row) {
+    return isfinite(kith_code_one(code, zero_query, 0, row));
 }
 
 enum { ROWS_PER_ITEM = 256 };

@@ -165,6 +165,11 @@ static inline float kith_code_one(const kith_code *code, const void *query, floa
     return out[0];
 }
 
+/* For files that nobody vouches for. Codes of finite numbers give a query of zeros finite estimates, whatever else they
+ * say; others do not. Free *out, the prepared query, with kith_free. */
+kith_status kith_code_zero_query(const kith_code *code, void *out);
+bool kith_code_is_finite(const kith_code *code, const void *zero_query, const unsigned char *row);
+
 static inline size_t kith_code_blocks(size_t count) {
     return count / KITH_BLOCK_ROWS + (count % KITH_BLOCK_ROWS != 0);
 }

@@ -203,6 +203,32 @@ static kith_status verify_item(void *context, size_t item, size_t worker) {
     return KITH_OK;
 }
 
+typedef struct code_check {
+    const kith_hnsw *graph;
+    const void *query; /* of zeros */
+} code_check;
+
+static kith_status verify_code_item(void *context, size_t item, size_t worker) {
+    (void)worker;
+    const code_check *check = context;
+    const kith_hnsw *graph = check->graph;
+    size_t rows = kith_rows_per_item(graph->rows.item_bytes), first = item * rows;
+    for (size_t v = first; v < kith_min_size(graph->node_count, first + rows); v++)
+        if (!kith_code_is_finite(graph->code, check->query, kith_hnsw_row(graph, (uint32_t)v)))
+            return bad_content(graph, rows_tag, "a code does not stand for finite numbers");
+    return KITH_OK;
+}
+
+static kith_status verify_codes(const kith_hnsw *graph) {
+    void *query;
+    KITH_TRY(kith_code_zero_query(graph->code, &query));
+    size_t items = (graph->node_count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
+    kith_status status =
+        kith_parallel_for(kith_threads_default(), items, verify_code_item, &(code_check){graph, query});
+    kith_free(query);
+    return status;
+}
+
 static kith_status verify_ids(const kith_hnsw *graph) {
     size_t count = graph->base.count;
     const int64_t *ids = kith_chunks_at(&graph->ids.ids, 0);
@@ -228,7 +254,7 @@ static kith_status verify_ids(const kith_hnsw *graph) {
 kith_status kith_hnsw_verify(const kith_index *index) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     if (index->count == 0) return KITH_OK;
-    if (graph->code == NULL) KITH_TRY(verify_vectors(graph));
+    KITH_TRY(graph->code != NULL ? verify_codes(graph) : verify_vectors(graph));
     size_t items = (index->count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
     KITH_TRY(kith_parallel_for(kith_threads_default(), items, verify_item, (void *)(uintptr_t)graph));
     return graph->ids.is_stored ? verify_ids(graph) : KITH_OK;

@@ -342,7 +342,6 @@ static kith_status verify_vectors(const kith_ivf *ivf, const char *tag, const fl
 
 enum { STRIP_BLOCKS = 16, STRIP = STRIP_BLOCKS * KITH_BLOCK_ROWS };
 
-/* Codes of finite numbers give a query of zeros finite estimates, whatever else they say; others do not. */
 static bool all_finite(const float *estimates, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!isfinite(estimates[i])) return false;
@@ -373,17 +372,6 @@ static bool are_finite(const kith_code *code, const void *query, const kith_list
     return true;
 }
 
-static kith_status zero_query(const kith_code *code, void *out) {
-    float *zeros;
-    void *query = NULL;
-    KITH_TRY(kith_alloc_zeroed(code->projected_dim, sizeof *zeros, &zeros));
-    kith_status status = kith_alloc(1, code->query_bytes, &query);
-    if (status == KITH_OK) code->vtable->prepare(code, zeros, query);
-    kith_free(zeros);
-    memcpy(out, &query, sizeof query);
-    return status;
-}
-
 typedef struct verify_loop {
     const kith_ivf *ivf;
     const void *query;
@@ -401,12 +389,12 @@ static kith_status verify_list(void *context, size_t l, size_t worker) {
 
 static kith_status verify_codes(const kith_ivf *ivf) {
     void *query;
-    KITH_TRY(zero_query(ivf->code, &query));
+    KITH_TRY(kith_code_zero_query(ivf->code, &query));
     verify_loop loop = {ivf, query};
     kith_status status = kith_parallel_for(kith_threads_default(), ivf->list_count, verify_list, &loop);
     kith_free(query);
     if (status != KITH_OK || ivf->coarse_code == NULL) return status;
-    KITH_TRY(zero_query(ivf->coarse_code, &query));
+    KITH_TRY(kith_code_zero_query(ivf->coarse_code, &query));
     const kith_list_segment centroids = {.blocks = ivf->coarse_blocks,
                                          .count = ivf->list_count,
                                          .capacity = kith_code_blocks(ivf->list_count) * KITH_BLOCK_ROWS};

@@ -9,7 +9,6 @@
  */
 #include "wrap/coderows.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -227,12 +226,9 @@ done:
     return status;
 }
 
-/* Codes of finite numbers give a query of zeros finite estimates, whatever else they say; others do not. */
-static kith_status verify_codes(const kith_coderows *own, const float *zeros, void *query) {
-    const kith_code *code = own->code;
-    code->vtable->prepare(code, zeros, query);
+static kith_status verify_codes(const kith_coderows *own, const void *zero_query) {
     for (size_t r = 0; r < own->base.count; r++)
-        if (!isfinite(kith_code_one(code, query, 0, kith_chunks_at(&own->rows, r))))
+        if (!kith_code_is_finite(own->code, zero_query, kith_chunks_at(&own->rows, r)))
             return kith_content_error(&own->base, codes_tag, own->instance,
                                       "a code does not stand for finite numbers");
     return KITH_OK;
@@ -240,17 +236,12 @@ static kith_status verify_codes(const kith_coderows *own, const float *zeros, vo
 
 static kith_status verify(const kith_index *index) {
     const kith_coderows *own = kith_coderows_of_const(index);
-    float *zeros = NULL;
-    void *query = NULL;
-    kith_status status;
-    KITH_GO(kith_idrows_verify(index, &own->ids, &id_tags, own->instance));
+    void *zero_query;
+    KITH_TRY(kith_idrows_verify(index, &own->ids, &id_tags, own->instance));
     if (index->count == 0) return KITH_OK;
-    KITH_GO(kith_alloc_zeroed(own->code->projected_dim, sizeof *zeros, &zeros));
-    KITH_GO(kith_alloc(1, own->code->query_bytes, &query));
-    KITH_GO(verify_codes(own, zeros, query));
-done:
-    kith_free(query);
-    kith_free(zeros);
+    KITH_TRY(kith_code_zero_query(own->code, &zero_query));
+    kith_status status = verify_codes(own, zero_query);
+    kith_free(zero_query);
     return status;
 }
 
