@@ -406,8 +406,18 @@ class Kmeans(CliTest):
         with open(self.at("next1.npy"), "rb") as one, open(self.at("next2.npy"), "rb") as two:
             self.assertEqual(one.read(), two.read())
 
+    def test_batches_need_no_more_memory_than_they_say(self):
+        report = self.kith_json("kmeans", "--base", self.at("base.bvecs"), "--k", "9", "--mini-batch", "100", "--memory",
+                                "1M", "--iterations", "4", "--out", self.at("c.fvecs"), "--assign", self.at("a.ivecs"))
+        centroids, assigned = read_vecs(self.at("c.fvecs"), "f"), read_vecs(self.at("a.ivecs"), "i")
+        self.assertEqual((len(centroids), len(assigned), report["point_count"]), (9, BASE_COUNT, BASE_COUNT))
+        objective = sum(min(l2(row, centroid) for centroid in centroids) for row in self.base)
+        self.assertLessEqual(abs(report["objective"] - objective), 1e-4 * objective)
+
     def test_errors(self):
         common = ["kmeans", "--base", self.at("base.fvecs"), "--out", self.at("no.npy")]
+        self.refused(USAGE, ["batches", "4"], *common, "--k", "5", "--mini-batch", "4")
+        self.refused(MEMORY, ["budget"], *common, "--k", "5", "--mini-batch", "50", "--memory", "1K")
         self.refused(USAGE, ["--k"], *common)
         self.refused(USAGE, ["501", "500"], *common, "--k", "501")
         self.refused(USAGE, ["seeding"], *common, "--k", "5", "--seeding", "best")

@@ -12,7 +12,7 @@
 typedef struct kmeans_settings {
     kith_tool_common common;
     const char *base, *out, *initial, *assign, *seeding;
-    size_t k, iterations, runs, points_per_centroid, levels, seed, threads;
+    size_t k, iterations, runs, points_per_centroid, mini_batch, levels, seed, threads;
     kith_tool_real balance;
     uint64_t memory;
     bool spherical;
@@ -39,6 +39,8 @@ static const kith_tool_option options[] = {
      KITH_TOOL_FLAG, false, 0, 0},
     {"points-per-centroid", "N", "train on a sample of so many times k; 0: on all (default 256)",
      offsetof(kmeans_settings, points_per_centroid), KITH_TOOL_COUNT, false, 0, SIZE_MAX},
+    {"mini-batch", "N", "hold N vectors at a time and read the file again in each round, instead of a sample",
+     offsetof(kmeans_settings, mini_batch), KITH_TOOL_COUNT, false, 1, SIZE_MAX},
     {"balance", "R", "no cluster above R times the mean, where that can be had (R > 1)",
      offsetof(kmeans_settings, balance), KITH_TOOL_REAL, false, 0, 0},
     {"levels", "N", "1, or 2: cut sqrt(k) coarse clusters into the k (default 0: 2 from k = 65536 on)",
@@ -52,7 +54,8 @@ static const kith_tool_option options[] = {
     KITH_TOOL_QUIET,
 };
 
-static int print_report(const kmeans_settings *settings, const kith_view *base, const kith_kmeans_report *report) {
+static int print_report(const kmeans_settings *settings, const kith_vectors *base,
+                        const kith_kmeans_report *report) {
     static const kith_tool_column columns[] = {
         {"base", "file", KITH_TOOL_CELL_TEXT},
         {"count", "vectors", KITH_TOOL_CELL_COUNT},
@@ -69,8 +72,8 @@ static int print_report(const kmeans_settings *settings, const kith_view *base, 
     };
     json_t *object = kith_tool_object();
     kith_tool_put_text(object, "base", settings->base);
-    kith_tool_put_count(object, "count", base->count);
-    kith_tool_put_count(object, "dim", base->dim);
+    kith_tool_put_count(object, "count", kith_vectors_count(base));
+    kith_tool_put_count(object, "dim", kith_vectors_dim(base));
     kith_tool_put_count(object, "k", settings->k);
     kith_tool_put_count(object, "point_count", report->point_count);
     kith_tool_put_count(object, "iterations", report->iterations);
@@ -108,16 +111,29 @@ done:
     return code;
 }
 
-static int assignment_write(const kmeans_settings *settings, const kith_view *base, const float *centroids,
+enum { ASSIGN_ROWS = 16384 };
+
+/* Some rows at a time: the file may be larger than memory. */
+static int assignment_write(const kmeans_settings *settings, kith_vectors *base, const float *centroids,
                             const kith_job *job) {
-    uint32_t *assigned = calloc(base->count, sizeof *assigned);
-    int code;
-    if (assigned == NULL) return kith_tool_no_memory(base->count, sizeof *assigned);
-    KITH_TOOL_GO(kith_tool_check(
-        kith_kmeans_assign(base, centroids, settings->k, settings->spherical, job, assigned, NULL), NULL));
-    KITH_TOOL_GO(kith_tool_stop_if_interrupted());
-    KITH_TOOL_GO(kith_tool_vectors_write(settings->assign, KITH_U32, assigned, base->count, 1));
+    size_t count = kith_vectors_count(base), dim = kith_vectors_dim(base);
+    uint32_t *assigned = calloc(count, sizeof *assigned);
+    float *rows = calloc(ASSIGN_ROWS, dim * sizeof *rows);
+    int code = KITH_EXIT_OK;
+    if (assigned == NULL || rows == NULL) code = kith_tool_no_memory(count, sizeof *assigned);
+    for (size_t first = 0; first < count && code == KITH_EXIT_OK; first += ASSIGN_ROWS) {
+        size_t left = count - first;
+        kith_view view = {
+            .data = rows, .dtype = KITH_F32, .count = left < ASSIGN_ROWS ? left : ASSIGN_ROWS, .dim = dim};
+        KITH_TOOL_GO(kith_tool_check(kith_vectors_read(base, first, view.count, KITH_F32, rows), settings->base));
+        KITH_TOOL_GO(kith_tool_check(
+            kith_kmeans_assign(&view, centroids, settings->k, settings->spherical, job, assigned + first, NULL),
+            NULL));
+        KITH_TOOL_GO(kith_tool_stop_if_interrupted());
+    }
+    if (code == KITH_EXIT_OK) code = kith_tool_vectors_write(settings->assign, KITH_U32, assigned, count, 1);
 done:
+    free(rows);
     free(assigned);
     return code;
 }
@@ -134,15 +150,42 @@ static kith_kmeans_options options_of(const kmeans_settings *settings, const flo
     own.points_per_centroid_max = settings->points_per_centroid;
     own.balance_max = settings->balance.given ? settings->balance.value : 0;
     own.levels = settings->levels;
+    own.batch_points = settings->mini_batch;
     return own;
+}
+
+static kith_status read_points(void *user, size_t first, size_t count, float *out) {
+    return kith_vectors_read(user, first, count, KITH_F32, out);
+}
+
+/* Trains on the file by batches, or on a sample of it. */
+static int train(const kmeans_settings *settings, kith_vectors *file, const float *initial, const kith_job *job,
+                 float *centroids, kith_kmeans_report *report) {
+    const kith_kmeans_options own = options_of(settings, initial);
+    kith_view base;
+    void *owned = NULL;
+    int code;
+    if (settings->mini_batch != 0) {
+        const kith_kmeans_stream stream = {.size = sizeof stream,
+                                           .count = kith_vectors_count(file),
+                                           .dim = kith_vectors_dim(file),
+                                           .read = read_points,
+                                           .user = file};
+        return kith_tool_check(kith_kmeans_train_stream(&stream, settings->k, &own, job, centroids, report),
+                               settings->base);
+    }
+    KITH_TOOL_GO(kith_tool_vectors_view(file, settings->base, &base, &owned));
+    KITH_TOOL_GO(
+        kith_tool_check(kith_kmeans_train(&base, settings->k, &own, job, centroids, report), settings->base));
+done:
+    free(owned);
+    return code;
 }
 
 static int run(const void *given, const kith_tool_operands *operands) {
     const kmeans_settings *settings = given;
     (void)operands;
     kith_vectors *file = NULL;
-    kith_view base;
-    void *owned = NULL;
     float *initial = NULL, *centroids = NULL;
     kith_kmeans_report report = {.size = sizeof report};
     kith_job job = kith_tool_job(settings->threads);
@@ -150,30 +193,27 @@ static int run(const void *given, const kith_tool_operands *operands) {
     job.memory_bytes_max = settings->memory;
     int code;
     KITH_TOOL_GO(kith_tool_vectors_open(settings->base, NULL, &file));
+    size_t dim = kith_vectors_dim(file);
     if (settings->k > kith_vectors_count(file)) {
         code = kith_tool_error(KITH_EXIT_USAGE, "--k %zu: %s holds %zu vectors", settings->k, settings->base,
                                kith_vectors_count(file));
         goto done;
     }
-    KITH_TOOL_GO(kith_tool_vectors_view(file, settings->base, &base, &owned));
-    if (settings->initial != NULL) KITH_TOOL_GO(initial_read(settings, base.dim, &initial));
-    centroids = calloc(settings->k, base.dim * sizeof *centroids);
+    if (settings->initial != NULL) KITH_TOOL_GO(initial_read(settings, dim, &initial));
+    centroids = calloc(settings->k, dim * sizeof *centroids);
     if (centroids == NULL) {
-        code = kith_tool_no_memory(settings->k, base.dim * sizeof *centroids);
+        code = kith_tool_no_memory(settings->k, dim * sizeof *centroids);
         goto done;
     }
-    kith_kmeans_options own = options_of(settings, initial);
-    KITH_TOOL_GO(
-        kith_tool_check(kith_kmeans_train(&base, settings->k, &own, &job, centroids, &report), settings->base));
+    KITH_TOOL_GO(train(settings, file, initial, &job, centroids, &report));
     KITH_TOOL_GO(kith_tool_stop_if_interrupted());
     if (settings->out != NULL)
-        KITH_TOOL_GO(kith_tool_vectors_write(settings->out, KITH_F32, centroids, settings->k, base.dim));
-    if (settings->assign != NULL) KITH_TOOL_GO(assignment_write(settings, &base, centroids, &job));
-    KITH_TOOL_GO(print_report(settings, &base, &report));
+        KITH_TOOL_GO(kith_tool_vectors_write(settings->out, KITH_F32, centroids, settings->k, dim));
+    if (settings->assign != NULL) KITH_TOOL_GO(assignment_write(settings, file, centroids, &job));
+    KITH_TOOL_GO(print_report(settings, file, &report));
 done:
     free(centroids);
     free(initial);
-    free(owned);
     kith_vectors_close(file);
     return code;
 }

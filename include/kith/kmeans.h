@@ -36,6 +36,9 @@ typedef struct kith_kmeans_options {
                            mean, the smallest ones are moved into it. The report says what was reached */
     size_t levels;      /* default 0: two from k = 65,536 on, else one. Two: sqrt(k) clusters first, then each of
                            them is cut into its share of the k */
+    size_t
+        batch_points; /* of kith_kmeans_train_stream: points held at a time, at least k; default 0: 32 k, at least
+                            16,384 */
 } kith_kmeans_options;
 KITH_API void kith_kmeans_options_init(kith_kmeans_options *options);
 
@@ -60,6 +63,25 @@ typedef struct kith_kmeans_report {
 KITH_API kith_status kith_kmeans_train(const kith_view *points, size_t k, const kith_kmeans_options *options,
                                        const kith_job *job, float *centroids,
                                        kith_kmeans_report *report) KITH_CHECK_RESULT;
+
+/* Points that need not fit memory. */
+typedef struct kith_kmeans_stream {
+    size_t size; /* set by the caller: sizeof(kith_kmeans_stream) */
+    size_t count, dim;
+    /* Writes the points first .. first + count - 1 as f32, packed: the same ones whenever they are asked for. Called on
+     * the caller's thread, again in each pass; any other status than KITH_OK ends the training with it. */
+    kith_status (*read)(void *user, size_t first, size_t count, float *out);
+    void *user;
+} kith_kmeans_stream;
+
+/* The same by batches of options->batch_points, for points that do not fit memory (mini-batch k-means: Sculley,
+ * "Web-scale k-means clustering", WWW 2010). `iterations` are passes over all points: a few do. It ends earlier when a
+ * pass lowers the objective by less than 0.01%. Points are taken in chunks of 256, in random order. With a report or
+ * several runs one more pass measures what was reached. All points are used, whatever points_per_centroid_max says;
+ * KITH_ERR_ARGUMENT for weights, balance_max and two levels. */
+KITH_API kith_status kith_kmeans_train_stream(const kith_kmeans_stream *stream, size_t k,
+                                              const kith_kmeans_options *options, const kith_job *job,
+                                              float *centroids, kith_kmeans_report *report) KITH_CHECK_RESULT;
 
 /* The centroid nearest to each point: numbers into assigned[points->count] and, unless NULL, squared distances (or
  * inner products when spherical) into values. Ties by the lower number. */

@@ -26,12 +26,10 @@ void kith_kmeans_options_init(kith_kmeans_options *options) {
                                      .points_per_centroid_max = 256};
 }
 
-static kith_status check_options(const kith_kmeans_options *options, const kith_view *points, size_t k) {
-    if (k < 1 || k > points->count)
+kith_status kith_kmeans_check_options(const kith_kmeans_options *options, size_t point_count, size_t k) {
+    if (k < 1 || k > point_count)
         return kith_error(KITH_ERR_ARGUMENT, "k-means: k = %zu is outside 1..%zu, the number of points", k,
-                          points->count);
-    if (points->count > UINT32_MAX)
-        return kith_error(KITH_ERR_OVERFLOW, "k-means: %zu points, more than %u", points->count, UINT32_MAX);
+                          point_count);
     if (options->iterations < 1 || options->iterations > 10000)
         return kith_error(KITH_ERR_ARGUMENT, "k-means: iterations = %zu is outside 1..10000", options->iterations);
     if (options->runs < 1 || options->runs > 100)
@@ -61,7 +59,7 @@ static kith_status check_weights(const float *weights, size_t count) {
     return sum > 0 ? KITH_OK : kith_error(KITH_ERR_ARGUMENT, "k-means: all weights are 0");
 }
 
-static kith_status check_initial(const float *initial, size_t k, size_t dim) {
+kith_status kith_kmeans_check_initial(const float *initial, size_t k, size_t dim) {
     if (initial == NULL) return KITH_OK;
     kith_view view = {.data = initial, .dtype = KITH_F32, .count = k, .dim = dim};
     return kith_check_vectors("k-means: initial centroids", &view, 0, KITH_L2, 1);
@@ -180,8 +178,8 @@ static size_t bytes_needed(const kith_view *points, size_t k, const kith_kmeans_
     return rows + (wanted < points->count ? points->count * sizeof(uint32_t) : 0);
 }
 
-static void fill_report(kith_kmeans_report *report, const kith_run_report *run, size_t point_count,
-                        double seconds) {
+void kith_kmeans_fill_report(kith_kmeans_report *report, const kith_run_report *run, size_t point_count,
+                             double seconds) {
     size_t size = report->size;
     kith_kmeans_report own = {.size = size,
                               .point_count = point_count,
@@ -226,7 +224,8 @@ static kith_status train(const kith_view *points, size_t k, const kith_kmeans_op
     KITH_GO((two ? kith_kmeans_run_two_levels : kith_kmeans_run)(&own, &run, result, assigned, &run_report));
     KITH_GO(kith_meter_finish(&meter));
     for (size_t i = 0; i < k * dim; i++) centroids[i] = result[i] + s.mean[i % dim];
-    if (report != NULL) fill_report(report, &run_report, s.count, (double)(kith_now_ns() - start) * 1e-9);
+    if (report != NULL)
+        kith_kmeans_fill_report(report, &run_report, s.count, (double)(kith_now_ns() - start) * 1e-9);
 done:
     kith_free(assigned);
     kith_free(result);
@@ -245,10 +244,12 @@ kith_status kith_kmeans_train(const kith_view *points, size_t k, const kith_kmea
     KITH_TRY(kith_options_read("k-means options", &own, sizeof own, options));
     KITH_TRY(kith_job_read(&own_job, job));
     KITH_TRY(kith_check_view("k-means", points));
-    KITH_TRY(check_options(&own, points, k));
+    KITH_TRY(kith_kmeans_check_options(&own, points->count, k));
+    if (points->count > UINT32_MAX)
+        return kith_error(KITH_ERR_OVERFLOW, "k-means: %zu points, more than %u", points->count, UINT32_MAX);
     KITH_TRY(kith_check_vectors("k-means", points, 0, own.spherical ? KITH_COSINE : KITH_L2, own_job.threads));
     KITH_TRY(check_weights(own.weights, points->count));
-    KITH_TRY(check_initial(own.initial, k, points->dim));
+    KITH_TRY(kith_kmeans_check_initial(own.initial, k, points->dim));
     size_t needed = bytes_needed(points, k, &own);
     if (own_job.memory_bytes_max != 0 && needed > own_job.memory_bytes_max)
         return kith_error(KITH_ERR_BUDGET, "k-means: needs %zu bytes, the budget is %llu", needed,

@@ -57,6 +57,11 @@ done:
     return status;
 }
 
+kith_status kith_assigner_reload(kith_assigner *assigner) {
+    assigner->point_sketch.count = assigner->points->count;
+    return kith_sketch_load(&assigner->point_sketch, assigner->points->rows, true, assigner->threads);
+}
+
 void kith_assigner_free(kith_assigner *assigner) {
     kith_sketch_free(&assigner->point_sketch);
     kith_sketch_free(&assigner->centroid_sketch);

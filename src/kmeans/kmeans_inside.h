@@ -54,6 +54,8 @@ typedef struct kith_assigner {
 /* Borrows the points until it is freed. */
 kith_status kith_assigner_create(kith_assigner *assigner, const kith_points *points, size_t k, bool spherical,
                                  size_t threads);
+/* Takes other points that the caller has put where those of create were, no more of them. */
+kith_status kith_assigner_reload(kith_assigner *assigner);
 void kith_assigner_free(kith_assigner *assigner);
 /* assigned[i] becomes the number of the centroid at the least squared distance of point i (largest inner product when
  * spherical), as the `one` kernel computes it, the lower number on a tie. What it held before, UINT32_MAX for
@@ -76,6 +78,8 @@ void kith_clusters_sort(kith_clusters *clusters, const uint32_t *assigned, size_
 /* Fills errors and weights for the given centroids and returns the objective. */
 kith_status kith_clusters_measure(kith_clusters *clusters, const kith_points *points, const float *centroids,
                                   size_t k, size_t threads, double *objective);
+/* The weighted mean of cluster c, which has members of weight > 0. */
+void kith_clusters_mean(const kith_clusters *clusters, const kith_points *points, size_t c, float *mean);
 /* Moves each centroid that has members to their weighted mean (and to unit length when spherical). */
 kith_status kith_clusters_update(const kith_clusters *clusters, const kith_points *points, size_t k, bool spherical,
                                  size_t threads, float *centroids);
@@ -119,5 +123,13 @@ kith_status kith_kmeans_run(const kith_points *points, const kith_run_options *o
 /* The two-level way. The same outputs, but no rounds over all k centroids. */
 kith_status kith_kmeans_run_two_levels(const kith_points *points, const kith_run_options *options, float *centroids,
                                        uint32_t *assigned, kith_run_report *report);
+
+/* ---- kmeans.c: what both ways of training share ------------------------------------------------------------- */
+
+kith_status kith_kmeans_check_options(const kith_kmeans_options *options, size_t point_count, size_t k);
+/* `initial` may be NULL. */
+kith_status kith_kmeans_check_initial(const float *initial, size_t k, size_t dim);
+void kith_kmeans_fill_report(kith_kmeans_report *report, const kith_run_report *run, size_t point_count,
+                             double seconds);
 
 #endif

@@ -92,27 +92,36 @@ static void normalise(float *vector, size_t dim) {
     for (size_t j = 0; j < dim; j++) vector[j] = (float)((double)vector[j] * scale);
 }
 
-static kith_status update_cluster(void *context, size_t c, size_t worker) {
-    const cluster_loop *loop = context;
-    (void)worker;
-    const kith_points *points = loop->points;
-    size_t dim = points->dim, first = loop->clusters->first[c], last = loop->clusters->first[c + 1];
+static double weight_of_cluster(const kith_clusters *clusters, const kith_points *points, size_t c) {
     double weight = 0;
-    for (size_t m = first; m < last; m++) weight += weight_of(points, loop->clusters->members[m]);
-    if (weight <= 0) return KITH_OK; /* empty: filled later */
-    float *centroid = loop->centroids + c * dim;
+    for (size_t m = clusters->first[c]; m < clusters->first[c + 1]; m++)
+        weight += weight_of(points, clusters->members[m]);
+    return weight;
+}
+
+void kith_clusters_mean(const kith_clusters *clusters, const kith_points *points, size_t c, float *mean) {
+    size_t dim = points->dim;
+    double weight = weight_of_cluster(clusters, points, c);
     for (size_t start = 0; start < dim; start += DIM_BLOCK) {
         size_t width = kith_min_size(DIM_BLOCK, dim - start);
         double sums[DIM_BLOCK] = {0};
-        for (size_t m = first; m < last; m++) {
-            size_t i = loop->clusters->members[m];
+        for (size_t m = clusters->first[c]; m < clusters->first[c + 1]; m++) {
+            size_t i = clusters->members[m];
             const float *row = points->rows + i * dim + start;
             double w = weight_of(points, i);
             for (size_t j = 0; j < width; j++) sums[j] += w * (double)row[j];
         }
-        for (size_t j = 0; j < width; j++) centroid[start + j] = (float)(sums[j] / weight);
+        for (size_t j = 0; j < width; j++) mean[start + j] = (float)(sums[j] / weight);
     }
-    if (loop->spherical) normalise(centroid, dim);
+}
+
+static kith_status update_cluster(void *context, size_t c, size_t worker) {
+    const cluster_loop *loop = context;
+    (void)worker;
+    size_t dim = loop->points->dim;
+    if (weight_of_cluster(loop->clusters, loop->points, c) <= 0) return KITH_OK; /* empty: filled later */
+    kith_clusters_mean(loop->clusters, loop->points, c, loop->centroids + c * dim);
+    if (loop->spherical) normalise(loop->centroids + c * dim, dim);
     return KITH_OK;
 }
 
