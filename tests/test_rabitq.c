@@ -191,6 +191,8 @@ static measured measure(size_t bits, kith_metric metric, bool has_centroids, flo
     float *points = project(code, centroids, has_centroids ? CENTROIDS : 0),
           *turned = project(code, queries, QUERIES);
     double sum = 0, squares = 0, outside = 0;
+    enum { BLOCK = 32 };
+    unsigned char *block = aligned_alloc(64, code->block_bytes);
     for (size_t q = 0; q < QUERIES; q++) {
         void *query = prepare(code, turned + q * code->projected_dim);
         for (size_t i = 0; i < ROWS; i++) {
@@ -210,6 +212,10 @@ static measured measure(size_t bits, kith_metric metric, bool has_centroids, flo
             squares += error * error / (expected * expected);
             float bound = code->vtable->error(code, query, (float)spread, codes + i * code->code_bytes);
             outside += fabs(error) > (double)bound;
+            if (i % BLOCK == 0)
+                code->vtable->pack(code, codes + i * code->code_bytes, 0, ROWS - i < BLOCK ? ROWS - i : BLOCK,
+                                   block);
+            cr_assert_eq(bound, code->vtable->error_in_block(code, query, (float)spread, block, i % BLOCK));
         }
         free(query);
     }
@@ -218,6 +224,7 @@ static measured measure(size_t bits, kith_metric metric, bool has_centroids, flo
     free(queries);
     free(centroids);
     free(codes);
+    free(block);
     free(points);
     free(turned);
     double pairs = ROWS * QUERIES;

@@ -19,8 +19,8 @@ typedef struct kith_tune_options {
     double sure;   /* default 0.9, of 0.5..0.999: a setting is taken when a normal approximation gives this
                       probability, by the queries it is chosen on, that queries like them reach `recall` on average;
                       at 0.5 their own mean decides */
-    const char *const
-        *grid; /* default NULL: every parameter of the index but threads and max_distances is free over
+    const char *const *
+        grid; /* default NULL: every parameter of the index but threads, error_percent and max_distances is free over
                                 its range; max_distances for an index that has no other. Else axes as of a sweep:
                                 their parameters take these values alone, by rising effort */
     size_t grid_count;

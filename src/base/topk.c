@@ -127,8 +127,8 @@ void kith_topk_init(kith_topk *topk, kith_hit *hits, size_t k) {
 }
 
 void kith_topk_shrink(kith_topk *topk) {
-    if (topk->count <= topk->k) return;
-    select_first(topk->hits, topk->count, topk->k);
+    if (topk->count < topk->k) return;
+    if (topk->count > topk->k) select_first(topk->hits, topk->count, topk->k);
     topk->count = topk->k;
     int32_t key_max = INT32_MIN;
     for (size_t i = 0; i < topk->k; i++)

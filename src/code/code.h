@@ -116,6 +116,9 @@ struct kith_code_vtable {
     /* How far an estimate may lie from the distance, with the confidence that the code states; `base` as it was
      * for the estimate, `spread` = |q - c|. NULL: the code does not know. */
     float (*error)(const kith_code *code, const void *query, float spread, const unsigned char *row);
+    /* The same of one lane of a block, a cache line or two of it being read. There where error is. */
+    float (*error_in_block)(const kith_code *code, const void *query, float spread, const unsigned char *block,
+                            size_t lane);
 
     /* Puts rows into lanes first..first + count - 1 of a block (first + count <= 32), leaves other lanes alone. No two
      * lanes share a byte: threads may fill different lanes of a block at once. */

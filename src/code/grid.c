@@ -126,6 +126,22 @@ void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, flo
     if (grid->factors == KITH_FACTORS_F32) factors[1] = bits_of(scale);
 }
 
+/* `factors` are a row's last words. */
+static void get_factors(const kith_grid *grid, const uint32_t *factors, float *add, float *scale) {
+    float both[2] = {0, 1};
+    if (grid->factors == KITH_FACTORS_F16) {
+        uint16_t halves[2] = {(uint16_t)factors[0], (uint16_t)(factors[0] >> 16)};
+        kith_simd()->f32_from_f16(halves, 2, both);
+        both[0] *= grid->add_unit;
+        both[1] *= grid->scale_unit;
+    } else if (grid->factor_words > 0) {
+        both[0] = float_of(factors[0]);
+        if (grid->factor_words == 2) both[1] = float_of(factors[1]);
+    }
+    if (add != NULL) *add = both[0];
+    if (scale != NULL) *scale = both[1];
+}
+
 void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *numbers, float *add, float *scale) {
     const uint32_t *words = (const uint32_t *)(const void *)row;
     if (numbers != NULL) {
@@ -142,19 +158,7 @@ void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *num
             memcpy(numbers + whole * per_word, last, left);
         }
     }
-    const uint32_t *factors = words + grid->word_count;
-    float both[2] = {0, 1};
-    if (grid->factors == KITH_FACTORS_F16) {
-        uint16_t halves[2] = {(uint16_t)factors[0], (uint16_t)(factors[0] >> 16)};
-        kith_simd()->f32_from_f16(halves, 2, both);
-        both[0] *= grid->add_unit;
-        both[1] *= grid->scale_unit;
-    } else if (grid->factor_words > 0) {
-        both[0] = float_of(factors[0]);
-        if (grid->factor_words == 2) both[1] = float_of(factors[1]);
-    }
-    if (add != NULL) *add = both[0];
-    if (scale != NULL) *scale = both[1];
+    get_factors(grid, words + grid->word_count, add, scale);
 }
 
 /* Estimates are made of f16 factors as they are stored, in units of add_unit: what turns scale * (...) into these. */
@@ -181,16 +185,28 @@ void kith_grid_pack(const kith_grid *grid, const unsigned char *rows, size_t fir
     }
 }
 
+static void unpack_factors(const kith_grid *grid, const unsigned char *block, size_t lane, uint32_t *out) {
+    const uint32_t *words = (const uint32_t *)(const void *)block + grid->word_count * BLOCK_WORDS;
+    if (grid->factors == KITH_FACTORS_F16) {
+        const uint16_t *halves = (const uint16_t *)(const void *)words;
+        out[0] = halves[lane] | (uint32_t)halves[KITH_BLOCK_ROWS + lane] << 16;
+        return;
+    }
+    for (size_t f = 0; f < grid->factor_words; f++) out[f] = words[f * BLOCK_WORDS + lane];
+}
+
 void kith_grid_unpack(const kith_grid *grid, const unsigned char *block, size_t lane, unsigned char *row) {
     const uint32_t *words = (const uint32_t *)(const void *)block;
     uint32_t *out = (uint32_t *)(void *)row;
-    bool halves = grid->factors == KITH_FACTORS_F16;
-    size_t plain = grid->word_count + (halves ? 0 : grid->factor_words);
-    for (size_t w = 0; w < plain; w++) out[w] = words[w * BLOCK_WORDS + lane];
-    if (halves) {
-        const uint16_t *factors = (const uint16_t *)(const void *)(words + plain * BLOCK_WORDS);
-        out[plain] = factors[lane] | (uint32_t)factors[KITH_BLOCK_ROWS + lane] << 16;
-    }
+    for (size_t w = 0; w < grid->word_count; w++) out[w] = words[w * BLOCK_WORDS + lane];
+    unpack_factors(grid, block, lane, out + grid->word_count);
+}
+
+void kith_grid_block_factors(const kith_grid *grid, const unsigned char *block, size_t lane, float *add,
+                             float *scale) {
+    uint32_t factors[2];
+    unpack_factors(grid, block, lane, factors);
+    get_factors(grid, factors, add, scale);
 }
 
 /* ---- Queries -------------------------------------------------------------------------------------------------- */

@@ -54,6 +54,9 @@ void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors 
 void kith_grid_put(const kith_grid *grid, const uint8_t *numbers, float add, float scale, unsigned char *row);
 /* The way back; any of the three may be NULL. */
 void kith_grid_get(const kith_grid *grid, const unsigned char *row, uint8_t *numbers, float *add, float *scale);
+/* The factors of one lane of a block; either may be NULL. */
+void kith_grid_block_factors(const kith_grid *grid, const unsigned char *block, size_t lane, float *add,
+                             float *scale);
 void kith_grid_pack(const kith_grid *grid, const unsigned char *rows, size_t first, size_t count,
                     unsigned char *block);
 void kith_grid_unpack(const kith_grid *grid, const unsigned char *block, size_t lane, unsigned char *row);

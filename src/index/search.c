@@ -198,7 +198,7 @@ kith_status kith_index_search(const kith_index *index, const kith_view *queries,
         return kith_error(KITH_ERR_OVERFLOW, "search: %zu queries with k = %zu do not fit the address space",
                           call.queries.count, k);
     KITH_TRY(take_context(&call));
-    kith_search_results results = {k, ids, distances, counts};
+    kith_search_results results = {.k = k, .ids = ids, .distances = distances, .counts = counts};
     kith_status status = search_blocks(&call, &results);
     if (status != KITH_OK)
         fill_with_padding(&call, &results);

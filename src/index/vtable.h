@@ -79,6 +79,8 @@ typedef struct kith_search_results {
     int64_t *ids;     /* queries x k */
     float *distances; /* queries x k, or NULL */
     size_t *counts;   /* queries, or NULL */
+    float *errors; /* queries x k: how far each distance may lie from that of the vector itself; NULL: not asked. Of
+                         an index that bounds_errors alone */
 } kith_search_results;
 
 /* A key in the metric's own terms. */
@@ -125,6 +127,9 @@ typedef struct kith_candidates {
     const int64_t *ids; /* queries x per_query */
     size_t per_query;
     const size_t *counts; /* queries */
+    /* queries x per_query, in the metric's terms: no candidate is nearer than its bound. Those that cannot be among the
+     * k nearest for that need not be looked at. NULL: nothing is known. */
+    const float *bounds;
 } kith_candidates;
 
 /* Fills the common part of an empty index whose memory is zeroed. `spec` is canonical. */
@@ -172,6 +177,8 @@ struct kith_index_vtable {
                           const kith_search_results *results);
     kith_status (*range_search)(const kith_index *index, const kith_search_request *request,
                                 kith_range_lists *lists);
+    /* Does a search know how far its distances may be off, with the confidence that its code states? NULL: no. */
+    bool (*bounds_errors)(const kith_index *index);
 
     /* Appends the structure's own sections, under the numbers *part and on, and raises *part by how many it took:
      * one for itself, then those of its code or of the index inside. */

@@ -256,8 +256,8 @@ void kith_ivf_set_params(kith_ivf *ivf) {
         .clone = clone, .memory = memory, .list_sizes = list_sizes, .train = kith_ivf_train,                       \
         .train_count = kith_ivf_train_count, .add = kith_ivf_add, .remove = kith_ivf_remove,                       \
         .update = kith_ivf_update, .reset = reset, .merge = kith_ivf_merge, .reconstruct = kith_ivf_reconstruct,   \
-        .search = kith_ivf_search, .range_search = kith_ivf_range_search, .save = kith_ivf_save,                   \
-        .verify = kith_ivf_verify, .list_ids = kith_ivf_list_ids,                                                  \
+        .search = kith_ivf_search, .range_search = kith_ivf_range_search, .bounds_errors = kith_ivf_bounds_errors, \
+        .save = kith_ivf_save, .verify = kith_ivf_verify, .list_ids = kith_ivf_list_ids,                           \
     }
 
 const kith_index_vtable kith_ivf_vtable = IVF_VTABLE(KITH_IVF_NAME);

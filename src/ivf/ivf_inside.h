@@ -121,6 +121,8 @@ void kith_layout_items(const kith_layout *layout, const kith_code *code, size_t 
 
 /* The segment that has, or has room for, the vector at a position of the list, and where in it. */
 kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at);
+/* The block that holds the code at a position, and its lane there. Not for raw codes. */
+const unsigned char *kith_list_block(const kith_code *code, const kith_list *list, size_t position, size_t *lane);
 /* Copies the rows of `count` codes from a position of a list on. */
 void kith_list_get(const kith_code *code, const kith_list *list, size_t position, size_t count,
                    unsigned char *rows);
@@ -222,5 +224,6 @@ kith_status kith_ivf_search(const kith_index *index, const kith_search_request *
                             const kith_search_results *results);
 kith_status kith_ivf_range_search(const kith_index *index, const kith_search_request *request,
                                   kith_range_lists *lists);
+bool kith_ivf_bounds_errors(const kith_index *index);
 
 #endif

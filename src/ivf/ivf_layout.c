@@ -110,6 +110,14 @@ static lanes lanes_at(const kith_code *code, const kith_list_segment *segment, s
                    KITH_BLOCK_ROWS - in_block};
 }
 
+const unsigned char *kith_list_block(const kith_code *code, const kith_list *list, size_t position, size_t *lane) {
+    size_t at;
+    const kith_list_segment *segment = kith_list_at(list, position, &at);
+    const lanes run = lanes_at(code, segment, at);
+    *lane = run.first;
+    return run.block;
+}
+
 void kith_list_get(const kith_code *code, const kith_list *list, size_t position, size_t count,
                    unsigned char *rows) {
     while (count > 0) {

@@ -30,11 +30,13 @@ enum {
 };
 static const size_t group_bytes_max = (size_t)4 << 20; /* prepared queries and probes of a group */
 
-/* A list to be read for a query: the query's base there, and how many of its codes may be looked at. */
+/* A list to be read for a query: the query's base there, and how many of its codes may be looked at. The codes that a
+ * query looks at are counted from its nearest list on, so that a number says where a hit lies. */
 typedef struct probe {
     uint32_t list;
     float base;
     size_t limit;
+    uint32_t before; /* codes of nearer lists */
 } probe;
 
 /* The same, sorted by list. */
@@ -42,6 +44,7 @@ typedef struct visit {
     uint32_t query; /* in the group */
     float base;
     size_t limit;
+    uint32_t before;
 } visit;
 
 typedef struct worker_scratch {
@@ -55,6 +58,7 @@ typedef struct worker_scratch {
     size_t *list_first;             /* list_count + 1 */
     uint32_t *members;              /* group_size: the queries of a list, for exact codes */
     uint32_t *lists;                /* group_size x nprobe: the lists that have visits, in order */
+    float *spreads;                 /* nprobe: of one query, for errors */
 } worker_scratch;
 
 typedef struct ivf_call {
@@ -67,6 +71,7 @@ typedef struct ivf_call {
     kith_hit_list *lists;   /* query_count, or NULL */
     float radius;           /* of range search, as an estimate */
     kith_exact *exact;      /* the queries as exact search takes them, for raw codes; NULL else */
+    float *errors;          /* query_count x k, or NULL */
     worker_scratch *workers;
 } ivf_call;
 
@@ -122,6 +127,7 @@ static kith_status take_worker(const ivf_call *call, worker_scratch *scratch) {
     KITH_TRY(kith_arena_take(arena, probes, sizeof(visit), &scratch->visits));
     KITH_TRY(kith_arena_take(arena, probes, sizeof(uint32_t), &scratch->lists));
     KITH_TRY(kith_arena_take(arena, call->group_size, sizeof(uint32_t), &scratch->members));
+    if (call->errors != NULL) KITH_TRY(kith_arena_take(arena, call->nprobe, sizeof(float), &scratch->spreads));
     return kith_arena_take(arena, ivf->list_count + 1, sizeof(size_t), &scratch->list_first);
 }
 
@@ -227,10 +233,13 @@ static void measure_lists(const kith_ivf *ivf, const float *query, kith_hit *hit
 static void set_limits(const ivf_call *call, probe *probes) {
     uint64_t left = call->request->params->max_distances;
     if (left == 0) left = UINT64_MAX;
+    size_t before = 0;
     for (size_t p = 0; p < call->nprobe; p++) {
         size_t size = call->ivf->lists[probes[p].list].count;
         probes[p].limit = size <= left ? size : (size_t)left;
+        probes[p].before = (uint32_t)before; /* read only where there are fewer than 2^32 */
         left -= probes[p].limit;
+        before += probes[p].limit;
     }
 }
 
@@ -248,7 +257,7 @@ static void settle_probes(const ivf_call *call, size_t query, kith_topk *top, pr
     for (size_t p = 0; p < call->nprobe; p++) {
         const kith_hit *hit = &top->hits[p];
         bool is_distance = ivf->by_residual && !code->is_exact;
-        probes[p] = (probe){(uint32_t)hit->id, is_distance ? kith_key_to_f32(hit->key) : base, 0};
+        probes[p] = (probe){.list = (uint32_t)hit->id, .base = is_distance ? kith_key_to_f32(hit->key) : base};
     }
     set_limits(call, probes);
 }
@@ -261,7 +270,7 @@ static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t fi
         if (!ivf->has_coarse) {
             for (size_t i = 0; i < tile; i++) {
                 const float *vector = call->projected + (first + q + i) * ivf->code->projected_dim;
-                scratch->probes[q + i] = (probe){0, kith_code_base(ivf->code, vector, NULL), 0};
+                scratch->probes[q + i] = (probe){.base = kith_code_base(ivf->code, vector, NULL)};
                 set_limits(call, &scratch->probes[q + i]);
             }
             continue;
@@ -278,17 +287,18 @@ static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t fi
 typedef struct reader {
     size_t query; /* of the call */
     size_t limit; /* codes of the list that it may look at */
+    uint32_t before;
 } reader;
 
 static void keep_in_top(const ivf_call *call, kith_topk *top, const float *estimates, size_t count,
-                        const kith_list_segment *segment, size_t first, uint32_t *positions) {
+                        const kith_list_segment *segment, size_t first, uint32_t number, uint32_t *positions) {
     kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
     size_t kept = candidates(top, estimates, count, allow == NULL, positions);
     for (size_t i = 0; i < kept; i++) {
         int32_t key = kith_key_f32(estimates[positions[i]]);
         if (key > top->key_max) continue;
         int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
-        if (allow == NULL || allow(call->request->filter, id)) kith_topk_push(top, key, id, 0);
+        if (allow == NULL || allow(call->request->filter, id)) kith_topk_push(top, key, id, number + positions[i]);
     }
 }
 
@@ -305,12 +315,13 @@ static kith_status keep_in_list(const ivf_call *call, kith_hit_list *list, const
     return KITH_OK;
 }
 
-/* Keeps what a strip of estimates holds for one query. The strip begins at code `first` of its segment. */
+/* Keeps what a strip of estimates holds for one query. The strip begins at code `first` of its segment, which is code
+ * `number` that the query looks at. */
 static kith_status keep(const ivf_call *call, size_t query, const float *estimates, size_t count,
-                        const kith_list_segment *segment, size_t first, uint32_t *positions) {
+                        const kith_list_segment *segment, size_t first, uint32_t number, uint32_t *positions) {
     if (call->tops == NULL)
         return keep_in_list(call, &call->lists[query], estimates, count, segment, first, positions);
-    keep_in_top(call, &call->tops[query], estimates, count, segment, first, positions);
+    keep_in_top(call, &call->tops[query], estimates, count, segment, first, number, positions);
     return KITH_OK;
 }
 
@@ -332,7 +343,8 @@ static kith_status read_list(const ivf_call *call, const worker_scratch *scratch
                 size_t at = before + first;
                 if (readers[r].limit <= at) continue;
                 KITH_TRY(keep(call, readers[r].query, scratch->estimates + r * STRIP,
-                              kith_min_size(count, readers[r].limit - at), segment, first, scratch->positions));
+                              kith_min_size(count, readers[r].limit - at), segment, first,
+                              readers[r].before + (uint32_t)at, scratch->positions));
             }
         }
         before += segment->count;
@@ -389,7 +401,8 @@ static size_t sort_probes(const ivf_call *call, worker_scratch *scratch, size_t 
     for (size_t q = 0; q < count; q++)
         for (size_t p = rank_first; p < rank_last; p++) {
             const probe *one = &scratch->probes[q * call->nprobe + p];
-            if (one->limit > 0) scratch->visits[first[one->list]++] = (visit){(uint32_t)q, one->base, one->limit};
+            if (one->limit > 0)
+                scratch->visits[first[one->list]++] = (visit){(uint32_t)q, one->base, one->limit, one->before};
         }
     return named; /* first[list] is now where the visits of the list end */
 }
@@ -407,7 +420,7 @@ static kith_status read_visits(const ivf_call *call, worker_scratch *scratch, co
             const visit *one = &scratch->visits[at];
             prepared[tile] = scratch->prepared + one->query * code->query_bytes;
             bases[tile] = one->base;
-            readers[tile] = (reader){query_first + one->query, one->limit};
+            readers[tile] = (reader){query_first + one->query, one->limit, one->before};
         }
         KITH_TRY(read_list(call, scratch, list, prepared, bases, readers, tile));
     }
@@ -458,11 +471,56 @@ static kith_status read_by_query(const ivf_call *call, worker_scratch *scratch, 
                 continue;
             }
             const void *prepared = scratch->prepared + q * code->query_bytes;
-            reader by = {query_first + q, one->limit};
+            reader by = {query_first + q, one->limit, one->before};
             KITH_TRY(read_list(call, scratch, list, &prepared, &one->base, &by, 1));
         }
     return KITH_OK;
 }
+
+/* ---- How far estimates may be off ---------------------------------------------------------------------------- */
+
+/* |q - c| of a query and a list, c = 0 where codes are not of residuals. */
+static float spread_of(const kith_ivf *ivf, const float *vector, size_t list) {
+    const kith_float_kernels *l2 = &kith_simd()->floats[KITH_OP_L2SQ][KITH_PAIR_F32_F32];
+    size_t dim = ivf->code->projected_dim;
+    if (!ivf->by_residual)
+        return sqrtf(kith_simd()->floats[KITH_OP_IP][KITH_PAIR_F32_F32].one(vector, vector, dim));
+    return sqrtf(l2->one(vector, ivf->projected + list * dim, dim));
+}
+
+/* The errors of a query's hits, in the order of its results. `probes` are its own. */
+static void find_errors(const ivf_call *call, worker_scratch *scratch, size_t query, const probe *probes,
+                        const void *prepared) {
+    const kith_ivf *ivf = call->ivf;
+    const kith_code *code = ivf->code;
+    kith_topk *top = &call->tops[query];
+    float *errors = call->errors + query * top->k;
+    for (size_t p = 0; p < call->nprobe; p++) scratch->spreads[p] = -1;
+    kith_topk_finish(top);
+    for (size_t i = 0; i < top->count; i++) {
+        uint32_t number = top->hits[i].row;
+        size_t p = 0, lane;
+        for (size_t most = call->nprobe - 1; p < most;) { /* the last list that begins at the number or before */
+            size_t middle = most - (most - p) / 2;
+            if (probes[middle].before <= number)
+                p = middle;
+            else
+                most = middle - 1;
+        }
+        if (scratch->spreads[p] < 0)
+            scratch->spreads[p] = spread_of(ivf, call->projected + query * code->projected_dim, probes[p].list);
+        const unsigned char *block =
+            kith_list_block(code, &ivf->lists[probes[p].list], number - probes[p].before, &lane);
+        errors[i] = code->vtable->error_in_block(code, prepared, scratch->spreads[p], block, lane);
+    }
+}
+
+bool kith_ivf_bounds_errors(const kith_index *index) {
+    const kith_ivf *ivf = kith_ivf_of_const(index);
+    return ivf->code->vtable->error != NULL && index->count <= UINT32_MAX;
+}
+
+/* ---- A group of queries ---------------------------------------------------------------------------------------- */
 
 static kith_status search_group(void *context, size_t group, size_t worker) {
     const ivf_call *call = context;
@@ -481,6 +539,9 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
         KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
         if (near < call->nprobe) KITH_TRY(read_by_list(call, scratch, worker, first, count, near, call->nprobe));
     }
+    for (size_t q = 0; q < count && call->errors != NULL; q++)
+        find_errors(call, scratch, first + q, scratch->probes + q * call->nprobe,
+                    scratch->prepared + q * code->query_bytes);
     return kith_meter_add(call->request->meter, (uint64_t)count * call->ivf->base.count);
 }
 
@@ -517,9 +578,10 @@ static kith_status open_exact(ivf_call *call) {
     return kith_exact_open(&exact, &call->exact);
 }
 
-static kith_status begin(ivf_call *call, const kith_index *index, const kith_search_request *request) {
+static kith_status begin(ivf_call *call, const kith_index *index, const kith_search_request *request,
+                         float *errors) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
-    *call = (ivf_call){.ivf = ivf, .request = request, .query_count = request->queries.count};
+    *call = (ivf_call){.ivf = ivf, .request = request, .query_count = request->queries.count, .errors = errors};
     size_t nprobe = request->params->nprobe != 0 ? request->params->nprobe : kith_ivf_nprobe_default(ivf);
     call->nprobe = kith_min_size(nprobe, ivf->list_count);
     call->coarse_k = call->nprobe;
@@ -537,7 +599,7 @@ static kith_status run(ivf_call *call) {
 kith_status kith_ivf_search(const kith_index *index, const kith_search_request *request,
                             const kith_search_results *results) {
     ivf_call call;
-    KITH_TRY(begin(&call, index, request));
+    KITH_TRY(begin(&call, index, request, results->errors));
     size_t capacity = kith_topk_capacity(request->k);
     kith_hit *hits;
     KITH_TRY(kith_arena_take(request->arena, call.query_count, sizeof *call.tops, &call.tops));
@@ -550,7 +612,7 @@ kith_status kith_ivf_search(const kith_index *index, const kith_search_request *
 kith_status kith_ivf_range_search(const kith_index *index, const kith_search_request *request,
                                   kith_range_lists *lists) {
     ivf_call call;
-    KITH_TRY(begin(&call, index, request));
+    KITH_TRY(begin(&call, index, request, NULL));
     call.lists = lists->lists;
     call.radius = index->metric == KITH_L2 ? request->radius : -request->radius;
     lists->value = value_fn(call.ivf);

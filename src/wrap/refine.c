@@ -18,7 +18,7 @@
 #include "index/spec.h"
 #include "wrap/transformed.h"
 
-enum { K_FACTOR_MAX = 65536, MEMORY_PARTS_MAX = 16 };
+enum { K_FACTOR_MAX = 65536, ERROR_PERCENT_MAX = 10000, MEMORY_PARTS_MAX = 16 };
 
 /* ---- Life ---------------------------------------------------------------------------------------------------- */
 
@@ -82,17 +82,27 @@ static uint64_t default_k_factor(const kith_index *base) {
     return kith_transformed_differs(base) && factor < DIFFERENT_MIN ? DIFFERENT_MIN : factor;
 }
 
+bool kith_refine_has_errors(const kith_refine *both) {
+    const kith_index *base = both->base;
+    return base->vtable->bounds_errors != NULL && base->vtable->bounds_errors(base);
+}
+
 static void set_params(kith_refine *both) {
     const kith_index *base = both->base;
-    const kith_param own =
+    const kith_param factor =
         KITH_PARAM(k_factor, "candidates compared again for each result; 0: the default", 0, K_FACTOR_MAX, 0);
-    assert(base->param_count < KITH_REFINE_PARAMS_MAX);
-    size_t count = kith_min_size(base->param_count, KITH_REFINE_PARAMS_MAX - 1);
+    const kith_param error = KITH_PARAM(
+        error_percent, "candidates are compared that matter if estimates are off by so much of their error; 0: all",
+        0, ERROR_PERCENT_MAX, 0);
+    enum { OWN = 2 };
+    assert(base->param_count <= KITH_REFINE_PARAMS_MAX - OWN);
+    size_t count = kith_min_size(base->param_count, KITH_REFINE_PARAMS_MAX - OWN);
     memcpy(both->params, base->params, count * sizeof *both->params);
-    both->params[count] = own;
-    both->params[count].shown.default_value = default_k_factor(base);
+    both->params[count] = factor;
+    both->params[count++].shown.default_value = default_k_factor(base);
+    if (kith_refine_has_errors(both)) both->params[count++] = error;
     both->common.params = both->params;
-    both->common.param_count = count + 1;
+    both->common.param_count = count;
 }
 
 /* "Flat,f16" as a refinement is "Rf16", "SQ8" is "RSQ8". */

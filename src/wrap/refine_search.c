@@ -14,6 +14,14 @@
 #include "index/convert.h"
 #include "wrap/refine_inside.h"
 
+/* Turns distances into the nearest that they can stand for. */
+static void set_bounds(const kith_refine *both, const kith_search_results *found, size_t query_count, float share) {
+    float sign = both->common.metric == KITH_L2 ? -share : share;
+    for (size_t q = 0; q < query_count; q++)
+        for (size_t i = q * found->k; i < q * found->k + found->counts[q]; i++)
+            found->distances[i] += sign * found->errors[i];
+}
+
 /* The k nearest by the store among `per_query` candidates of the base. */
 static kith_status refine(const kith_refine *both, const kith_search_request *request, size_t per_query,
                           const kith_search_results *results) {
@@ -25,9 +33,16 @@ static kith_status refine(const kith_refine *both, const kith_search_request *re
     KITH_TRY(kith_arena_take(request->arena, query_count, sizeof *counts, &counts));
     kith_search_request first = *request;
     first.k = per_query;
-    const kith_search_results found = {.k = per_query, .ids = ids, .counts = counts};
+    kith_search_results found = {.k = per_query, .ids = ids, .counts = counts};
+    size_t percent = per_query > results->k && kith_refine_has_errors(both) ? request->params->error_percent : 0;
+    if (percent != 0) {
+        KITH_TRY(kith_arena_take(request->arena, query_count, row_bytes / 2, &found.distances));
+        KITH_TRY(kith_arena_take(request->arena, query_count, row_bytes / 2, &found.errors));
+    }
     KITH_TRY(both->base->vtable->search(both->base, &first, &found));
-    const kith_candidates candidates = {.ids = ids, .per_query = per_query, .counts = counts};
+    if (percent != 0) set_bounds(both, &found, query_count, (float)percent / 100);
+    const kith_candidates candidates = {
+        .ids = ids, .per_query = per_query, .counts = counts, .bounds = found.distances};
     return both->store->vtable->rescore(both->store, request, &candidates, results);
 }
 

@@ -230,6 +230,7 @@ static kith_status search(const kith_index *index, const kith_search_request *re
             .ids = results->ids + first * k,
             .distances = results->distances != NULL ? results->distances + first * k : NULL,
             .counts = results->counts != NULL ? results->counts + first : NULL,
+            .errors = results->errors != NULL ? results->errors + first * k : NULL,
         };
         KITH_TRY(own->inner->vtable->search(own->inner, &inner, &part));
     }
@@ -245,6 +246,13 @@ static kith_status range_search(const kith_index *index, const kith_search_reque
     KITH_TRY(kith_arena_take(request->arena, request->queries.count, own->inner->dim * sizeof *floats, &floats));
     KITH_TRY(next_queries(own, request, 0, request->queries.count, floats, &inner));
     return own->inner->vtable->range_search(own->inner, &inner, lists);
+}
+
+/* Errors are those against the transformed vectors' distances: of use where these are the vectors' own. */
+static bool bounds_errors(const kith_index *index) {
+    const kith_index *inner = of_const(index)->inner;
+    return !kith_transformed_differs(index) && inner->vtable->bounds_errors != NULL &&
+           inner->vtable->bounds_errors(inner);
 }
 
 /* ---- Files --------------------------------------------------------------------------------------------------- */
@@ -283,6 +291,7 @@ static const kith_index_vtable transformed_vtable = {
     .reconstruct = reconstruct,
     .search = search,
     .range_search = range_search,
+    .bounds_errors = bounds_errors,
     .save = save,
     .verify = verify,
     .list_ids = list_ids,
