@@ -185,7 +185,8 @@ typedef struct kith_search_params {
                      for each hit. Default 0: the index's own */
     size_t ef; /* graphs: how many of the nearest nodes are followed; where k is larger, k are kept all the same.
                         Default 0: the index's own */
-    size_t error_percent; /* refinement of codes that know their error (RaBitQ in lists or alone): of the k x k_factor
+    size_t
+        error_percent; /* refinement of codes that know their error (RaBitQ in lists or alone): of the k x k_factor
                              candidates those alone are compared that can still be among the k nearest when their
                              estimates are off by so many hundredths of that error. Default 0: all are compared */
 } kith_search_params;
