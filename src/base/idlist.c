@@ -122,6 +122,10 @@ void kith_idlist_append(kith_idlist *list, const kith_new_ids *more) {
     list->count += more->count;
 }
 
+void kith_idlist_forget(kith_idlist *list, int64_t id) {
+    if (!list->rises) kith_idmap_remove(&list->map, id);
+}
+
 uint64_t kith_idlist_bytes(const kith_idlist *list) {
     return kith_chunks_bytes(&list->ids) + (uint64_t)list->map.slot_count * sizeof *list->map.slots;
 }

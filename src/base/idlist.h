@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * idlist.h: the ids of rows that are only ever appended, and the way back from an id to its row.
+ * idlist.h: the ids of rows that are only ever appended, or replaced all at once, and the way back from an id to its row.
  *
  *   - Row r has the id first_id + r as long as ids follow each other: none are stored.
  *   - As long as the stored ids rise with the rows, an id is found by binary search.
@@ -52,7 +52,10 @@ kith_status kith_idlist_find(const kith_idlist *list, const int64_t *ids, size_t
 kith_status kith_idlist_reserve(kith_idlist *list, const kith_new_ids *more);
 /* Gives back what was set aside. */
 void kith_idlist_unreserve(kith_idlist *list);
-/* The room has been reserved: cannot fail. */
+/* Takes the id of a row that stays, and that nobody will ask for, out of the map, if there is one. The caller knows of
+ * such rows: lists whose ids rise still find them. */
+void kith_idlist_forget(kith_idlist *list, int64_t id);
+/* The room has been reserved: cannot fail. An id that a forgotten row has is the new row's from then on. */
 void kith_idlist_append(kith_idlist *list, const kith_new_ids *more);
 
 uint64_t kith_idlist_bytes(const kith_idlist *list);

@@ -160,6 +160,7 @@ static void release(kith_index *index) {
     kith_chunks_free(&graph->side);
     kith_chunks_free(&graph->links);
     kith_idlist_free(&graph->ids);
+    kith_free(graph->dead);
     kith_free(graph);
 }
 
@@ -191,6 +192,16 @@ done:
     return status;
 }
 
+static kith_status copy_dead(const kith_hnsw *from, kith_hnsw *to) {
+    if (from->dead_count == 0) return KITH_OK;
+    size_t words = kith_bitset_words(from->dead_room);
+    KITH_TRY(kith_alloc(words, sizeof *to->dead, &to->dead));
+    memcpy(to->dead, from->dead, words * sizeof *to->dead);
+    to->dead_room = from->dead_room;
+    to->dead_count = from->dead_count;
+    return KITH_OK;
+}
+
 static kith_status clone(const kith_index *index, kith_index **out) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     kith_hnsw *copy;
@@ -198,10 +209,11 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     if (graph->code != NULL) KITH_TRY(graph->code->vtable->clone(graph->code, &code));
     KITH_TRY(make(&graph->options, index->dtype, code, index->dim, index->metric, &copy));
     kith_status status;
-    KITH_GO(copy_chunks(&graph->rows, index->count, &copy->rows));
-    if (kith_hnsw_has_side(graph)) KITH_GO(copy_chunks(&graph->side, index->count, &copy->side));
-    KITH_GO(copy_chunks(&graph->links, index->count, &copy->links));
+    KITH_GO(copy_chunks(&graph->rows, graph->node_count, &copy->rows));
+    if (kith_hnsw_has_side(graph)) KITH_GO(copy_chunks(&graph->side, graph->node_count, &copy->side));
+    KITH_GO(copy_chunks(&graph->links, graph->node_count, &copy->links));
     KITH_GO(copy_ids(&graph->ids, &copy->ids));
+    KITH_GO(copy_dead(graph, copy));
     memcpy(copy->entries, graph->entries, sizeof copy->entries);
     copy->entry_count = graph->entry_count;
     copy->entries_picked_at = graph->entries_picked_at;
@@ -223,6 +235,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"norms", kith_chunks_bytes(&graph->side)},
         {"links", kith_chunks_bytes(&graph->links)},
         {"ids", kith_idlist_bytes(&graph->ids)},
+        {"removed", kith_bitset_words(graph->dead_room) * sizeof *graph->dead},
         {"fixed", sizeof *graph},
     };
     size_t count = sizeof all / sizeof *all;
@@ -236,7 +249,7 @@ static kith_status reconstruct(const kith_index *index, const int64_t *ids, size
     unsigned char *code = NULL;
     KITH_TRY(kith_alloc(count, sizeof *rows, &rows));
     kith_status status;
-    KITH_GO(kith_idlist_find(&graph->ids, ids, count, rows));
+    KITH_GO(kith_hnsw_find(graph, ids, count, rows));
     for (size_t i = 0; i < count; i++)
         if (rows[i] == KITH_IDLIST_NO_ROW)
             KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "reconstruct: id %lld is not in the index", (long long)ids[i]));
@@ -259,20 +272,6 @@ static size_t train_count(const kith_index *index) {
     return code != NULL && code->vtable->train != NULL ? KITH_TRAIN_COUNT : 0;
 }
 
-static kith_status unsupported(const char *what, const kith_index *index) {
-    return kith_error(KITH_ERR_UNSUPPORTED, "%s: an index %s only grows", what, index->spec);
-}
-
-static kith_status remove_ids(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
-    (void)ids, (void)count, (void)removed;
-    return unsupported("remove", index);
-}
-
-static kith_status update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
-    (void)vectors, (void)ids;
-    return unsupported("update", index);
-}
-
 static const kith_param params[] = {
     KITH_PARAM_THREADS,
     KITH_PARAM_MAX_DISTANCES,
@@ -291,8 +290,8 @@ const kith_index_vtable kith_hnsw_vtable = {
     .train = kith_hnsw_train,
     .train_count = train_count,
     .add = kith_hnsw_add,
-    .remove = remove_ids,
-    .update = update,
+    .remove = kith_hnsw_remove,
+    .update = kith_hnsw_update,
     .reset = kith_hnsw_reset,
     .reconstruct = reconstruct,
     .search = kith_hnsw_search,

@@ -324,13 +324,14 @@ static kith_status take_linking(linking *work) {
 
 /* ---- The call --------------------------------------------------------------------------------------------- */
 
-static kith_status check_absent(const kith_hnsw *graph, const kith_addition *addition, const kith_new_ids *ids) {
-    if (addition->ids_rise && kith_new_id(ids, 0) >= graph->base.next_id) return KITH_OK;
-    for (size_t i = 0; i < ids->count; i++) {
-        uint64_t row;
-        if (kith_idlist_find_one(&graph->ids, kith_new_id(ids, i), &row))
+static kith_status check_absent(const kith_hnsw *graph, const kith_addition *addition) {
+    const kith_new_ids ids = {addition->ids, addition->first_id, addition->view.count, addition->ids_rise};
+    if (addition->ids_rise && kith_new_id(&ids, 0) >= graph->base.next_id) return KITH_OK;
+    for (size_t i = 0; i < ids.count; i++) {
+        uint64_t node;
+        if (kith_hnsw_find_one(graph, kith_new_id(&ids, i), &node))
             return kith_error(KITH_ERR_EXISTS, "add: id %lld is in the index already",
-                              (long long)kith_new_id(ids, i));
+                              (long long)kith_new_id(&ids, i));
     }
     return KITH_OK;
 }
@@ -391,13 +392,18 @@ static kith_status link_new(linking *work) {
 
 kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
     kith_hnsw *graph = kith_hnsw_of(index);
-    linking work = {.graph = graph, .addition = addition, .first = index->count, .count = addition->view.count};
+    KITH_TRY(check_absent(graph, addition));
+    return kith_hnsw_append(graph, addition);
+}
+
+kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
+    linking work = {
+        .graph = graph, .addition = addition, .first = graph->node_count, .count = addition->view.count};
     const kith_new_ids ids = {addition->ids, addition->first_id, work.count, addition->ids_rise};
-    KITH_TRY(check_absent(graph, addition, &ids));
     size_t total;
-    if (kith_add_overflows(index->count, work.count, &total) || total > KITH_HNSW_NODES_MAX)
+    if (kith_add_overflows(work.first, work.count, &total) || total > KITH_HNSW_NODES_MAX)
         return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu; a graph holds at most %zu", work.count,
-                          index->count, KITH_HNSW_NODES_MAX);
+                          work.first, KITH_HNSW_NODES_MAX);
     work.threads = kith_min_size(addition->job->threads, work.count);
     work.batch_max = kith_min_size(work.count, kith_max_size(BATCH_MIN, total / BATCH_SHARE));
     work.unpruned_words = (graph->degree + 63) / 64;
@@ -412,7 +418,7 @@ kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
     KITH_GO(take_linking(&work));
     KITH_GO(link_new(&work));
     kith_idlist_append(&graph->ids, &ids);
-    index->count = total;
+    graph->base.count += work.count;
 done:
     graph->sketch = NULL;
     if (status != KITH_OK) put_back(&work, &old);
@@ -426,6 +432,9 @@ void kith_hnsw_reset(kith_index *index) {
     kith_chunks_trim(&graph->side, 0, 0);
     kith_chunks_trim(&graph->links, 0, 0);
     kith_idlist_free(&graph->ids);
+    kith_free(graph->dead);
+    graph->dead = NULL;
+    graph->dead_room = graph->dead_count = 0;
     graph->entry_count = graph->entries_picked_at = graph->unchecked = graph->node_count = 0;
     index->count = 0;
 }

@@ -9,9 +9,11 @@
  *   HNSWROWS  count rows: the vector as the stored type, or its code, padded with zeros to the row's stride
  *   HNSWSIDE  under cosine and without a code only: count x f32, 1 / |x|
  *   HNSWLINK  count x degree x u32: the links of each node, filled up with 2^32 - 1
- *   HNSWROWI  with has_ids only: count x i64, the nodes' ids, distinct, from 0 up to below next_id
+ *   HNSWROWI  with has_ids only: count x i64, the nodes' ids, from 0 up to below next_id, distinct among live nodes
+ *   HNSWDEAD  only where nodes were removed and are still there: u32 each, rising: their numbers
  *
- * A code follows in sections of its own, under the next part's numbers. Without has_ids node v has the id first_id + v, and ids_rise is 1.
+ * count is that of the live nodes and those of HNSWDEAD. A code follows in sections of its own, under the next part's
+ * numbers. Without has_ids node v has the id first_id + v, and ids_rise is 1.
  */
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +26,8 @@
 
 enum { META_BYTES = 36, VERSION = 1 };
 static const char meta_tag[] = "HNSWMETA", entries_tag[] = "HNSWENTR", rows_tag[] = "HNSWROWS",
-                  side_tag[] = "HNSWSIDE", links_tag[] = "HNSWLINK", ids_tag[] = "HNSWROWI";
+                  side_tag[] = "HNSWSIDE", links_tag[] = "HNSWLINK", ids_tag[] = "HNSWROWI",
+                  dead_tag[] = "HNSWDEAD";
 
 /* ---- Writing ---------------------------------------------------------------------------------------------- */
 
@@ -45,6 +48,18 @@ static uint32_t bits_of(float value) {
     return bits;
 }
 
+static kith_status write_dead(kith_container_writer *writer, uint32_t part, const kith_hnsw *graph) {
+    if (graph->dead_count == 0) return KITH_OK;
+    KITH_TRY(kith_container_writer_begin(writer, dead_tag, part, VERSION, 0));
+    for (size_t v = 0; v < graph->dead_room; v++) {
+        unsigned char number[4];
+        if (!kith_bitset_get(graph->dead, v)) continue;
+        kith_put_u32(number, (uint32_t)v);
+        KITH_TRY(kith_container_writer_write(writer, number, sizeof number));
+    }
+    return KITH_OK;
+}
+
 kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     uint32_t own = (*part)++;
@@ -58,10 +73,11 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
     for (size_t i = 0; i < graph->entry_count; i++) kith_put_u32(entries + 4 * i, graph->entries[i]);
     KITH_TRY(kith_container_writer_add(writer, meta_tag, own, meta, sizeof meta));
     KITH_TRY(kith_container_writer_add(writer, entries_tag, own, entries, graph->entry_count * 4));
-    KITH_TRY(write_chunks(writer, rows_tag, own, &graph->rows, index->count));
-    if (kith_hnsw_has_side(graph)) KITH_TRY(write_chunks(writer, side_tag, own, &graph->side, index->count));
-    KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, index->count));
-    if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, index->count));
+    KITH_TRY(write_chunks(writer, rows_tag, own, &graph->rows, graph->node_count));
+    if (kith_hnsw_has_side(graph)) KITH_TRY(write_chunks(writer, side_tag, own, &graph->side, graph->node_count));
+    KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, graph->node_count));
+    if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, graph->node_count));
+    KITH_TRY(write_dead(writer, own, graph));
     return graph->code != NULL ? kith_code_save(graph->code, writer, part) : KITH_OK;
 }
 
@@ -69,28 +85,56 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
 
 static kith_status borrow(kith_container *file, const kith_hnsw *graph, const char *tag, kith_chunks *chunks) {
     const void *items;
-    KITH_TRY(kith_container_need_items(file, tag, graph->instance, graph->base.count, chunks->item_bytes, &items));
-    return kith_chunks_borrow(chunks, chunks->item_bytes, items, graph->base.count);
+    KITH_TRY(kith_container_need_items(file, tag, graph->instance, graph->node_count, chunks->item_bytes, &items));
+    return kith_chunks_borrow(chunks, chunks->item_bytes, items, graph->node_count);
 }
 
 static kith_status open_entries(kith_container *file, kith_hnsw *graph, const kith_section *meta) {
     const void *items;
     size_t count = graph->entry_count;
-    if (count > KITH_HNSW_ENTRIES_MAX || count > graph->base.count || (count == 0) != (graph->base.count == 0))
-        return kith_section_error(file, meta, "%zu entries for %zu nodes", count, graph->base.count);
+    if (count > KITH_HNSW_ENTRIES_MAX || count > graph->node_count || (count == 0) != (graph->node_count == 0))
+        return kith_section_error(file, meta, "%zu entries for %zu nodes", count, graph->node_count);
     KITH_TRY(kith_container_need_items(file, entries_tag, graph->instance, count, 4, &items));
     for (size_t i = 0; i < count; i++) {
         graph->entries[i] = kith_get_u32((const unsigned char *)items + 4 * i);
-        if (graph->entries[i] >= graph->base.count)
+        if (graph->entries[i] >= graph->node_count)
             return kith_section_error(file, meta, "entry %zu is node %u of %zu", i, graph->entries[i],
-                                      graph->base.count);
+                                      graph->node_count);
+    }
+    return KITH_OK;
+}
+
+/* How many removed nodes the file holds beside the live ones, whose number the index has. */
+static kith_status count_dead(kith_container *file, kith_hnsw *graph, const kith_section **section) {
+    KITH_TRY(kith_container_find(file, dead_tag, graph->instance, VERSION, section));
+    if (*section == NULL) return KITH_OK;
+    size_t count = (*section)->bytes / 4, live = graph->base.count;
+    if ((*section)->bytes % 4 != 0 || count == 0 || live == 0 || live > KITH_HNSW_NODES_MAX ||
+        count > KITH_HNSW_NODES_MAX - live)
+        return kith_section_error(file, *section, "%zu bytes of removed nodes beside %zu", (*section)->bytes, live);
+    graph->dead_count = count;
+    graph->node_count = live + count;
+    return KITH_OK;
+}
+
+/* Which they are. The rows of all nodes have been seen to be there. */
+static kith_status open_dead(kith_container *file, kith_hnsw *graph, const kith_section *section) {
+    if (section == NULL) return KITH_OK;
+    const unsigned char *bytes = section->data;
+    KITH_TRY(kith_alloc_zeroed(kith_bitset_words(graph->node_count), sizeof *graph->dead, &graph->dead));
+    graph->dead_room = graph->node_count;
+    for (size_t i = 0; i < graph->dead_count; i++) {
+        uint32_t node = kith_get_u32(bytes + 4 * i);
+        if (node >= graph->node_count || (i > 0 && node <= kith_get_u32(bytes + 4 * (i - 1))))
+            return kith_section_error(file, section, "removed node %zu is %u of %zu", i, node, graph->node_count);
+        kith_bitset_set(graph->dead, node);
     }
     return KITH_OK;
 }
 
 static kith_status open_ids(kith_container *file, kith_hnsw *graph, const kith_section *meta) {
     const unsigned char *bytes = meta->data;
-    size_t count = graph->base.count;
+    size_t count = graph->node_count;
     uint64_t first_id = kith_get_u64(bytes), next_id = (uint64_t)graph->base.next_id;
     uint32_t has_ids = kith_get_u32(bytes + 28), rise = kith_get_u32(bytes + 32);
     if (has_ids > 1 || rise > 1 || (!has_ids && !rise))
@@ -104,23 +148,24 @@ static kith_status open_ids(kith_container *file, kith_hnsw *graph, const kith_s
 }
 
 static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
-    const kith_section *meta;
+    const kith_section *meta, *dead;
     KITH_TRY(kith_container_need(file, meta_tag, graph->instance, VERSION, &meta));
     if (meta->bytes != META_BYTES)
         return kith_section_error(file, meta, "has %zu bytes, not %d", meta->bytes, META_BYTES);
     const unsigned char *bytes = meta->data;
+    KITH_TRY(count_dead(file, graph, &dead));
     uint64_t picked_at = kith_get_u64(bytes + 8), unchecked = kith_get_u64(bytes + 16);
     graph->entry_count = kith_get_u32(bytes + 24);
-    if (graph->base.count > KITH_HNSW_NODES_MAX || picked_at > graph->base.count || unchecked > graph->base.count)
+    if (graph->node_count > KITH_HNSW_NODES_MAX || picked_at > graph->node_count || unchecked > graph->node_count)
         return kith_section_error(file, meta, "%zu nodes, entries picked at %llu, %llu unchecked",
-                                  graph->base.count, (unsigned long long)picked_at, (unsigned long long)unchecked);
+                                  graph->node_count, (unsigned long long)picked_at, (unsigned long long)unchecked);
     graph->entries_picked_at = (size_t)picked_at;
     graph->unchecked = (size_t)unchecked;
-    graph->node_count = graph->base.count;
     KITH_TRY(open_entries(file, graph, meta));
     KITH_TRY(borrow(file, graph, rows_tag, &graph->rows));
     if (kith_hnsw_has_side(graph)) KITH_TRY(borrow(file, graph, side_tag, &graph->side));
     KITH_TRY(borrow(file, graph, links_tag, &graph->links));
+    KITH_TRY(open_dead(file, graph, dead));
     return open_ids(file, graph, meta);
 }
 
@@ -143,7 +188,7 @@ kith_status kith_hnsw_open(kith_container *file, uint32_t *part, const kith_inde
                            kith_index **out) {
     kith_hnsw *graph;
     KITH_TRY(kith_hnsw_make(spec, meta->dim, meta->metric, &graph));
-    graph->base.count = meta->count;
+    graph->base.count = graph->node_count = meta->count;
     graph->base.next_id = meta->next_id;
     graph->base.is_mapped = true;
     graph->instance = (*part)++;
@@ -165,7 +210,7 @@ static kith_status bad_content(const kith_hnsw *graph, const char *tag, const ch
 }
 
 static kith_status verify_vectors(const kith_hnsw *graph) {
-    const kith_view view = {kith_hnsw_row(graph, 0), graph->base.dtype, graph->base.count, graph->base.dim,
+    const kith_view view = {kith_hnsw_row(graph, 0), graph->base.dtype, graph->node_count, graph->base.dim,
                             graph->rows.item_bytes};
     if (kith_check_vectors("stored vectors", &view, 0, graph->base.metric, kith_threads_default()) == KITH_OK)
         return KITH_OK;
@@ -189,7 +234,7 @@ static kith_status verify_node(const kith_hnsw *graph, uint32_t node) {
     const uint32_t *links = kith_hnsw_links(graph, node);
     size_t count = kith_hnsw_link_count(graph, links);
     for (size_t i = 0; i < graph->degree; i++)
-        if (i < count ? links[i] >= base->count || links[i] == node : links[i] != KITH_NO_NODE)
+        if (i < count ? links[i] >= graph->node_count || links[i] == node : links[i] != KITH_NO_NODE)
             return bad_content(graph, links_tag, "a link does not lead to another node");
     return KITH_OK;
 }
@@ -198,7 +243,7 @@ static kith_status verify_item(void *context, size_t item, size_t worker) {
     (void)worker;
     const kith_hnsw *graph = context;
     size_t rows = kith_rows_per_item(graph->rows.item_bytes), first = item * rows;
-    for (size_t v = first; v < kith_min_size(graph->base.count, first + rows); v++)
+    for (size_t v = first; v < kith_min_size(graph->node_count, first + rows); v++)
         KITH_TRY(verify_node(graph, (uint32_t)v));
     return KITH_OK;
 }
@@ -230,7 +275,7 @@ static kith_status verify_codes(const kith_hnsw *graph) {
 }
 
 static kith_status verify_ids(const kith_hnsw *graph) {
-    size_t count = graph->base.count;
+    size_t count = graph->node_count;
     const int64_t *ids = kith_chunks_at(&graph->ids.ids, 0);
     for (size_t v = 0; v < count; v++)
         if (ids[v] < 0 || ids[v] >= graph->base.next_id)
@@ -242,9 +287,11 @@ static kith_status verify_ids(const kith_hnsw *graph) {
     KITH_TRY(kith_alloc(count, sizeof *sorted, &sorted));
     kith_status status = kith_alloc(count, sizeof *scratch, &scratch);
     if (status == KITH_OK) {
-        memcpy(sorted, ids, count * sizeof *sorted);
-        kith_sort_i64(sorted, count, scratch);
-        if (!kith_rises_i64(sorted, count)) status = bad_content(graph, ids_tag, "an id stands twice");
+        size_t live = 0;
+        for (size_t v = 0; v < count; v++)
+            if (!kith_hnsw_is_dead(graph, v)) sorted[live++] = ids[v];
+        kith_sort_i64(sorted, live, scratch);
+        if (!kith_rises_i64(sorted, live)) status = bad_content(graph, ids_tag, "an id stands twice");
     }
     kith_free(scratch);
     kith_free(sorted);
@@ -255,12 +302,13 @@ kith_status kith_hnsw_verify(const kith_index *index) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     if (index->count == 0) return KITH_OK;
     KITH_TRY(graph->code != NULL ? verify_codes(graph) : verify_vectors(graph));
-    size_t items = (index->count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
+    size_t items = (graph->node_count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
     KITH_TRY(kith_parallel_for(kith_threads_default(), items, verify_item, (void *)(uintptr_t)graph));
     return graph->ids.is_stored ? verify_ids(graph) : KITH_OK;
 }
 
 void kith_hnsw_list_ids(const kith_index *index, int64_t *ids) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
-    for (size_t v = 0; v < index->count; v++) ids[v] = kith_idlist_get(&graph->ids, v);
+    for (size_t v = 0; v < graph->node_count; v++)
+        if (!kith_hnsw_is_dead(graph, v)) *ids++ = kith_idlist_get(&graph->ids, v);
 }

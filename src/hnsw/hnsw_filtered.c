@@ -39,16 +39,22 @@ enum {
 /* ---- Which nodes are allowed ------------------------------------------------------------------------------ */
 
 static bool is_allowed(const kith_hnsw_filtered *filtered, uint32_t node) {
-    return filtered->allow(filtered->filter, kith_idlist_get(&filtered->graph->ids, node));
+    return !kith_hnsw_is_dead(filtered->graph, node) &&
+           filtered->allow(filtered->filter, kith_idlist_get(&filtered->graph->ids, node));
 }
 
 /* Ids that can be looked up: they are written down where they are few enough. */
 static bool list_node(void *context, int64_t id) {
     kith_hnsw_filtered *filtered = context;
     uint64_t node;
-    if (kith_idlist_find_one(&filtered->graph->ids, id, &node))
+    if (kith_hnsw_find_one(filtered->graph, id, &node))
         filtered->listed[filtered->allowed_count++] = (uint32_t)node;
     return true;
+}
+
+static void clear_dead(const kith_hnsw *graph, uint64_t *bits) {
+    size_t words = kith_bitset_words(kith_min_size(graph->dead_room, graph->node_count));
+    for (size_t w = 0; w < words; w++) bits[w] &= ~graph->dead[w];
 }
 
 /* A bit for every node. Where ids follow each other the filter's own bits are taken, many at a time. */
@@ -61,6 +67,7 @@ static kith_status resolve(kith_hnsw_filtered *filtered, kith_arena *arena) {
     memset(bits, 0, words * sizeof *bits);
     if (!graph->ids.is_stored) {
         kith_filter_bits(filtered->filter, graph->ids.first_id, count, bits);
+        clear_dead(graph, bits);
     } else {
         for (size_t node = 0; node < count; node++)
             bits[node / 64] |= (uint64_t)is_allowed(filtered, (uint32_t)node) << (node % 64);

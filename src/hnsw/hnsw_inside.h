@@ -2,8 +2,11 @@
  *
  * hnsw_inside.h: what the files of src/hnsw share: the graph, how a query is held against its nodes, the walk.
  *
- * A vector is a node; node v is row v of every array, in the order of addition, and never moves. Its links are a row
- * of `degree` node numbers, nearest first, filled up with KITH_NO_NODE. A walk begins at the entry nodes.
+ * A vector is a node; node v is row v of every array, in the order of addition. Its links are a row of `degree` node
+ * numbers, nearest first, filled up with KITH_NO_NODE. A walk begins at the entry nodes.
+ *
+ * A removed node stays for a while: walks go over it, but it is no result. Once one node in so many has been removed,
+ * what links to removed ones is linked to what lies behind them, and the others close up: hnsw_repair.c.
  *
  * Distances inside the graph are floats, smaller for nearer: squared L2, or inner products negated. Between nodes,
  * where links are chosen, cosine is the squared L2 of the normalised vectors. Under ip links are chosen by inner
@@ -14,6 +17,7 @@
 #ifndef KITH_HNSW_HNSW_INSIDE_H
 #define KITH_HNSW_HNSW_INSIDE_H
 
+#include "base/bitset.h"
 #include "base/chunks.h"
 #include "base/idlist.h"
 #include "code/code.h"
@@ -61,8 +65,11 @@ typedef struct kith_hnsw {
     kith_idlist ids;
     uint32_t entries[KITH_HNSW_ENTRIES_MAX];
     size_t entry_count, entries_picked_at; /* the count for which they were picked */
-    size_t node_count; /* those that links may name: base.count, and during an addition the new ones too */
-    size_t unchecked;  /* nodes added since all were seen to be reachable */
+    size_t
+        node_count; /* those that links may name: base.count, the removed ones, and during an addition new ones */
+    uint64_t *dead; /* a bit for each node that says whether it was removed; NULL: none was */
+    size_t dead_room, dead_count;   /* nodes that there are bits for; bits that are set */
+    size_t unchecked;               /* nodes added since all were seen to be reachable */
     const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
     uint32_t instance;              /* of the sections of a mapped index */
 } kith_hnsw;
@@ -79,6 +86,9 @@ static inline const void *kith_hnsw_row(const kith_hnsw *graph, uint32_t node) {
 }
 static inline uint32_t *kith_hnsw_links(const kith_hnsw *graph, uint32_t node) {
     return kith_chunks_at(&graph->links, node);
+}
+static inline bool kith_hnsw_is_dead(const kith_hnsw *graph, size_t node) {
+    return node < graph->dead_room && kith_bitset_get(graph->dead, node);
 }
 static inline float kith_hnsw_side(const kith_hnsw *graph, uint32_t node) {
     return *(const float *)kith_chunks_at(&graph->side, node);
@@ -268,9 +278,36 @@ void kith_hnsw_normalise(const kith_hnsw *graph, float *vectors, size_t count);
 kith_status kith_hnsw_decode(const kith_hnsw *graph, uint32_t node, size_t count, unsigned char *codes, float *out);
 kith_status kith_hnsw_train(kith_index *index, const kith_view *sample, const kith_job *job);
 
+/* ---- hnsw_live.c: walks past removed nodes ------------------------------------------------------------------ */
+
+/* How many nodes the pool of a walk needs room for that is to keep `kept` live ones, whatever was removed. */
+static inline size_t kith_hnsw_pool_capacity(const kith_hnsw *graph, size_t kept) {
+    return kith_min_size(graph->node_count, kept + graph->dead_count);
+}
+/* A walk that follows the `ef` nearest live nodes that it meets, and those removed between them. At least k live ones
+ * stand in the pool afterwards if so many live, unless the bound on distances ends it. There is room for
+ * kith_hnsw_pool_capacity(max(ef, k)). */
+kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, size_t ef, size_t k);
+/* Goes on after a walk until k live nodes stand in the pool: over the links of the pool's nodes, and where they lead no
+ * further over all nodes. So many live, and the pool's capacity is that for k or more. */
+kith_status kith_hnsw_walk_on(kith_walker *walker, const kith_probe *probe, size_t k);
+
+/* ---- hnsw_remove.c, hnsw_repair.c --------------------------------------------------------------------------- */
+
+/* The node of each id, KITH_IDLIST_NO_ROW for those that are not there or were removed. Works always. */
+kith_status kith_hnsw_find(const kith_hnsw *graph, const int64_t *ids, size_t count, uint64_t *nodes);
+/* The same for one, where kith_idlist_can_find. */
+bool kith_hnsw_find_one(const kith_hnsw *graph, int64_t id, uint64_t *node);
+kith_status kith_hnsw_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
+kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
+/* Takes the removed nodes out. All or nothing. */
+kith_status kith_hnsw_repair(kith_hnsw *graph);
+
 /* ---- hnsw_add.c, hnsw_reach.c, hnsw_search.c, hnsw_file.c --------------------------------------------------- */
 
 kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition);
+/* The same without asking whether the ids are there: an update removes those that have them afterwards. */
+kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition);
 void kith_hnsw_reset(kith_index *index);
 
 /* Gives every node that no walk can reach a link from a near one that it can. Each scratch has room for a number per

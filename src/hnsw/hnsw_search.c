@@ -136,6 +136,7 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
     KITH_TRY(kith_arena_take(request->arena, request->threads, sizeof *call->walkers, &call->walkers));
     if (call->graph->code != NULL)
         KITH_TRY(kith_arena_take(request->arena, workers, call->graph->code->query_bytes, &call->prepared));
+    if (request->filter == NULL) capacity = kith_hnsw_pool_capacity(call->graph, capacity);
     for (size_t w = 0; w < workers; w++) KITH_TRY(take_walker(call, capacity, &call->walkers[w]));
     return request->filter != NULL ? open_filtered(call, workers) : KITH_OK;
 }
@@ -174,6 +175,7 @@ static kith_status meet_and_ask(void *context, uint32_t node, float distance) {
     meeting *met = context;
     const kith_hnsw_filtered *filtered = &met->call->filtered;
     met->met_count++;
+    if (kith_hnsw_is_dead(filtered->graph, node)) return KITH_OK;
     if (!filtered->allow(filtered->filter, kith_idlist_get(&met->call->graph->ids, node))) return KITH_OK;
     met->allowed_count++;
     return keep(met, node, distance);
@@ -229,9 +231,15 @@ static kith_probe probe_of(const hnsw_call *call, size_t query, size_t worker) {
     return probe;
 }
 
+/* The k nearest live nodes of the pool. */
 static kith_status keep_pool(const hnsw_call *call, const kith_walker *walker, const meeting *met) {
-    for (size_t i = 0; i < kith_min_size(call->request->k, walker->pool_count); i++)
-        KITH_TRY(keep(met, kith_pool_node(walker->pool[i]), kith_pool_distance(walker->pool[i])));
+    size_t k = call->request->k, dead_count = call->graph->dead_count;
+    for (size_t i = 0, kept = 0; kept < k && i < walker->pool_count; i++) {
+        uint32_t node = kith_pool_node(walker->pool[i]);
+        if (dead_count > 0 && kith_hnsw_is_dead(call->graph, node)) continue;
+        KITH_TRY(keep(met, node, kith_pool_distance(walker->pool[i])));
+        kept++;
+    }
     return KITH_OK;
 }
 
@@ -271,6 +279,19 @@ static kith_status search_filtered(hnsw_call *call, size_t query, size_t worker,
     return KITH_OK;
 }
 
+/* Without a filter. */
+static kith_status search_all(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
+                              const meeting *met) {
+    size_t k = call->request->k;
+    if (call->graph->dead_count > 0) {
+        KITH_TRY(kith_hnsw_walk_live(walker, probe, call->ef, k));
+    } else {
+        KITH_TRY(kith_hnsw_walk(walker, probe, call->ef));
+        if (walker->pool_count < k) KITH_TRY(kith_hnsw_walk_on(walker, probe, k));
+    }
+    return keep_pool(call, walker, met);
+}
+
 static kith_status search_query(void *context, size_t query, size_t worker) {
     hnsw_call *call = context;
     kith_walker *walker = &call->walkers[worker];
@@ -280,8 +301,7 @@ static kith_status search_query(void *context, size_t query, size_t worker) {
     if (call->request->filter != NULL) {
         KITH_TRY(search_filtered(call, query, worker, &probe, &met));
     } else {
-        KITH_TRY(kith_hnsw_walk(walker, &probe, call->ef));
-        KITH_TRY(keep_pool(call, walker, &met));
+        KITH_TRY(search_all(call, walker, &probe, &met));
     }
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
@@ -308,6 +328,14 @@ static kith_status search_left(hnsw_call *call) {
     return kith_parallel_for(workers, call->again_count, search_again, call);
 }
 
+/* Removed nodes among the hits have led on, and go. */
+static void drop_dead(const kith_hnsw *graph, kith_hit_list *list) {
+    size_t kept = 0;
+    for (size_t i = 0; i < list->count; i++)
+        if (!kith_hnsw_is_dead(graph, list->hits[i].row)) list->hits[kept++] = list->hits[i];
+    list->count = kept;
+}
+
 /* A range search walks to the query, and then follows every hit until there are no new ones. */
 static kith_status range_query(void *context, size_t query, size_t worker) {
     const hnsw_call *call = context;
@@ -328,6 +356,7 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
         KITH_TRY(kith_hnsw_walk(walker, &probe, call->ef));
         for (size_t i = 0; i < met.list->count; i++)
             KITH_TRY(kith_hnsw_follow(walker, &probe, met.list->hits[i].row));
+        if (call->graph->dead_count > 0) drop_dead(call->graph, met.list);
     }
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_live.c: walks past removed nodes, and to the end. Removed nodes lead on as all others do, so that a walk takes
+ * the way it always took; it only has to follow more nodes, until as many live ones have been followed as it would
+ * have without them. Where a whole neighbourhood was removed that may be all of its nodes, once.
+ */
+#include "base/error.h"
+#include "hnsw/hnsw_inside.h"
+
+enum { FOLLOWED = 1, MORE_MIN = 4, MORE_SHARE = 4, PIECE = 4 };
+
+static size_t live_among(const kith_walker *walker, size_t count) {
+    size_t live = 0;
+    for (size_t i = 0; i < kith_min_size(count, walker->pool_count); i++)
+        live += !kith_hnsw_is_dead(walker->graph, kith_pool_node(walker->pool[i]));
+    return live;
+}
+
+static bool is_at_bound(const kith_walker *walker) {
+    return walker->distances_max != 0 && walker->distance_count >= walker->distances_max;
+}
+
+kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, size_t ef, size_t k) {
+    const kith_hnsw *graph = walker->graph;
+    size_t kept = kith_max_size(ef, k), full = kith_hnsw_pool_capacity(graph, kept);
+    size_t more = kith_max_size(MORE_MIN, ef / MORE_SHARE);
+    for (;; more *= 4) {
+        more = kith_min_size(more, graph->dead_count);
+        walker->pool_capacity = kith_min_size(full, kept + more);
+        KITH_TRY(kith_hnsw_walk(walker, probe, kith_min_size(ef + more, walker->pool_capacity)));
+        if (more == graph->dead_count || is_at_bound(walker)) break;
+        if (live_among(walker, ef + more) >= ef && live_among(walker, SIZE_MAX) >= k) break;
+        kith_walker_clear(walker);
+    }
+    return live_among(walker, SIZE_MAX) < k ? kith_hnsw_walk_on(walker, probe, k) : KITH_OK;
+}
+
+/* The nearest node of the pool that has not been followed; false: all have been. */
+static bool next_node(kith_walker *walker, uint32_t *node) {
+    for (size_t i = 0; i < walker->pool_count; i++)
+        if ((walker->pool[i] & FOLLOWED) == 0) {
+            *node = kith_pool_node(walker->pool[i]);
+            walker->pool[i] |= FOLLOWED;
+            return true;
+        }
+    return false;
+}
+
+/* Offers every node that no walk has met: after additions to a large graph there may be some that nothing links to. */
+static kith_status offer_unseen(kith_walker *walker, const kith_probe *probe) {
+    for (size_t node = 0; node < walker->graph->node_count && !is_at_bound(walker); node++) {
+        if ((walker->seen[node / 32] >> (node % 32) & 1) != 0 || kith_hnsw_is_dead(walker->graph, node)) continue;
+        uint32_t nodes[PIECE] = {(uint32_t)node};
+        float distances[PIECE];
+        kith_probe_many(probe, nodes, 1, distances);
+        walker->distance_count++;
+        int64_t entry = kith_pool_entry(distances[0], (uint32_t)node);
+        if (walker->pool_count == walker->pool_capacity) {
+            if (entry >= walker->pool[walker->pool_count - 1]) continue;
+            walker->pool_count--;
+        }
+        (void)walker->kernels->insert(walker->pool, walker->pool_count++, entry);
+    }
+    return KITH_OK;
+}
+
+kith_status kith_hnsw_walk_on(kith_walker *walker, const kith_probe *probe, size_t k) {
+    uint32_t node;
+    while (live_among(walker, SIZE_MAX) < k && !is_at_bound(walker)) {
+        if (!next_node(walker, &node)) return offer_unseen(walker, probe);
+        KITH_TRY(kith_hnsw_follow(walker, probe, node));
+    }
+    return KITH_OK;
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_repair.c: removed nodes are taken out, many at a time, in one pass over all rows of links.
+ *
+ * A node that links to removed ones gets candidates in their place: the live nodes that these link to, directly or over
+ * more removed ones. The nearest of them, a few for each link that is lost, are pruned together with the links that
+ * are left, which are not held against each other again (after Subramanya et al., "FreshDiskANN", arXiv 2105.09613,
+ * section 4.2, and Xu et al., "In-Place Updates of a Graph Index for Streaming Approximate Nearest Neighbor Search",
+ * arXiv 2502.13826, which take few candidates as well). Each node writes its own row and reads only the rows of
+ * removed nodes, which nobody writes: the same bytes at every thread count.
+ *
+ * Then the live nodes close up, in their order, so that rising ids still rise; rows past the last are given back.
+ * Whatever may fail comes before the first change.
+ */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/sort.h"
+#include "hnsw/hnsw_inside.h"
+
+enum {
+    FOR_EACH_LOST = 3,  /* candidates that a lost link is replaced by */
+    FOUND_SHARE = 4,    /* they are the nearest of at most so many rows of links */
+    CANDIDATES_MIN = 8, /* and at least so many */
+    ROWS_MAX = 64,      /* removed nodes whose links one node looks at, beyond those that it links to */
+    PIECE = 256,        /* nodes that a task repairs, or decodes */
+    SAMPLE = 2048,      /* vectors that a sketch is fitted to */
+};
+/* From one node to the next when entries are drawn: a prime larger than any graph, so that all are met. */
+static const size_t entry_stride = 2654435761;
+
+typedef struct worker {
+    uint32_t *queue;      /* removed nodes to look behind: degree + ROWS_MAX */
+    uint32_t *seen;       /* a bit per node */
+    uint32_t *left;       /* links that are left: a row and room for a probe */
+    uint32_t *found;      /* live nodes behind them, found_max and room for a probe */
+    float *distances;     /* of those, or of a row of links */
+    kith_candidate *kept; /* the nearest of them and the links that are left: 2 rows and more */
+    kith_pruner pruner;
+    unsigned char *codes; /* for a sketch: PIECE codes, and what they stand for */
+    float *vectors;
+} worker;
+
+typedef struct repair {
+    kith_hnsw *graph;
+    kith_hnsw_sketch sketch;
+    size_t threads, found_max, nearest_max, live_count;
+    worker *workers;
+    uint32_t *numbers;        /* of each live node once they have closed up */
+    uint32_t *parent, *queue; /* for kith_hnsw_connect */
+    kith_idlist ids;          /* of the live nodes */
+} repair;
+
+/* ---- Memory ----------------------------------------------------------------------------------------------- */
+
+static kith_status take_worker(const repair *work, worker *mine) {
+    const kith_hnsw *graph = work->graph;
+    size_t row = graph->degree + KITH_WALK_ROOM, found = work->found_max + KITH_WALK_ROOM;
+    KITH_TRY(kith_alloc(graph->degree + ROWS_MAX, sizeof *mine->queue, &mine->queue));
+    KITH_TRY(kith_alloc_zeroed(kith_walk_seen_words(graph->node_count), sizeof *mine->seen, &mine->seen));
+    KITH_TRY(kith_alloc(row, sizeof *mine->left, &mine->left));
+    KITH_TRY(kith_alloc(found, sizeof *mine->found, &mine->found));
+    KITH_TRY(kith_alloc(found, sizeof *mine->distances, &mine->distances));
+    KITH_TRY(kith_alloc(graph->degree + work->nearest_max + 1, sizeof *mine->kept, &mine->kept));
+    KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
+    KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_new));
+    if (graph->code == NULL) return KITH_OK;
+    KITH_TRY(kith_alloc(PIECE, graph->code->code_bytes, &mine->codes));
+    return kith_alloc(PIECE, graph->base.dim * sizeof(float), &mine->vectors);
+}
+
+static void free_worker(worker *mine) {
+    kith_free(mine->queue);
+    kith_free(mine->seen);
+    kith_free(mine->left);
+    kith_free(mine->found);
+    kith_free(mine->distances);
+    kith_free(mine->kept);
+    kith_free(mine->pruner.kept_old);
+    kith_free(mine->pruner.kept_new);
+    kith_free(mine->codes);
+    kith_free(mine->vectors);
+}
+
+static kith_status take_ids(repair *work) {
+    const kith_hnsw *graph = work->graph;
+    int64_t *ids;
+    KITH_TRY(kith_alloc(work->live_count, sizeof *ids, &ids));
+    kith_hnsw_list_ids(&graph->base, ids);
+    const kith_new_ids all = {.ids = ids, .count = work->live_count, .rise = kith_rises_i64(ids, work->live_count)};
+    kith_status status = kith_idlist_reserve(&work->ids, &all);
+    if (status == KITH_OK) kith_idlist_append(&work->ids, &all);
+    kith_free(ids);
+    return status;
+}
+
+static kith_status take_repair(repair *work) {
+    size_t nodes = work->graph->node_count;
+    KITH_TRY(kith_alloc_zeroed(work->threads, sizeof *work->workers, &work->workers));
+    for (size_t w = 0; w < work->threads; w++) KITH_TRY(take_worker(work, &work->workers[w]));
+    KITH_TRY(kith_alloc(nodes, sizeof *work->numbers, &work->numbers));
+    KITH_TRY(kith_alloc(work->live_count, sizeof *work->parent, &work->parent));
+    KITH_TRY(kith_alloc(work->live_count, sizeof *work->queue, &work->queue));
+    return take_ids(work);
+}
+
+static void free_repair(repair *work) {
+    for (size_t w = 0; work->workers != NULL && w < work->threads; w++) free_worker(&work->workers[w]);
+    kith_free(work->workers);
+    kith_free(work->numbers);
+    kith_free(work->parent);
+    kith_free(work->queue);
+    kith_idlist_free(&work->ids);
+    kith_hnsw_sketch_free(&work->sketch);
+}
+
+/* ---- What codes stand for --------------------------------------------------------------------------------- */
+
+static kith_status decode_piece(void *context, size_t item, size_t worker_number) {
+    repair *work = context;
+    const kith_hnsw *graph = work->graph;
+    worker *mine = &work->workers[worker_number];
+    size_t first = item * PIECE, count = kith_min_size(PIECE, graph->node_count - first);
+    KITH_TRY(kith_hnsw_decode(graph, (uint32_t)first, count, mine->codes, mine->vectors));
+    kith_hnsw_normalise(graph, mine->vectors, count);
+    for (size_t i = 0; i < count; i++)
+        kith_hnsw_sketch_put(&work->sketch, (uint32_t)(first + i), mine->vectors + i * graph->base.dim);
+    return KITH_OK;
+}
+
+/* Codes are not held against each other: a sketch of all nodes, as an addition makes one. */
+static kith_status make_sketch(repair *work) {
+    const kith_hnsw *graph = work->graph;
+    size_t nodes = graph->node_count, count = kith_min_size(nodes, SAMPLE), dim = graph->base.dim;
+    if (graph->code == NULL) return KITH_OK;
+    float *sample;
+    KITH_TRY(kith_alloc(count, dim * sizeof *sample, &sample));
+    kith_status status;
+    for (size_t i = 0; i < count; i++)
+        KITH_GO(kith_hnsw_decode(graph, (uint32_t)(nodes / count * i), 1, work->workers->codes, sample + i * dim));
+    kith_hnsw_normalise(graph, sample, count);
+    KITH_GO(kith_hnsw_sketch_make(graph, KITH_F32, sample, count, nodes, &work->sketch));
+    KITH_GO(kith_parallel_for(work->threads, (nodes - 1) / PIECE + 1, decode_piece, work));
+done:
+    kith_free(sample);
+    return status;
+}
+
+/* ---- Links ------------------------------------------------------------------------------------------------ */
+
+static bool mark(worker *mine, uint32_t node) {
+    uint32_t bit = (uint32_t)1 << (node % 32), *word = &mine->seen[node / 32];
+    bool is_new = (*word & bit) == 0;
+    *word |= bit;
+    return is_new;
+}
+
+/* The live nodes behind the removed ones in the queue that have not been marked; marks them, and the removed ones that
+ * are passed. Returns how many there are. */
+static size_t look_behind(const repair *work, worker *mine, size_t *queued) {
+    const kith_hnsw *graph = work->graph;
+    size_t count = 0, room = *queued + ROWS_MAX;
+    for (size_t at = 0; at < *queued && count < work->found_max; at++) {
+        const uint32_t *links = kith_hnsw_links(graph, mine->queue[at]);
+        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE && count < work->found_max; i++) {
+            bool is_dead = kith_hnsw_is_dead(graph, links[i]);
+            if ((is_dead && *queued == room) || !mark(mine, links[i])) continue;
+            if (is_dead)
+                mine->queue[(*queued)++] = links[i];
+            else
+                mine->found[count++] = links[i];
+        }
+    }
+    return count;
+}
+
+/* Keeps a candidate if it is among the `most` nearest; they stand in order. */
+static size_t keep_nearest(kith_candidate *kept, size_t count, size_t most, kith_candidate candidate) {
+    size_t at = count;
+    if (count == most) {
+        if (!kith_candidate_before(&candidate, &kept[count - 1])) return count;
+        at--;
+    } else {
+        count++;
+    }
+    for (; at > 0 && kith_candidate_before(&candidate, &kept[at - 1]); at--) kept[at] = kept[at - 1];
+    kept[at] = candidate;
+    return count;
+}
+
+/* The links of a node that are left go to `left`, the others into the queue; all are marked. */
+static size_t split_links(const repair *work, worker *mine, uint32_t node, size_t *queued) {
+    const kith_hnsw *graph = work->graph;
+    const uint32_t *links = kith_hnsw_links(graph, node);
+    size_t left = 0;
+    *queued = 0;
+    for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) {
+        (void)mark(mine, links[i]);
+        if (kith_hnsw_is_dead(graph, links[i]))
+            mine->queue[(*queued)++] = links[i];
+        else
+            mine->left[left++] = links[i];
+    }
+    return left;
+}
+
+static void unmark_all(worker *mine, const uint32_t *nodes, size_t count) {
+    for (size_t i = 0; i < count; i++) mine->seen[nodes[i] / 32] &= ~((uint32_t)1 << (nodes[i] % 32));
+}
+
+/* The candidates for a node's links, in order. */
+static size_t gather(const repair *work, worker *mine, uint32_t node, size_t lost, size_t left, size_t found) {
+    size_t count = 0, most = kith_min_size(work->nearest_max, kith_max_size(CANDIDATES_MIN, FOR_EACH_LOST * lost));
+    kith_probe probe = kith_probe_node(work->graph, node);
+    if (found > 0) kith_probe_many(&probe, mine->found, found, mine->distances);
+    for (size_t i = 0; i < found; i++)
+        count = keep_nearest(mine->kept, count, most, (kith_candidate){mine->distances[i], mine->found[i], true});
+    if (left > 0) kith_probe_many(&probe, mine->left, left, mine->distances);
+    for (size_t i = 0; i < left; i++)
+        count =
+            keep_nearest(mine->kept, count, SIZE_MAX, (kith_candidate){mine->distances[i], mine->left[i], false});
+    return count;
+}
+
+static bool has_lost(const kith_hnsw *graph, const uint32_t *links) {
+    for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++)
+        if (kith_hnsw_is_dead(graph, links[i])) return true;
+    return false;
+}
+
+static void relink(repair *work, worker *mine, uint32_t node) {
+    kith_hnsw *graph = work->graph;
+    uint32_t *links = kith_hnsw_links(graph, node);
+    size_t queued, lost;
+    if (!has_lost(graph, links)) return;
+    (void)mark(mine, node);
+    size_t left = split_links(work, mine, node, &queued);
+    lost = queued;
+    size_t found = look_behind(work, mine, &queued);
+    unmark_all(mine, &node, 1);
+    unmark_all(mine, mine->left, left);
+    unmark_all(mine, mine->queue, queued);
+    unmark_all(mine, mine->found, found);
+    /* Nothing is left around it: it leads back to where walks begin. */
+    for (size_t i = 0; left + found == 0 && i < graph->entry_count; i++)
+        if (graph->entries[i] != node) mine->found[found++] = graph->entries[i];
+    size_t count = gather(work, mine, node, lost, left, found);
+    (void)kith_hnsw_prune(graph, &mine->pruner, mine->kept, count, links);
+}
+
+static kith_status relink_piece(void *context, size_t item, size_t worker_number) {
+    repair *work = context;
+    size_t first = item * PIECE, last = kith_min_size(work->graph->node_count, first + PIECE);
+    for (size_t node = first; node < last; node++)
+        if (!kith_hnsw_is_dead(work->graph, node)) relink(work, &work->workers[worker_number], (uint32_t)node);
+    return KITH_OK;
+}
+
+/* ---- Entries ---------------------------------------------------------------------------------------------- */
+
+static bool is_entry(const kith_hnsw *graph, size_t count, uint32_t node) {
+    for (size_t i = 0; i < count; i++)
+        if (graph->entries[i] == node) return true;
+    return false;
+}
+
+/* A live node in the place of an entry: itself, or one behind it. */
+static uint32_t live_entry(repair *work, worker *mine, size_t kept, uint32_t entry) {
+    kith_hnsw *graph = work->graph;
+    if (!kith_hnsw_is_dead(graph, entry)) return entry;
+    size_t queued = 1;
+    mine->queue[0] = entry;
+    (void)mark(mine, entry);
+    size_t found = look_behind(work, mine, &queued);
+    unmark_all(mine, mine->queue, queued);
+    unmark_all(mine, mine->found, found);
+    for (size_t i = 0; i < found; i++)
+        if (!is_entry(graph, kept, mine->found[i])) return mine->found[i];
+    return KITH_NO_NODE;
+}
+
+/* Live entries, as many as there were if there are as many nodes; what removed ones lead to no more is drawn. */
+static void replace_entries(repair *work) {
+    kith_hnsw *graph = work->graph;
+    size_t wanted = kith_min_size(graph->entry_count, work->live_count), kept = 0;
+    for (size_t i = 0; i < graph->entry_count; i++) {
+        uint32_t entry = live_entry(work, &work->workers[0], kept, graph->entries[i]);
+        if (entry != KITH_NO_NODE && !is_entry(graph, kept, entry)) graph->entries[kept++] = entry;
+    }
+    for (size_t step = 1; kept < wanted && step <= graph->node_count; step++) {
+        uint32_t node = (uint32_t)(step * entry_stride % graph->node_count);
+        if (!kith_hnsw_is_dead(graph, node) && !is_entry(graph, kept, node)) graph->entries[kept++] = node;
+    }
+    graph->entry_count = kept;
+    graph->entries_picked_at = kith_min_size(graph->entries_picked_at, work->live_count);
+}
+
+/* ---- Closing up ------------------------------------------------------------------------------------------- */
+
+static void move_row(const kith_chunks *chunks, size_t from, size_t to) {
+    if (chunks->room > 0 && from != to)
+        memcpy(kith_chunks_at(chunks, to), kith_chunks_at(chunks, from), chunks->item_bytes);
+}
+
+static void close_up(repair *work) {
+    kith_hnsw *graph = work->graph;
+    size_t count = 0;
+    for (size_t node = 0; node < graph->node_count; node++)
+        work->numbers[node] = kith_hnsw_is_dead(graph, node) ? KITH_NO_NODE : (uint32_t)count++;
+    for (size_t node = 0; node < graph->node_count; node++) {
+        size_t to = work->numbers[node];
+        if (to == KITH_NO_NODE) continue;
+        uint32_t *links = kith_hnsw_links(graph, (uint32_t)node);
+        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) links[i] = work->numbers[links[i]];
+        move_row(&graph->rows, node, to);
+        move_row(&graph->side, node, to);
+        move_row(&graph->links, node, to);
+    }
+    for (size_t i = 0; i < graph->entry_count; i++) graph->entries[i] = work->numbers[graph->entries[i]];
+    kith_idlist ids = graph->ids;
+    graph->ids = work->ids;
+    work->ids = ids;
+    graph->node_count = count;
+    kith_free(graph->dead);
+    graph->dead = NULL;
+    graph->dead_room = graph->dead_count = 0;
+    kith_chunks_trim(&graph->rows, count, 1);
+    kith_chunks_trim(&graph->side, count, 1);
+    kith_chunks_trim(&graph->links, count, 1);
+}
+
+kith_status kith_hnsw_repair(kith_hnsw *graph) {
+    if (graph->dead_count == 0) return KITH_OK;
+    repair work = {.graph = graph, .live_count = graph->base.count};
+    size_t pieces = (graph->node_count - 1) / PIECE + 1;
+    work.threads = kith_min_size(kith_threads_default(), pieces);
+    work.found_max = kith_max_size(FOUND_SHARE * graph->degree, KITH_HNSW_ENTRIES_MAX);
+    work.nearest_max = kith_max_size(CANDIDATES_MIN, FOR_EACH_LOST * graph->degree);
+    kith_idlist_init(&work.ids);
+    kith_status status;
+    KITH_GO(take_repair(&work));
+    KITH_GO(make_sketch(&work));
+    if (work.sketch.rows != NULL) graph->sketch = &work.sketch;
+    replace_entries(&work);
+    KITH_GO(kith_parallel_for(work.threads, pieces, relink_piece, &work)); /* no piece fails */
+    graph->sketch = NULL;
+    close_up(&work);
+    kith_hnsw_connect(graph, work.parent, work.queue);
+    graph->unchecked = 0;
+done:
+    free_repair(&work);
+    return status;
+}
