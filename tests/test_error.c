@@ -38,6 +38,38 @@ Test(error, control_bytes_never_get_out) {
     cr_assert(strncmp(kith_error_message(), "x?y: a?b", 8) == 0);
 }
 
+typedef struct heard {
+    unsigned count;
+    char last[512];
+} heard;
+
+static void hear(void *user, kith_log_level level, const char *message) {
+    heard *all = user;
+    cr_assert_eq(level, KITH_LOG_WARNING);
+    all->count++;
+    (void)snprintf(all->last, sizeof all->last, "%s", message);
+}
+
+Test(error, warnings_go_to_the_hook_and_leave_the_message_alone) {
+    heard all = {0};
+    (void)kith_error(KITH_ERR_IO, "before");
+    kith_warn("to nobody");
+    kith_log_set(hear, &all);
+    kith_warn("row %d\nof %s", 7, "a.fvecs");
+    cr_assert_eq(all.count, 1);
+    cr_assert_str_eq(all.last, "row 7?of a.fvecs");
+    kith_warn_few("train", 38, 1, "lists");
+    cr_assert_str_eq(all.last, "train: 38 vectors for 1 lists; at least 39 are recommended");
+    kith_warn_few("train", 39 * 8, 8, "lists");
+    cr_assert_eq(all.count, 2);
+    kith_warn_few("train", 39 * 8 - 1, 8, "lists");
+    cr_assert_eq(all.count, 3);
+    kith_log_set(NULL, NULL);
+    kith_warn("to nobody");
+    cr_assert_eq(all.count, 3);
+    cr_assert_str_eq(kith_error_message(), "before");
+}
+
 Test(error, prefixes_stand_before) {
     (void)kith_error(KITH_ERR_FORMAT, "offset %d", 12);
     cr_assert_eq(kith_error_prefix(KITH_ERR_FORMAT, "%s row %d", "a.fvecs", 3), KITH_ERR_FORMAT);

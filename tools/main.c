@@ -126,6 +126,7 @@ static int command_run(const kith_tool_command *command, int argc, char **argv) 
 
 int main(int argc, char **argv) {
     kith_tool_signals_install();
+    kith_log_set(kith_tool_warn, NULL);
     if (argc < 2) {
         overview_print(stderr);
         return KITH_EXIT_USAGE;

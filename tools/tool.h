@@ -39,6 +39,8 @@ enum {
 
 /* The name that error lines begin with: "kith build". Static storage or argv. */
 void kith_tool_name_set(const char *command);
+/* The hook of kith_log_set: prints "kith COMMAND: warning: ..." unless that was the last one. */
+void kith_tool_warn(void *user, kith_log_level level, const char *message);
 /* Prints "kith COMMAND: ..." and returns `code`. */
 int kith_tool_error(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* KITH_EXIT_OK for KITH_OK; else prints the library's message, with `file` (may be NULL) in front of it unless the

@@ -39,19 +39,35 @@ static const unsigned char exit_codes[] = {
 
 void kith_tool_name_set(const char *command) { command_name = command; }
 
+/* A file name may hold anything; the message stays one line all the same. */
+static void print_line(const char *kind, char *line) {
+    for (char *c = line; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+    kith_tool_progress_clear();
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "%s: %s%s\n", command_name, kind, line);
+}
+
 int kith_tool_error(int code, const char *format, ...) {
     char line[2048];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    /* A file name may hold anything; the message stays one line all the same. */
-    for (char *c = line; *c != '\0'; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-    kith_tool_progress_clear();
-    (void)fflush(stdout);
-    (void)fprintf(stderr, "%s: %s\n", command_name, line);
+    print_line("", line);
     return code;
+}
+
+/* A command that trains again and again says a thing once. */
+void kith_tool_warn(void *user, kith_log_level level, const char *message) {
+    static char last[512];
+    (void)user;
+    (void)level;
+    if (strncmp(last, message, sizeof last - 1) == 0) return;
+    (void)snprintf(last, sizeof last, "%s", message);
+    char line[sizeof last];
+    memcpy(line, last, sizeof line);
+    print_line("warning: ", line);
 }
 
 static bool names_file(const char *message, const char *file) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kith/status.h: status codes, the thread's last error message, and the library's version.
+ * kith/status.h: status codes, the thread's last error message, warnings, and the library's version.
  *
  * Every function that can fail returns a kith_status. On failure the calling thread also gets a one-line
  * message that names the offending value; kith_error_message() reads it. The library never aborts, never
@@ -60,6 +60,16 @@ KITH_API const char *kith_status_name(kith_status status);
 /* The message of the last call on this thread that failed, one line without a newline, "" before the first.
  * Owned by the thread and valid until its next failing call into kith. */
 KITH_API const char *kith_error_message(void);
+
+/* Warnings: what went well but is worth knowing, such as training on fewer vectors than recommended. */
+typedef enum kith_log_level { KITH_LOG_WARNING = 1 } kith_log_level;
+/* `message` is one line without a newline, the callee's for the length of the call. */
+typedef void (*kith_log_fn)(void *user, kith_log_level level, const char *message);
+
+/* Where warnings of the whole process go; NULL, the default: nowhere. `fn` is called on the thread that called kith,
+ * never by its workers, so by several at once if they are in kith at once. To be set while no other thread is inside
+ * kith. */
+KITH_API void kith_log_set(kith_log_fn fn, void *user);
 
 /* The library's version, "0.1.0". Static storage. Thread-safe. */
 KITH_API const char *kith_version(void);

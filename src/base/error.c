@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MESSAGE_BYTES = 512 };
+enum { MESSAGE_BYTES = 512, VECTORS_PER_CENTRE = 39 };
 static _Thread_local char message[MESSAGE_BYTES];
 
 static void replace_control_bytes(char *text) {
@@ -36,6 +36,31 @@ kith_status kith_error_prefix(kith_status status, const char *format, ...) {
     if (snprintf(message, sizeof message, "%s: %s", prefix, old) < 0) message[0] = '\0'; /* cut where room ends */
     replace_control_bytes(message);
     return status;
+}
+
+static kith_log_fn log_fn;
+static void *log_user;
+
+void kith_log_set(kith_log_fn fn, void *user) {
+    log_fn = fn;
+    log_user = user;
+}
+
+void kith_warn(const char *format, ...) {
+    if (log_fn == NULL) return;
+    char text[MESSAGE_BYTES] = "";
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    replace_control_bytes(text);
+    log_fn(log_user, KITH_LOG_WARNING, text);
+}
+
+void kith_warn_few(const char *what, size_t count, size_t centre_count, const char *centres) {
+    if (count / VECTORS_PER_CENTRE >= centre_count) return;
+    kith_warn("%s: %zu vectors for %zu %s; at least %zu are recommended", what, count, centre_count, centres,
+              centre_count * VECTORS_PER_CENTRE);
 }
 
 const char *kith_error_message(void) { return message; }

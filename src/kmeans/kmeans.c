@@ -254,6 +254,7 @@ kith_status kith_kmeans_train(const kith_view *points, size_t k, const kith_kmea
     if (own_job.memory_bytes_max != 0 && needed > own_job.memory_bytes_max)
         return kith_error(KITH_ERR_BUDGET, "k-means: needs %zu bytes, the budget is %llu", needed,
                           (unsigned long long)own_job.memory_bytes_max);
+    kith_warn_few("k-means", points->count, k, "centroids");
     return train(points, k, &own, &own_job, centroids, report);
 }
 

@@ -287,5 +287,6 @@ kith_status kith_kmeans_train_stream(const kith_kmeans_stream *stream, size_t k,
     stream_run run = {.stream = &own_stream, .options = &own, .job = &own_job, .k = k};
     plan_batches(&run);
     KITH_TRY(check_budget(&run));
+    kith_warn_few("k-means", own_stream.count, k, "centroids");
     return train(&run, centroids, report);
 }

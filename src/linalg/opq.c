@@ -367,6 +367,7 @@ static kith_status train(const kith_transform *t, const kith_view *rows, const k
     if (rows->count < o.codewords)
         return kith_error(KITH_ERR_ARGUMENT, "opq: %zu rows to train on, fewer than the %zu codewords of %zu bits",
                           rows->count, o.codewords, t->opq.bits);
+    kith_warn_few("opq", rows->count, o.codewords, "codewords");
     size_t rows_max = t->opq.rows_max != 0 ? t->opq.rows_max : ROWS_PER_CODEWORD * o.codewords;
     kith_sample sample = kith_sample_of(rows, kith_max_size(rows_max, o.codewords), job->seed);
     o.count = sample.count;

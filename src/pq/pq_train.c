@@ -275,6 +275,7 @@ static kith_status check(const kith_pq *pq, const kith_code_rows *sample) {
     if (sample->count > UINT32_MAX)
         return kith_error(KITH_ERR_OVERFLOW, "train %s: %zu vectors, more than %u", pq->base.name, sample->count,
                           UINT32_MAX);
+    kith_warn_few(pq->base.name, sample->count, pq->codewords, "codewords");
     return KITH_OK;
 }
 
