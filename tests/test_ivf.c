@@ -511,9 +511,6 @@ Test(ivf, parts_are_merged) {
     check_merge("SQ4", KITH_IP);
     kith_index *a, *b;
     cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &a), KITH_OK);
-    cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &b), KITH_OK);
-    cr_assert_eq(kith_index_merge(a, b, 0), KITH_ERR_UNSUPPORTED);
-    kith_index_free(b);
     cr_assert_eq(kith_index_create("SQ8", DIM, KITH_L2, &b), KITH_OK);
     cr_assert_eq(kith_index_merge(a, b, 0), KITH_ERR_ARGUMENT);
     kith_index_free(a);

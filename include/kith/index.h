@@ -116,7 +116,7 @@ KITH_API kith_status kith_index_update(kith_index *index, const kith_view *vecto
                                        const int64_t *ids) KITH_CHECK_RESULT;
 /* Adds all vectors of `from`, each under its id + id_shift (0 or more), without encoding them anew: for an index that
  * was filled in parts, each part in a clone of the same trained, empty index. `from` stays as it is and may be mapped.
- * Inverted lists and codes searched exhaustively can do it; others are KITH_ERR_UNSUPPORTED.
+ * Graphs cannot, nor what stands around one: KITH_ERR_UNSUPPORTED. A mapped `from` is verified first (KITH_ERR_FORMAT).
  * Errors: KITH_ERR_ARGUMENT for an index of another spec, dimension, metric or training, or `into` itself;
  * KITH_ERR_EXISTS for an id that is there already; KITH_ERR_OVERFLOW for one past KITH_ID_MAX. All or nothing. */
 KITH_API kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t id_shift) KITH_CHECK_RESULT;

@@ -120,6 +120,7 @@ const kith_index_vtable kith_flat_vtable = {
     .remove = kith_flat_remove,
     .update = kith_flat_update,
     .reset = kith_flat_reset,
+    .merge = kith_flat_merge,
     .reconstruct = reconstruct,
     .search = kith_flat_search,
     .range_search = kith_flat_range_search,

@@ -15,6 +15,7 @@ struct kith_staged {
     kith_idrows_addition addition;
     size_t had_vectors, had_norms; /* chunks */
     kith_idrows_removal removal;
+    kith_idrows_merger merger;
     kith_view vectors;
     uint64_t *rows; /* update: where the vectors go */
 };
@@ -61,15 +62,17 @@ static kith_status copy_rows(kith_flat *flat, const kith_addition *addition) {
     return kith_meter_finish(&loop.meter);
 }
 
-static void add_drop(kith_flat *flat, const kith_staged *staged) {
+static void give_rows_back(kith_flat *flat, const kith_staged *staged) {
     kith_chunks_trim(&flat->vectors, 0, staged->had_vectors);
     kith_chunks_trim(&flat->inverse_norms, 0, staged->had_norms);
+}
+
+static void add_drop(kith_flat *flat, const kith_staged *staged) {
+    give_rows_back(flat, staged);
     kith_idrows_add_drop(&flat->ids, &staged->addition);
 }
 
 static kith_status add_begin(kith_flat *flat, const kith_addition *addition, kith_staged *staged) {
-    staged->had_vectors = flat->vectors.chunk_count;
-    staged->had_norms = flat->inverse_norms.chunk_count;
     KITH_TRY(kith_idrows_add_begin(&flat->ids, flat->base.next_id, addition, &staged->addition));
     size_t total = flat->base.count + addition->view.count;
     kith_status status;
@@ -79,6 +82,33 @@ static kith_status add_begin(kith_flat *flat, const kith_addition *addition, kit
 done:
     if (status != KITH_OK) add_drop(flat, staged);
     return status;
+}
+
+/* ---- Merge ---------------------------------------------------------------------------------------------- */
+
+static kith_status merge_begin(kith_flat *flat, const kith_change *change, kith_staged *staged) {
+    const kith_flat *from = kith_flat_of_const(change->from);
+    kith_idrows_merger *merger = &staged->merger;
+    size_t count = flat->base.count, added = from->base.count;
+    KITH_TRY(kith_idrows_merge_begin(&flat->ids, flat->base.next_id, &from->ids, change->id_shift, merger));
+    kith_status status;
+    KITH_GO(kith_chunks_append(&from->vectors, added, &flat->vectors, count));
+    if (kith_flat_has_norms(flat))
+        KITH_GO(kith_chunks_append(&from->inverse_norms, added, &flat->inverse_norms, count));
+    return KITH_OK;
+done:
+    give_rows_back(flat, staged);
+    kith_idrows_merge_drop(&flat->ids, merger);
+    return status;
+}
+
+static void merge_end(kith_flat *flat, kith_staged *staged, bool keep) {
+    if (keep) {
+        kith_idrows_merge_keep(&flat->ids, &staged->merger);
+        return;
+    }
+    give_rows_back(flat, staged);
+    kith_idrows_merge_drop(&flat->ids, &staged->merger);
 }
 
 /* ---- Remove --------------------------------------------------------------------------------------------- */
@@ -119,12 +149,15 @@ static void update_end(kith_flat *flat, kith_staged *staged, bool keep) {
 /* ---- The two halves ------------------------------------------------------------------------------------- */
 
 static kith_status begin(kith_flat *flat, const kith_change *change, kith_staged *staged) {
-    *staged = (kith_staged){.kind = change->kind};
+    *staged = (kith_staged){.kind = change->kind,
+                            .had_vectors = flat->vectors.chunk_count,
+                            .had_norms = flat->inverse_norms.chunk_count};
     switch (change->kind) {
         case KITH_CHANGE_ADD: return add_begin(flat, change->addition, staged);
         case KITH_CHANGE_REMOVE:
             return kith_idrows_remove_begin(&flat->ids, change->ids, change->count, &staged->removal);
         case KITH_CHANGE_UPDATE: return update_begin(flat, change, staged);
+        case KITH_CHANGE_MERGE: return merge_begin(flat, change, staged);
         default: return KITH_OK; /* nothing to learn */
     }
 }
@@ -144,6 +177,7 @@ static void end(kith_flat *flat, kith_staged *staged, bool keep) {
                 kith_idrows_remove_drop(&flat->ids, &staged->removal);
             break;
         case KITH_CHANGE_UPDATE: update_end(flat, staged, keep); break;
+        case KITH_CHANGE_MERGE: merge_end(flat, staged, keep); break;
         default: break;
     }
     flat->base.count = flat->ids.count;
@@ -182,6 +216,10 @@ kith_status kith_flat_update(kith_index *index, const kith_view *vectors, const 
     const kith_change change = {
         .kind = KITH_CHANGE_UPDATE, .vectors = vectors, .ids = ids, .count = vectors->count};
     return change_now(index, &change, NULL);
+}
+
+kith_status kith_flat_merge(kith_index *into, const kith_index *from, int64_t id_shift) {
+    return change_now(into, &(kith_change){.kind = KITH_CHANGE_MERGE, .from = from, .id_shift = id_shift}, NULL);
 }
 
 void kith_flat_reset(kith_index *index) {

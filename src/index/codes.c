@@ -63,6 +63,21 @@ kith_status kith_code_create(const kith_spec *spec, size_t part, size_t dim, kit
 
 /* ---- Files ---------------------------------------------------------------------------------------------------- */
 
+kith_status kith_codes_agree(const kith_code *a, const kith_code *b, const unsigned char *codes, size_t count,
+                             bool *agree) {
+    *agree = a->code_bytes == b->code_bytes && a->projected_dim == b->projected_dim;
+    if (!*agree) return KITH_OK;
+    float *decoded;
+    KITH_TRY(kith_alloc(count, 2 * a->dim * sizeof *decoded, &decoded));
+    float *other = decoded + count * a->dim;
+    const kith_code_rows rows = {.count = count};
+    kith_status status = a->vtable->decode(a, &rows, codes, decoded);
+    if (status == KITH_OK) status = b->vtable->decode(b, &rows, codes, other);
+    *agree = status == KITH_OK && memcmp(decoded, other, count * a->dim * sizeof *decoded) == 0;
+    kith_free(decoded);
+    return status;
+}
+
 kith_status kith_code_save(const kith_code *code, kith_container_writer *writer, uint32_t *part) {
     unsigned char bytes[META_BYTES] = {0};
     kith_put_u32(bytes, (uint32_t)code->vtable->kind);

@@ -25,6 +25,10 @@ bool kith_code_is_named(const kith_spec_part *part);
  * ip, dim 1..KITH_DIM_MAX. */
 kith_status kith_code_create(const kith_spec *spec, size_t part, size_t dim, kith_metric metric, kith_code **out);
 
+/* Were two codes of one name trained alike: do `count` codes, of either, stand for the same vectors in both? */
+kith_status kith_codes_agree(const kith_code *a, const kith_code *b, const unsigned char *codes, size_t count,
+                             bool *agree);
+
 /* Writes a code, trained or not: section CODEMETA of part *part, and the code's own from there on; raises *part. */
 kith_status kith_code_save(const kith_code *code, kith_container_writer *writer, uint32_t *part);
 /* The same way back. The file is not needed afterwards. KITH_ERR_FORMAT names what is wrong, also a code of another

@@ -169,6 +169,35 @@ void kith_idrows_add_drop(kith_idrows *rows, const kith_idrows_addition *plan) {
     give_back(rows, plan->had_chunks, plan->had_map);
 }
 
+/* ---- Merging ------------------------------------------------------------------------------------------------- */
+
+kith_status kith_idrows_merge_begin(kith_idrows *rows, int64_t next_id, const kith_idrows *from, int64_t shift,
+                                    kith_idrows_merger *merger) {
+    *merger = (kith_idrows_merger){.addition = {
+                                       .view.count = from->count,
+                                       .first_id = kith_idrows_id(from, 0) + shift,
+                                       .ids_rise = from->ids_rise,
+                                   }};
+    if (from->has_ids) {
+        KITH_TRY(kith_alloc(from->count, sizeof *merger->ids, &merger->ids));
+        for (size_t r = 0; r < from->count; r++) merger->ids[r] = kith_idrows_id(from, r) + shift;
+        merger->addition.ids = merger->ids;
+    }
+    kith_status status = kith_idrows_add_begin(rows, next_id, &merger->addition, &merger->plan);
+    if (status != KITH_OK) kith_free(merger->ids);
+    return status;
+}
+
+void kith_idrows_merge_keep(kith_idrows *rows, kith_idrows_merger *merger) {
+    kith_idrows_add_keep(rows, &merger->plan);
+    kith_free(merger->ids);
+}
+
+void kith_idrows_merge_drop(kith_idrows *rows, kith_idrows_merger *merger) {
+    kith_idrows_add_drop(rows, &merger->plan);
+    kith_free(merger->ids);
+}
+
 /* ---- Removing ------------------------------------------------------------------------------------------------ */
 
 /* The rows of those ids that are there, rising, each once. `found` and `rows` have room for 2 x count each. */
@@ -234,6 +263,7 @@ void kith_idrows_remove_drop(kith_idrows *rows, kith_idrows_removal *removal) {
 typedef struct copy_loop {
     const kith_chunks *from;
     kith_chunks *to;
+    size_t first; /* of the items of `to` */
     size_t count, items_per_piece;
 } copy_loop;
 
@@ -244,7 +274,7 @@ static kith_status copy_piece(void *context, size_t piece, size_t worker) {
     size_t last = kith_min_size(loop->count, first + loop->items_per_piece);
     for (size_t i = first, run; i < last; i += run) {
         size_t from_run;
-        void *at = kith_chunks_run(loop->to, i, &run);
+        void *at = kith_chunks_run(loop->to, loop->first + i, &run);
         const void *source = kith_chunks_run(loop->from, i, &from_run);
         run = kith_min_size(kith_min_size(run, from_run), last - i);
         memcpy(at, source, run * loop->to->item_bytes);
@@ -253,9 +283,13 @@ static kith_status copy_piece(void *context, size_t piece, size_t worker) {
 }
 
 kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to) {
-    KITH_TRY(kith_chunks_reserve(to, count));
+    return kith_chunks_append(from, count, to, 0);
+}
+
+kith_status kith_chunks_append(const kith_chunks *from, size_t count, kith_chunks *to, size_t first) {
+    KITH_TRY(kith_chunks_reserve(to, first + count));
     if (count == 0) return KITH_OK;
-    copy_loop loop = {from, to, count, kith_rows_per_item(to->item_bytes)};
+    copy_loop loop = {from, to, first, count, kith_rows_per_item(to->item_bytes)};
     size_t pieces = (count - 1) / loop.items_per_piece + 1;
     return kith_parallel_for(kith_threads_default(), pieces, copy_piece, &loop);
 }

@@ -69,6 +69,19 @@ kith_status kith_idrows_add_begin(kith_idrows *rows, int64_t next_id, const kith
 void kith_idrows_add_keep(kith_idrows *rows, const kith_idrows_addition *plan);
 void kith_idrows_add_drop(kith_idrows *rows, const kith_idrows_addition *plan);
 
+/* The rows of another table, each under its id + shift, as an addition. */
+typedef struct kith_idrows_merger {
+    kith_addition addition;
+    kith_idrows_addition plan;
+    int64_t *ids;
+} kith_idrows_merger;
+
+/* `from` has rows; ids + shift do not overflow. Ends with one of the next two. */
+kith_status kith_idrows_merge_begin(kith_idrows *rows, int64_t next_id, const kith_idrows *from, int64_t shift,
+                                    kith_idrows_merger *merger);
+void kith_idrows_merge_keep(kith_idrows *rows, kith_idrows_merger *merger);
+void kith_idrows_merge_drop(kith_idrows *rows, kith_idrows_merger *merger);
+
 /* ---- Removing ------------------------------------------------------------------------------------------------ */
 
 typedef struct kith_idrows_removal {
@@ -94,6 +107,8 @@ void kith_idrows_clear(kith_idrows *rows);
 kith_status kith_idrows_copy(const kith_idrows *from, kith_idrows *to);
 /* Copies `count` items of one array to another, on all processors. */
 kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to);
+/* The same to the items from `first` on. */
+kith_status kith_chunks_append(const kith_chunks *from, size_t count, kith_chunks *to, size_t first);
 
 /* Where the ids stand in a file:
  *   meta  16 bytes: first_id u64; has_ids u32, 0 or 1; ids_rise u32, 0 or 1

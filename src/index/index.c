@@ -248,6 +248,18 @@ kith_status kith_index_update(kith_index *index, const kith_view *vectors, const
     return index->vtable->update(index, &view, ids);
 }
 
+kith_status kith_index_merge_inner(kith_index *into, const kith_index *from, int64_t id_shift) {
+    if (into->vtable->merge == NULL)
+        return kith_error(KITH_ERR_UNSUPPORTED, "merge: an index %s cannot take another one in", into->spec);
+    int64_t next_id;
+    if (__builtin_add_overflow(from->next_id, id_shift, &next_id))
+        return kith_error(KITH_ERR_OVERFLOW, "merge: ids up to %lld shifted by %lld pass 2^63 - 2",
+                          (long long)from->next_id - 1, (long long)id_shift);
+    KITH_TRY(into->vtable->merge(into, from, id_shift));
+    if (next_id > into->next_id) into->next_id = next_id;
+    return KITH_OK;
+}
+
 kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t id_shift) {
     KITH_TRY(check_writable("merge", into));
     if (from == NULL || from == into || id_shift < 0)
@@ -257,18 +269,11 @@ kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t i
         return kith_error(KITH_ERR_ARGUMENT, "merge: %s, %s, dimension %zu into %s, %s, dimension %zu", from->spec,
                           kith_metric_name(from->metric), from->dim, into->spec, kith_metric_name(into->metric),
                           into->dim);
-    if (into->vtable->merge == NULL)
-        return kith_error(KITH_ERR_UNSUPPORTED, "merge: an index %s cannot take another one in", into->spec);
     if (from->count == 0) return KITH_OK;
     if (!into->is_trained)
         return kith_error(KITH_ERR_NOT_TRAINED, "merge: an index %s needs kith_index_train first", into->spec);
-    int64_t next_id;
-    if (__builtin_add_overflow(from->next_id, id_shift, &next_id))
-        return kith_error(KITH_ERR_OVERFLOW, "merge: ids up to %lld shifted by %lld pass 2^63 - 2",
-                          (long long)from->next_id - 1, (long long)id_shift);
-    KITH_TRY(into->vtable->merge(into, from, id_shift));
-    if (next_id > into->next_id) into->next_id = next_id;
-    return KITH_OK;
+    if (from->is_mapped) KITH_TRY(from->vtable->verify(from));
+    return kith_index_merge_inner(into, from, id_shift);
 }
 
 void kith_index_reset_inner(kith_index *index) {

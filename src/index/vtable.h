@@ -108,7 +108,8 @@ typedef enum kith_change_kind {
     KITH_CHANGE_TRAIN,
     KITH_CHANGE_ADD,
     KITH_CHANGE_REMOVE,
-    KITH_CHANGE_UPDATE
+    KITH_CHANGE_UPDATE,
+    KITH_CHANGE_MERGE
 } kith_change_kind;
 
 typedef struct kith_change {
@@ -118,6 +119,8 @@ typedef struct kith_change {
     const int64_t *ids;            /* remove, update */
     size_t count;                  /* of ids */
     const kith_job *job;           /* train */
+    const kith_index *from;        /* merge: see the vtable's merge */
+    int64_t id_shift;              /* merge */
 } kith_change;
 
 typedef struct kith_staged kith_staged; /* each structure has its own */
@@ -210,6 +213,8 @@ kith_status kith_index_graph_stats_inner(const kith_index *index, kith_graph_sta
 kith_status kith_index_copy(const kith_index *index, kith_index **out);
 /* The vtable's calls on an inner index whose arguments have been checked for the outer one; they keep its next_id. */
 kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition);
+/* KITH_ERR_UNSUPPORTED for an index that cannot. */
+kith_status kith_index_merge_inner(kith_index *into, const kith_index *from, int64_t id_shift);
 void kith_index_reset_inner(kith_index *index);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "index/codes.h"
 #include "ivf/ivf_inside.h"
 
 enum { PROBE_ROWS = 64 };
@@ -23,28 +24,17 @@ static size_t first_codes(const kith_ivf *ivf, unsigned char *codes) {
     return count;
 }
 
-/* Do the same codes stand for the same vectors in both? */
 static kith_status codes_agree(const kith_ivf *into, const kith_ivf *from, bool *agree) {
-    const kith_code *code = from->code;
-    unsigned char *codes = NULL;
-    float *decoded = NULL;
-    kith_status status;
-    KITH_GO(kith_alloc(PROBE_ROWS, code->code_bytes, &codes));
-    KITH_GO(kith_alloc(2 * PROBE_ROWS, code->dim * sizeof *decoded, &decoded));
-    const kith_code_rows rows = {.count = first_codes(from, codes)};
-    float *other = decoded + PROBE_ROWS * code->dim;
-    KITH_GO(code->vtable->decode(code, &rows, codes, decoded));
-    KITH_GO(into->code->vtable->decode(into->code, &rows, codes, other));
-    *agree = memcmp(decoded, other, rows.count * code->dim * sizeof *decoded) == 0;
-done:
-    kith_free(decoded);
+    unsigned char *codes;
+    KITH_TRY(kith_alloc(PROBE_ROWS, from->code->code_bytes, &codes));
+    kith_status status = kith_codes_agree(into->code, from->code, codes, first_codes(from, codes), agree);
     kith_free(codes);
     return status;
 }
 
 static kith_status check_alike(const kith_ivf *into, const kith_ivf *from) {
     size_t centroid_bytes = into->list_count * into->base.dim * sizeof(float);
-    bool agree = into->list_count == from->list_count && into->code->code_bytes == from->code->code_bytes;
+    bool agree = into->list_count == from->list_count;
     if (agree && into->centroids != NULL) agree = memcmp(into->centroids, from->centroids, centroid_bytes) == 0;
     if (agree) KITH_TRY(codes_agree(into, from, &agree));
     if (agree) return KITH_OK;

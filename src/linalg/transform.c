@@ -156,6 +156,20 @@ uint64_t kith_transform_bytes(const kith_transform *transform) {
     return bytes;
 }
 
+bool kith_transform_is_same(const kith_transform *a, const kith_transform *b) {
+    if (a->vtable != b->vtable || a->dim_in != b->dim_in || a->dim_out != b->dim_out ||
+        a->is_trained != b->is_trained || a->member_count != b->member_count)
+        return false;
+    for (int which = 0; which < KITH_ARRAY_SAVED; which++) {
+        const void *x = kith_transform_array(&a->arrays, which), *y = kith_transform_array(&b->arrays, which);
+        if ((x == NULL) != (y == NULL)) return false;
+        if (x != NULL && memcmp(x, y, kith_transform_array_count(a, which) * sizeof(float)) != 0) return false;
+    }
+    for (size_t m = 0; m < a->member_count; m++)
+        if (!kith_transform_is_same(a->members[m], b->members[m])) return false;
+    return true;
+}
+
 /* ---- Training ------------------------------------------------------------------------------------------------ */
 
 kith_status kith_budget_check(const char *what, size_t bytes, const kith_job *job) {

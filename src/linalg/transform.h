@@ -134,6 +134,8 @@ void kith_transform_apply_one(const kith_transform *transform, const void *vecto
 
 /* ---- Copies and files ---------------------------------------------------------------------------------------- */
 
+/* Do two transforms do the same, bit for bit? */
+bool kith_transform_is_same(const kith_transform *a, const kith_transform *b);
 kith_status kith_transform_clone(const kith_transform *transform, kith_transform **out);
 /* Takes NULL. */
 void kith_transform_free(kith_transform *transform);

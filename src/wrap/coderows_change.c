@@ -10,12 +10,15 @@
 
 /* Vectors that are encoded at a time. */
 enum { BLOCK_ROWS = 2048 };
+/* Codes that tell whether two were trained alike. */
+enum { PROBE_ROWS = 64 };
 
 struct kith_staged {
     kith_change_kind kind;
     kith_code *code; /* train */
     kith_idrows_addition addition;
     kith_idrows_removal removal;
+    kith_idrows_merger merger;
     uint64_t *rows; /* update: where the codes go */
     size_t count;
     size_t had_chunks;
@@ -117,7 +120,6 @@ static kith_status add_begin(kith_coderows *own, const kith_addition *addition, 
     const kith_job *job = addition->job;
     const target to = {.rows = &own->rows, .first = own->base.count};
     kith_meter meter;
-    staged->had_chunks = own->rows.chunk_count;
     KITH_TRY(kith_idrows_add_begin(&own->ids, own->base.next_id, addition, &staged->addition));
     kith_meter_init(&meter, job->progress, job->progress_user, "add", addition->view.count);
     kith_status status;
@@ -127,6 +129,38 @@ static kith_status add_begin(kith_coderows *own, const kith_addition *addition, 
 done:
     if (status != KITH_OK) add_drop(own, staged);
     return status;
+}
+
+static kith_status check_alike(const kith_coderows *own, const kith_coderows *from) {
+    size_t count = kith_min_size(PROBE_ROWS, from->base.count), bytes = from->code->code_bytes;
+    unsigned char *codes;
+    bool agree;
+    KITH_TRY(kith_alloc(count, bytes, &codes));
+    for (size_t r = 0; r < count; r++) memcpy(codes + r * bytes, kith_chunks_at(&from->rows, r), bytes);
+    kith_status status = kith_codes_agree(own->code, from->code, codes, count, &agree);
+    kith_free(codes);
+    if (status != KITH_OK || agree) return status;
+    return kith_error(KITH_ERR_ARGUMENT, "merge: the two codes %s were not trained alike", own->code->name);
+}
+
+static kith_status merge_begin(kith_coderows *own, const kith_change *change, kith_staged *staged) {
+    const kith_coderows *from = kith_coderows_of_const(change->from);
+    KITH_TRY(check_alike(own, from));
+    KITH_TRY(kith_idrows_merge_begin(&own->ids, own->base.next_id, &from->ids, change->id_shift, &staged->merger));
+    kith_status status = kith_chunks_append(&from->rows, from->base.count, &own->rows, own->base.count);
+    if (status == KITH_OK) return KITH_OK;
+    kith_chunks_trim(&own->rows, 0, staged->had_chunks);
+    kith_idrows_merge_drop(&own->ids, &staged->merger);
+    return status;
+}
+
+static void merge_end(kith_coderows *own, kith_staged *staged, bool keep) {
+    if (keep) {
+        kith_idrows_merge_keep(&own->ids, &staged->merger);
+        return;
+    }
+    kith_chunks_trim(&own->rows, 0, staged->had_chunks);
+    kith_idrows_merge_drop(&own->ids, &staged->merger);
 }
 
 static void move_row(void *owner, size_t from, size_t to) {
@@ -159,12 +193,13 @@ static void update_end(kith_coderows *own, kith_staged *staged, bool keep) {
 /* ---- The two halves ------------------------------------------------------------------------------------------ */
 
 static kith_status begin(kith_coderows *own, const kith_change *change, kith_staged *staged) {
-    *staged = (kith_staged){.kind = change->kind};
+    *staged = (kith_staged){.kind = change->kind, .had_chunks = own->rows.chunk_count};
     switch (change->kind) {
         case KITH_CHANGE_ADD: return add_begin(own, change->addition, staged);
         case KITH_CHANGE_REMOVE:
             return kith_idrows_remove_begin(&own->ids, change->ids, change->count, &staged->removal);
         case KITH_CHANGE_UPDATE: return update_begin(own, change, staged);
+        case KITH_CHANGE_MERGE: return merge_begin(own, change, staged);
         default: return train_begin(own, change, staged);
     }
 }
@@ -185,6 +220,7 @@ static void end(kith_coderows *own, kith_staged *staged, bool keep) {
             if (keep) kith_chunks_trim(&own->rows, own->ids.count, 1);
             break;
         case KITH_CHANGE_UPDATE: update_end(own, staged, keep); break;
+        case KITH_CHANGE_MERGE: merge_end(own, staged, keep); break;
         default: train_end(own, staged, keep); break;
     }
     own->base.count = own->ids.count;

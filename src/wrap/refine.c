@@ -200,6 +200,20 @@ static void reset(kith_index *index) {
     update_counts(both);
 }
 
+static kith_status merge(kith_index *index, const kith_index *other, int64_t id_shift) {
+    kith_refine *both = kith_refine_of(index);
+    const kith_refine *from = kith_refine_of_const(other);
+    kith_staged *staged;
+    const kith_change change = {.kind = KITH_CHANGE_MERGE, .from = from->store, .id_shift = id_shift};
+    KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
+    kith_status status = kith_index_merge_inner(both->base, from->base, id_shift);
+    both->store->vtable->settle(both->store, staged, status == KITH_OK);
+    if (status != KITH_OK) return status;
+    both->store->next_id = both->base->next_id;
+    update_counts(both);
+    return KITH_OK;
+}
+
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
     const kith_index *store = kith_refine_of_const(index)->store;
     return store->vtable->reconstruct(store, ids, count, out);
@@ -263,6 +277,7 @@ static const kith_index_vtable refine_vtable = {
     .remove = remove_ids,
     .update = update,
     .reset = reset,
+    .merge = merge,
     .reconstruct = reconstruct,
     .search = kith_refine_search,
     .range_search = kith_refine_range_search,

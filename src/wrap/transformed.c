@@ -173,6 +173,17 @@ static void reset(kith_index *index) {
     index->count = 0;
 }
 
+static kith_status merge(kith_index *index, const kith_index *other, int64_t id_shift) {
+    transformed *own = of(index);
+    const transformed *from = of_const(other);
+    if (!kith_transform_is_same(own->transform, from->transform))
+        return kith_error(KITH_ERR_ARGUMENT, "merge: the transforms of the two indexes %s were not trained alike",
+                          index->spec);
+    kith_status status = kith_index_merge_inner(own->inner, from->inner, id_shift);
+    index->count = own->inner->count;
+    return status;
+}
+
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
     const transformed *own = of_const(index);
     size_t dim = kith_transform_dim_out(own->transform);
@@ -288,6 +299,7 @@ static const kith_index_vtable transformed_vtable = {
     .remove = remove_ids,
     .update = update,
     .reset = reset,
+    .merge = merge,
     .reconstruct = reconstruct,
     .search = search,
     .range_search = range_search,
