@@ -38,7 +38,9 @@ run bench index --spec Flat,f32 --spec Flat,u8 --metric l2 --base $base --query 
 if [ $base = $images/train-images-idx3-ubyte.gz ]; then
     lists=1024
     lines=IVF$lists,Line64,Ru8
-    run bench index --spec IVF$lists,Flat --spec IVF$lists,PQ98,Ru8 --spec $lines --spec HNSW16,Line64x4,Ru8 --metric l2 \
+    fast=HNSW16,Line64x4,Ru8 # a graph walked on lines of 64 bytes; the best compared exactly
+    small=HNSW12,Line64x4,RSQ6 # the same without the vectors themselves: codes of 6 bits in their place
+    run bench index --spec IVF$lists,Flat --spec IVF$lists,PQ98,Ru8 --spec $lines --spec $fast --spec $small --metric l2 \
         --base $base --query $query --gt "$out/gt.ivecs" --k 10
     run build --spec $lines --metric l2 --base $base --out "$out/lines.kith"
     run sweep --index "$out/lines.kith" --query $query --gt "$out/gt.ivecs" --k 10 --set nprobe=4,8,16,32,k_factor=2,4

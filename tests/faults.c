@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,36 +25,56 @@
 
 /* ---- Allocations --------------------------------------------------------------------------------------- */
 
-static size_t failing_allocation, allocation_count, allocation_limit, allocation_max;
+static size_t failing_allocation, allocation_limit;
+static _Atomic size_t allocation_count, allocation_max;
+static bool is_installed;
 
-static void *counting_alloc(void *user, size_t alignment, size_t bytes) {
+enum { HEAD = 64, GUARD = 16 };
+
+/* Before the block: where malloc's own begins, and its size; after it: a guard. */
+static void *failing_alloc(void *user, size_t alignment, size_t bytes) {
     (void)user;
-    if (bytes > allocation_max) allocation_max = bytes;
-    if (++allocation_count == failing_allocation) return NULL;
-    if (allocation_limit != 0 && bytes > allocation_limit) return NULL;
-    void *block = NULL;
-    return posix_memalign(&block, alignment, bytes) == 0 ? block : NULL;
+    size_t number = atomic_fetch_add(&allocation_count, 1) + 1, most = atomic_load(&allocation_max);
+    while (bytes > most && !atomic_compare_exchange_weak(&allocation_max, &most, bytes)) {
+    }
+    if (number == failing_allocation || (allocation_limit != 0 && bytes > allocation_limit)) return NULL;
+    unsigned char *base = malloc(alignment + HEAD + bytes + GUARD);
+    if (base == NULL) return NULL;
+    uintptr_t start = ((uintptr_t)base + HEAD + alignment - 1) & ~(uintptr_t)(alignment - 1);
+    unsigned char *block = base + (start - (uintptr_t)base);
+    memcpy(block - HEAD, &base, sizeof base);
+    memcpy(block - HEAD / 2, &bytes, sizeof bytes);
+    memset(block, FAULTS_BYTE, bytes + GUARD);
+    return block;
 }
 
-static void counting_release(void *user, void *block) {
+static void checking_release(void *user, void *block) {
     (void)user;
-    free(block);
+    unsigned char *start = block, *base;
+    size_t bytes;
+    memcpy(&base, start - HEAD, sizeof base);
+    memcpy(&bytes, start - HEAD / 2, sizeof bytes);
+    for (size_t i = 0; i < GUARD; i++) REQUIRE(start[bytes + i] == FAULTS_BYTE); /* written past the block's end */
+    memset(start, 0x5a, bytes);
+    free(base);
+}
+
+void faults_install(void) {
+    static const kith_allocator hooks = {failing_alloc, checking_release, NULL};
+    REQUIRE(kith_allocator_set(&hooks) == KITH_OK);
+    is_installed = true;
 }
 
 void faults_fail_allocation(size_t n) {
-    static bool installed;
-    if (!installed) {
-        static const kith_allocator hooks = {counting_alloc, counting_release, NULL};
-        REQUIRE(kith_allocator_set(&hooks) == KITH_OK);
-        installed = true;
-    }
+    if (!is_installed) faults_install();
     failing_allocation = n;
-    allocation_count = allocation_max = 0;
+    atomic_store(&allocation_count, 0);
+    atomic_store(&allocation_max, 0);
 }
 
-size_t faults_allocation_count(void) { return allocation_count; }
+size_t faults_allocation_count(void) { return atomic_load(&allocation_count); }
 void faults_limit_allocation(size_t bytes) { allocation_limit = bytes; }
-size_t faults_allocation_bytes_max(void) { return allocation_max; }
+size_t faults_allocation_bytes_max(void) { return atomic_load(&allocation_max); }
 
 /* ---- System calls -------------------------------------------------------------------------------------- */
 
@@ -192,6 +214,16 @@ unsigned char *faults_read_file(const char *path, size_t *bytes) {
     REQUIRE(content != NULL && fread(content, 1, *bytes, file) == *bytes);
     (void)fclose(file);
     return content;
+}
+
+bool faults_same_files(const char *a, const char *b) {
+    size_t a_bytes, b_bytes;
+    unsigned char *a_content = faults_read_file(a, &a_bytes), *b_content = faults_read_file(b, &b_bytes);
+    bool same =
+        a_content != NULL && b_content != NULL && a_bytes == b_bytes && memcmp(a_content, b_content, a_bytes) == 0;
+    free(a_content);
+    free(b_content);
+    return same;
 }
 
 void faults_write_file(const char *path, const void *bytes, size_t count) {

@@ -8,8 +8,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The n-th allocation from now on (1: the next) fails, once; 0: none. Installs its allocator at the first call, when
- * no block may be live. */
+/* An allocator that can be told to fail, fills what it hands out with FAULTS_BYTE, and ends the program when it frees a
+ * block past whose end something was written. No block of kith's may be live. */
+void faults_install(void);
+enum { FAULTS_BYTE = 0xa5 };
+/* The n-th allocation from now on (1: the next) fails, once; 0: none. Installs the allocator where it is not. */
 void faults_fail_allocation(size_t n);
 /* Allocations since the last call of faults_fail_allocation. */
 size_t faults_allocation_count(void);
@@ -37,6 +40,8 @@ void faults_folder_remove(const char *folder);
 
 /* The file's bytes in a malloc block (NULL when there is none). */
 unsigned char *faults_read_file(const char *path, size_t *bytes);
+/* Both are there, with the same bytes. */
+bool faults_same_files(const char *a, const char *b);
 void faults_write_file(const char *path, const void *bytes, size_t count);
 
 #endif

@@ -26,14 +26,14 @@ Test(arena, the_second_round_allocates_one_block_and_the_third_none) {
     kith_arena arena = {0};
     uint64_t allocations[4];
     for (size_t round = 0; round < 4; round++) {
-        memory_faults_at(0);
+        faults_fail_allocation(0);
         cr_assert_eq(kith_arena_begin(&arena), KITH_OK);
         for (size_t i = 0; i < 20; i++) {
             void *piece;
             cr_assert_eq(kith_arena_take(&arena, 100 + i, 8, &piece), KITH_OK);
             memset(piece, 1, (100 + i) * 8);
         }
-        allocations[round] = atomic_load(&memory_faults.allocations);
+        allocations[round] = faults_allocation_count();
     }
     cr_assert_gt(allocations[0], 1);
     cr_assert_eq(allocations[1], 1);
@@ -81,10 +81,10 @@ Test(arena, survives_each_failed_allocation) {
     memory_faults_install();
     for (uint64_t n = 1;; n++) {
         kith_arena arena = {0};
-        memory_faults_at(n);
+        faults_fail_allocation(n);
         kith_status status = two_rounds(&arena);
-        bool reached = atomic_load(&memory_faults.allocations) >= n;
-        memory_faults_at(0);
+        bool reached = faults_allocation_count() >= n;
+        faults_fail_allocation(0);
         cr_assert_eq(status, reached ? KITH_ERR_NO_MEMORY : KITH_OK);
         cr_assert_eq(two_rounds(&arena), KITH_OK, "usable after the failure");
         kith_arena_free(&arena);

@@ -7,10 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#include "api/files.h"
+#include "damage.h"
 #include "faults.h"
 #include "index_fixture.h"
 
@@ -43,16 +40,6 @@ static kith_index *filled(kith_dtype dtype, kith_metric metric, size_t count, si
     free(ids);
     fixture_vectors_free(&vectors);
     return index;
-}
-
-static bool same_files(const char *a, const char *b) {
-    size_t a_bytes, b_bytes;
-    unsigned char *a_content = faults_read_file(a, &a_bytes), *b_content = faults_read_file(b, &b_bytes);
-    bool same =
-        a_content != NULL && b_content != NULL && a_bytes == b_bytes && memcmp(a_content, b_content, a_bytes) == 0;
-    free(a_content);
-    free(b_content);
-    return same;
 }
 
 /* ---- There and back ------------------------------------------------------------------------------------- */
@@ -109,7 +96,7 @@ static void there_and_back(const char *folder, kith_dtype dtype, kith_metric met
         check_same(index, all[i], &queries, k);
         fixture_check_content(all[i], &model);
         cr_assert_eq(kith_index_save(all[i], again), KITH_OK);
-        cr_assert(same_files(path, again), "kind %d: the file differs from its copy %zu", (int)kind, i);
+        cr_assert(faults_same_files(path, again), "kind %d: the file differs from its copy %zu", (int)kind, i);
     }
     cr_assert_eq(unlink(path), 0); /* the mapping outlives the name */
     if (k > 0) fixture_check_search(mapped, &model, &queries, k, NULL, NULL);
@@ -121,7 +108,7 @@ static void there_and_back(const char *folder, kith_dtype dtype, kith_metric met
         cr_assert_eq(kith_index_add(live[i], &view, NULL, NULL), KITH_OK);
         if (count > 2) cr_assert_eq(kith_index_remove(live[i], model.ids, 1, NULL), KITH_OK);
         cr_assert_eq(kith_index_save(live[i], i == 0 ? path : again), KITH_OK);
-        if (i > 0) cr_assert(same_files(path, again));
+        if (i > 0) cr_assert(faults_same_files(path, again));
         kith_index_free(live[i]);
     }
     fixture_model_free(&model);
@@ -184,7 +171,7 @@ Test(flat_file, bytes_do_not_depend_on_the_thread_count) {
         cr_assert_eq(kith_index_train(index, &view, &job), KITH_OK);
         cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_OK);
         cr_assert_eq(kith_index_save(index, faults_path(folder, i == 0 ? "one" : "many")), KITH_OK);
-        if (i > 0) cr_assert(same_files(faults_path(folder, "one"), faults_path(folder, "many")));
+        if (i > 0) cr_assert(faults_same_files(faults_path(folder, "one"), faults_path(folder, "many")));
         kith_index_free(index);
     }
     fixture_vectors_free(&vectors);
@@ -229,95 +216,31 @@ Test(flat_file, bytes_and_results_do_not_depend_on_the_instruction_set) {
         int how = -1;
         cr_assert_eq(waitpid(child, &how, 0), child);
         cr_assert(WIFEXITED(how) && WEXITSTATUS(how) == 0, "%s ended with %d", isas[i], how);
-        cr_assert(same_files(faults_path(folder, "a.kith"), index_path), "%s writes another file", isas[i]);
-        cr_assert(same_files(faults_path(folder, "a"), result_path), "%s finds something else", isas[i]);
+        cr_assert(faults_same_files(faults_path(folder, "a.kith"), index_path), "%s writes another file", isas[i]);
+        cr_assert(faults_same_files(faults_path(folder, "a"), result_path), "%s finds something else", isas[i]);
     }
     faults_folder_remove(folder);
 }
 
 /* ---- Damaged files -------------------------------------------------------------------------------------- */
 
-/* An index file in memory, at a multiple of 64 as a mapped one would be. */
-typedef struct image {
-    unsigned char *bytes;
-    size_t count;
-} image;
-
-static image image_of(kith_dtype dtype, kith_metric metric, id_kind kind) {
-    const char *folder = faults_folder(), *path = faults_path(folder, "image.kith");
+static damage_image image_of(kith_dtype dtype, kith_metric metric, id_kind kind) {
     fixture_model model;
     kith_index *index = filled(dtype, metric, COUNT, DIM, kind, &model);
-    cr_assert_eq(kith_index_save(index, path), KITH_OK);
-    image out = {0};
-    unsigned char *content = faults_read_file(path, &out.count);
-    out.bytes = aligned_alloc(64, (out.count + 63) / 64 * 64);
-    memcpy(out.bytes, content, out.count);
-    free(content);
+    damage_image out = damage_image_of(index);
     kith_index_free(index);
     fixture_model_free(&model);
-    faults_folder_remove(folder);
     return out;
 }
 
-static kith_status open_image(const image *file, bool verify, kith_index **out) {
-    kith_container *container;
-    *out = NULL;
-    kith_status status = kith_container_open_memory("image", file->bytes, file->count, &container);
-    if (status != KITH_OK) return status;
-    status = verify ? kith_container_verify(container) : KITH_OK;
-    if (status == KITH_OK) return kith_index_open_container(container, out);
-    kith_container_close(container);
-    return status;
-}
-
-/* Everything that can be done with an index that came from a file nobody vouches for. */
-static void use(kith_index *index) {
-    float row[DIM] = {1, 2, 3}, out[DIM];
-    kith_view view = {row, KITH_F32, 1, DIM, 0};
-    int64_t ids[64];
-    float distances[64];
-    size_t count = kith_index_count(index), parts;
-    kith_range_result *range;
-    cr_assert_eq(kith_index_memory(index, NULL, 0, &parts), KITH_OK);
-    if (kith_index_dim(index) == DIM && count > 0 && count <= 64) {
-        (void)!kith_index_search(index, &view, count, NULL, ids, distances, NULL);
-        (void)!kith_index_range_search(index, &view, 3, NULL, &range);
-        kith_range_result_free(range);
-        (void)!kith_index_reconstruct(index, (int64_t[]){1}, 1, out);
-        kith_filter *filter;
-        cr_assert_eq(kith_filter_bitset((uint64_t[]){~0ull}, 64, &filter), KITH_OK);
-        kith_search_params params;
-        kith_search_params_init(&params);
-        params.filter = filter;
-        (void)!kith_index_search(index, &view, count, &params, ids, distances, NULL);
-        kith_filter_free(filter);
-    }
-}
-
-static void use_clone(kith_index *index) {
-    float row[DIM] = {1, 2, 3};
-    kith_view view = {row, KITH_F32, 1, DIM, 0};
-    kith_index *clone;
-    kith_status verified = index->vtable->verify(index);
-    cr_assert_eq(kith_index_clone(index, &clone), verified);
-    if (verified != KITH_OK) return;
-    if (kith_index_dim(clone) == DIM) {
-        (void)!kith_index_add(clone, &view, NULL, NULL);
-        (void)!kith_index_remove(clone, (int64_t[]){1, 3, 7}, 3, NULL);
-        (void)!kith_index_add(clone, &view, (int64_t[]){2}, NULL);
-    }
-    use(clone);
-    kith_index_free(clone);
-}
-
 Test(flat_file, every_flipped_bit_is_an_error) {
-    image file = image_of(KITH_F32, KITH_COSINE, MIXED);
+    damage_image file = image_of(KITH_F32, KITH_COSINE, MIXED);
     kith_index *index;
-    cr_assert_eq(open_image(&file, true, &index), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(damage_open(&file, true, &index), KITH_OK, "%s", kith_error_message());
     kith_index_free(index);
     for (size_t bit = 0; bit < file.count * 8; bit++) {
         file.bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-        cr_assert_neq(open_image(&file, true, &index), KITH_OK, "bit %zu of byte %zu", bit % 8, bit / 8);
+        cr_assert_neq(damage_open(&file, true, &index), KITH_OK, "bit %zu of byte %zu", bit % 8, bit / 8);
         file.bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
     }
     cr_assert_eq(kith_memory_live_blocks(), 0);
@@ -325,12 +248,12 @@ Test(flat_file, every_flipped_bit_is_an_error) {
 }
 
 Test(flat_file, every_other_length_is_an_error) {
-    image file = image_of(KITH_U8, KITH_L2, RISING);
+    damage_image file = image_of(KITH_U8, KITH_L2, RISING);
     const char *folder = faults_folder(), *path = faults_path(folder, "cut.kith");
     kith_index *index;
     for (size_t count = 0; count < file.count; count++) {
-        image cut = {file.bytes, count};
-        cr_assert_neq(open_image(&cut, false, &index), KITH_OK, "%zu bytes", count);
+        damage_image cut = {file.bytes, count};
+        cr_assert_neq(damage_open(&cut, false, &index), KITH_OK, "%zu bytes", count);
     }
     for (size_t count = 0; count < file.count; count += 997) {
         faults_write_file(path, file.bytes, count);
@@ -346,7 +269,7 @@ Test(flat_file, every_other_length_is_an_error) {
 }
 
 Test(flat_file, flipped_bytes_of_a_real_file_name_it) {
-    image file = image_of(KITH_F16, KITH_COSINE, MIXED);
+    damage_image file = image_of(KITH_F16, KITH_COSINE, MIXED);
     const char *folder = faults_folder(), *path = faults_path(folder, "flip.kith");
     for (size_t at = 0; at < file.count; at += 511) {
         kith_index *index;
@@ -364,90 +287,19 @@ Test(flat_file, flipped_bytes_of_a_real_file_name_it) {
 
 /* ---- Lying files: damaged, with checksums that are right ------------------------------------------------ */
 
-static uint64_t get(const unsigned char *at) {
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-static void put(unsigned char *at, uint64_t value) { memcpy(at, &value, sizeof value); }
-
-/* Entry `s` of the section table (see container.c for the layout). */
-static unsigned char *entry(const image *file, size_t s) { return file->bytes + get(file->bytes + 24) + 48 * s; }
-
-static void repair(const image *file) {
-    size_t count = (size_t)get(file->bytes + 32);
-    for (size_t s = 0; s < count; s++) {
-        unsigned char *item = entry(file, s);
-        put(item + 40, XXH3_64bits(file->bytes + get(item + 24), (size_t)get(item + 32)));
-    }
-    put(file->bytes + 40, XXH3_64bits(entry(file, 0), 48 * count));
-    put(file->bytes + 56, XXH3_64bits(file->bytes, 56));
-}
-
-static unsigned char *content(const image *file, const char *tag) {
-    for (size_t s = 0; s < (size_t)get(file->bytes + 32); s++)
-        if (memcmp(entry(file, s), tag, 8) == 0) return file->bytes + get(entry(file, s) + 24);
-    cr_assert_fail("no such section");
-    return NULL;
-}
-
 Test(flat_file, no_lie_crashes) {
     for (id_kind kind = NUMBERED; kind < ID_KINDS; kind++) {
-        image file = image_of(KITH_F32, kind == NUMBERED ? KITH_L2 : KITH_COSINE, kind);
-        for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++) {
-            unsigned char *bytes = file.bytes + get(entry(&file, s) + 24);
-            for (size_t bit = 0; bit < get(entry(&file, s) + 32) * 8; bit++) {
-                kith_index *index;
-                bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-                repair(&file);
-                if (open_image(&file, false, &index) == KITH_OK) {
-                    use(index);
-                    use_clone(index);
-                    kith_index_free(index);
-                }
-                bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-            }
-        }
+        damage_image file = image_of(KITH_F32, kind == NUMBERED ? KITH_L2 : KITH_COSINE, kind);
+        damage_flip_all(&file, SIZE_MAX);
         free(file.bytes);
     }
     cr_assert_eq(kith_memory_live_blocks(), 0);
 }
 
-/* One field set to a value: where it is noticed, and what the message says. */
-typedef struct lie {
-    const char *tag;
-    size_t offset, bytes;
-    uint64_t value;
-    bool at_open; /* else by verify and load */
-    const char *named;
-} lie;
-
-static void check_lies(const image *file, const lie *lies, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        unsigned char *at = content(file, lies[i].tag) + lies[i].offset;
-        uint64_t before = 0;
-        memcpy(&before, at, lies[i].bytes);
-        memcpy(at, &lies[i].value, lies[i].bytes);
-        repair(file);
-        kith_index *index;
-        kith_status status = open_image(file, true, &index);
-        if (!lies[i].at_open) {
-            cr_assert_eq(status, KITH_OK, "lie %zu: %s", i, kith_error_message());
-            status = index->vtable->verify(index);
-            kith_index_free(index);
-        }
-        cr_assert_eq(status, KITH_ERR_FORMAT, "lie %zu: %s", i, kith_status_name(status));
-        cr_assert_not_null(strstr(kith_error_message(), lies[i].named), "lie %zu: '%s'", i, kith_error_message());
-        cr_assert_not_null(strstr(kith_error_message(), "image: "), "lie %zu: '%s'", i, kith_error_message());
-        memcpy(at, &before, lies[i].bytes);
-        repair(file);
-    }
-}
-
 Test(flat_file, lying_fields_are_named) {
-    image file = image_of(KITH_F32, KITH_COSINE, MIXED); /* ids 1, 9, 5, 7 in this order of rows */
+    damage_image file = image_of(KITH_F32, KITH_COSINE, MIXED); /* ids 1, 9, 5, 7 in this order of rows */
     static const uint64_t nan_bits = 0x7fc00000, large_bits = 0x7f000000;
-    const lie lies[] = {
+    const damage_lie lies[] = {
         {"INDXMETA", 0, 4, 0, true, "dimension 0"},
         {"INDXMETA", 0, 4, KITH_DIM_MAX + 1, true, "dimension 32769"},
         {"INDXMETA", 0, 4, 4, true, "FLATVECS"},
@@ -476,44 +328,45 @@ Test(flat_file, lying_fields_are_named) {
         {"FLATROWI", 8, 8, (uint64_t)-1, false, "an id is not in"},
         {"FLATROWI", 8, 8, 1, false, "an id stands twice"},
     };
-    check_lies(&file, lies, sizeof lies / sizeof *lies);
+    damage_check_lies(&file, lies, sizeof lies / sizeof *lies);
     free(file.bytes);
     file = image_of(KITH_U8, KITH_L2, SHIFTED);
-    const lie more[] = {
+    const damage_lie more[] = {
         {"FLATMETA", 0, 8, 1001, true, "5 ids from 1001 on, all below 1005"},
         {"FLATMETA", 0, 8, UINT64_MAX, true, "all below 1005"},
         {"FLATMETA", 12, 4, 0, true, "ids_rise"},
         {"INDXMETA", 24, 8, 1004, true, "all below 1004"},
         {"INDXMETA", 4, 4, KITH_COSINE, true, "FLATNORM"},
     };
-    check_lies(&file, more, sizeof more / sizeof *more);
+    damage_check_lies(&file, more, sizeof more / sizeof *more);
     free(file.bytes);
 }
 
 Test(flat_file, spec_without_an_end_is_refused) {
-    image file = image_of(KITH_F32, KITH_L2, MIXED);
+    damage_image file = image_of(KITH_F32, KITH_L2, MIXED);
     kith_index *index;
-    memset(content(&file, "INDXMETA") + 32, 'x', 256);
-    repair(&file);
-    cr_assert_eq(open_image(&file, true, &index), KITH_ERR_FORMAT);
+    memset(damage_content(&file, "INDXMETA") + 32, 'x', 256);
+    damage_repair(&file);
+    cr_assert_eq(damage_open(&file, true, &index), KITH_ERR_FORMAT);
     cr_assert_not_null(strstr(kith_error_message(), "the spec has no end"), "'%s'", kith_error_message());
     free(file.bytes);
 }
 
 Test(flat_file, sections_of_another_length_are_refused) {
-    image file = image_of(KITH_F32, KITH_COSINE, MIXED);
-    for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++)
+    damage_image file = image_of(KITH_F32, KITH_COSINE, MIXED);
+    for (size_t s = 0; s < damage_section_count(&file); s++)
         for (int change = -1; change <= 1; change += 2) {
             kith_index *index;
-            unsigned char *length = entry(&file, s) + 32, *at = file.bytes + get(entry(&file, s) + 24);
-            uint64_t before = get(length);
+            unsigned char *length = damage_entry(&file, s) + 32,
+                          *at = file.bytes + damage_get(damage_entry(&file, s) + 24);
+            uint64_t before = damage_get(length);
             unsigned char last = at[before - 1];
-            put(length, before + (uint64_t)change);
+            damage_put(length, before + (uint64_t)change);
             if (change < 0) at[before - 1] = 0; /* padding has to be zero */
-            repair(&file);
-            cr_assert_eq(open_image(&file, true, &index), KITH_ERR_FORMAT, "section %zu %+d", s, change);
+            damage_repair(&file);
+            cr_assert_eq(damage_open(&file, true, &index), KITH_ERR_FORMAT, "section %zu %+d", s, change);
             cr_assert_not_null(strstr(kith_error_message(), "bytes"), "'%s'", kith_error_message());
-            put(length, before);
+            damage_put(length, before);
             at[before - 1] = last;
         }
     free(file.bytes);
@@ -539,7 +392,7 @@ Test(flat_file, every_failing_allocation_and_call_leaves_the_old_file) {
         cr_assert_eq(status, reached ? KITH_ERR_NO_MEMORY : KITH_OK);
         cr_assert_eq(faults_file_count(folder), 2);
         if (!reached) break;
-        cr_assert(same_files(path, kept));
+        cr_assert(faults_same_files(path, kept));
     }
     cr_assert_eq(kith_index_save(old, path), KITH_OK);
     for (size_t n = 1;; n++) {

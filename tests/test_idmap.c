@@ -57,9 +57,9 @@ Test(idmap, holds_what_was_reserved_without_allocating) {
     for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
         kith_idmap map = {0};
         cr_assert_eq(kith_idmap_reserve(&map, counts[c]), KITH_OK);
-        memory_faults_at(1);
+        faults_fail_allocation(1);
         for (size_t i = 0; i < counts[c]; i++) kith_idmap_put(&map, (int64_t)(i * 3), i);
-        memory_faults_at(0);
+        faults_fail_allocation(0);
         cr_assert_lt(map.count, map.slot_count, "a full table would search for ever");
         uint64_t row;
         for (size_t i = 0; i < counts[c]; i++) {

@@ -457,10 +457,10 @@ Test(index, a_context_spares_all_allocations_once_it_has_grown) {
             for (size_t f = 0; f < 3; f++) {
                 params.filter = filters[f];
                 for (size_t round = 0; round < 5; round++) {
-                    memory_faults_at(0);
+                    faults_fail_allocation(0);
                     cr_assert_eq(kith_index_search(index, &one, 10, &params, ids, distances, &found), KITH_OK);
                     if (round >= 2)
-                        cr_assert_eq(memory_faults.allocations, 0, "type %zu metric %zu filter %zu", t, m, f);
+                        cr_assert_eq(faults_allocation_count(), 0, "type %zu metric %zu filter %zu", t, m, f);
                 }
             }
             kith_search_context_free(params.context);

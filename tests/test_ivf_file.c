@@ -6,25 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#include "api/files.h"
 #include "base/error.h"
+#include "damage.h"
 #include "faults.h"
 #include "ivf_model.h"
 
 enum { DIM = 24 };
-
-static bool same_files(const char *a, const char *b) {
-    size_t a_bytes, b_bytes;
-    unsigned char *a_content = faults_read_file(a, &a_bytes), *b_content = faults_read_file(b, &b_bytes);
-    bool same =
-        a_content != NULL && b_content != NULL && a_bytes == b_bytes && memcmp(a_content, b_content, a_bytes) == 0;
-    free(a_content);
-    free(b_content);
-    return same;
-}
 
 /* ---- There and back ------------------------------------------------------------------------------------------- */
 
@@ -53,7 +40,7 @@ static void there_and_back(const char *folder, const char *spec, kith_metric met
         ivf_check_search(all[i], &model, &queries, 12);
         ivf_check_same(index, all[i], &queries, 12, 2);
         cr_assert_eq(kith_index_save(all[i], again), KITH_OK);
-        cr_assert(same_files(path, again), "%s: copy %zu is written otherwise", spec, i);
+        cr_assert(faults_same_files(path, again), "%s: copy %zu is written otherwise", spec, i);
         static float there[50 * DIM], back[50 * DIM];
         cr_assert_eq(kith_index_reconstruct(index, model.ids, 50, there), KITH_OK);
         cr_assert_eq(kith_index_reconstruct(all[i], model.ids, 50, back), KITH_OK);
@@ -67,7 +54,7 @@ static void there_and_back(const char *folder, const char *spec, kith_metric met
         ivf_add(live[i], &vectors, 300, 30, NULL);
         cr_assert_eq(kith_index_remove(live[i], model.ids, 5, NULL), KITH_OK);
         cr_assert_eq(kith_index_save(live[i], i == 0 ? path : again), KITH_OK);
-        if (i > 0) cr_assert(same_files(path, again), "%s: copy %zu changes otherwise", spec, i);
+        if (i > 0) cr_assert(faults_same_files(path, again), "%s: copy %zu changes otherwise", spec, i);
         kith_index_free(live[i]);
     }
     fixture_model_free(&model);
@@ -105,7 +92,7 @@ Test(ivf_file, empty_and_untrained_indexes_come_back) {
             cr_assert_eq(kith_index_is_trained(loaded), kith_index_is_trained(index));
             cr_assert_str_eq(kith_index_spec(loaded), kith_index_spec(index));
             cr_assert_eq(kith_index_save(mapped, again), KITH_OK);
-            cr_assert(same_files(path, again));
+            cr_assert(faults_same_files(path, again));
             if (!trained) cr_assert_eq(kith_index_train(loaded, &view, NULL), KITH_OK, "%s", kith_error_message());
             ivf_add(loaded, &vectors, 0, 80, NULL);
             cr_assert_eq(kith_index_count(loaded), 80);
@@ -137,7 +124,7 @@ Test(ivf_file, bytes_do_not_depend_on_the_thread_count) {
                 cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_OK);
             }
             cr_assert_eq(kith_index_save(index, faults_path(folder, i == 0 ? "one" : "many")), KITH_OK);
-            if (i > 0) cr_assert(same_files(faults_path(folder, "one"), faults_path(folder, "many")));
+            if (i > 0) cr_assert(faults_same_files(faults_path(folder, "one"), faults_path(folder, "many")));
             kith_index_free(index);
         }
     fixture_vectors_free(&vectors);
@@ -167,18 +154,13 @@ Test(ivf_file, bytes_do_not_depend_on_the_instruction_set) {
             int how = -1;
             cr_assert_eq(waitpid(child, &how, 0), child);
             cr_assert(WIFEXITED(how) && WEXITSTATUS(how) == 0, "%s ended with %d", isas[i], how);
-            cr_assert(same_files(faults_path(folder, "a"), path), "%s: %s writes another file", ivf_codes[c],
+            cr_assert(faults_same_files(faults_path(folder, "a"), path), "%s: %s writes another file", ivf_codes[c],
                       isas[i]);
         }
     faults_folder_remove(folder);
 }
 
 /* ---- Damaged files -------------------------------------------------------------------------------------------- */
-
-typedef struct image {
-    unsigned char *bytes;
-    size_t count;
-} image;
 
 enum { SMALL_DIM = 24, SMALL = 45, SMALL_SAMPLE = 260 };
 
@@ -191,135 +173,34 @@ static kith_index *small_index(const char *spec, kith_metric metric) {
     return index;
 }
 
-static image image_of(const char *spec, kith_metric metric) {
-    const char *folder = faults_folder(), *path = faults_path(folder, "image.kith");
+static damage_image image_of(const char *spec, kith_metric metric) {
     kith_index *index = small_index(spec, metric);
-    cr_assert_eq(kith_index_save(index, path), KITH_OK);
-    image out = {0};
-    unsigned char *content = faults_read_file(path, &out.count);
-    out.bytes = aligned_alloc(64, (out.count + 63) / 64 * 64);
-    memcpy(out.bytes, content, out.count);
-    free(content);
+    damage_image out = damage_image_of(index);
     kith_index_free(index);
-    faults_folder_remove(folder);
     return out;
 }
 
-static kith_status open_image(const image *file, bool verify, kith_index **out) {
-    kith_container *container;
-    *out = NULL;
-    kith_status status = kith_container_open_memory("image", file->bytes, file->count, &container);
-    if (status != KITH_OK) return status;
-    status = verify ? kith_container_verify(container) : KITH_OK;
-    if (status == KITH_OK) return kith_index_open_container(container, out);
-    kith_container_close(container);
-    return status;
-}
-
-/* Everything that can be done with an index that came from a file nobody vouches for. */
-static void use(kith_index *index) {
-    float row[SMALL_DIM] = {1, 2, 3, 4}, out[SMALL_DIM];
-    kith_view view = {row, KITH_F32, 1, SMALL_DIM, 0};
-    int64_t ids[64];
-    float distances[64];
-    size_t count = kith_index_count(index), parts;
-    uint64_t sizes[4];
-    kith_range_result *range;
-    cr_assert_eq(kith_index_memory(index, NULL, 0, &parts), KITH_OK);
-    cr_assert_eq(kith_index_list_sizes(index, sizes, 4, &parts), KITH_OK);
-    if (kith_index_dim(index) != SMALL_DIM || count == 0 || count > 64) return;
-    (void)!kith_index_search(index, &view, count, NULL, ids, distances, NULL);
-    (void)!kith_index_range_search(index, &view, 3, NULL, &range);
-    kith_range_result_free(range);
-    (void)!kith_index_reconstruct(index, (int64_t[]){1}, 1, out);
-    kith_filter *filter;
-    cr_assert_eq(kith_filter_bitset((uint64_t[]){~0ull}, 64, &filter), KITH_OK);
-    kith_search_params params;
-    kith_search_params_init(&params);
-    params.filter = filter;
-    (void)!kith_index_search(index, &view, count, &params, ids, distances, NULL);
-    kith_filter_free(filter);
-}
-
-static void use_clone(kith_index *index) {
-    float row[SMALL_DIM] = {1, 2, 3, 4};
-    kith_view view = {row, KITH_F32, 1, SMALL_DIM, 0};
-    kith_index *clone;
-    kith_status verified = index->vtable->verify(index);
-    cr_assert_eq(kith_index_clone(index, &clone), verified);
-    if (verified != KITH_OK) return;
-    if (kith_index_dim(clone) == SMALL_DIM && kith_index_is_trained(clone)) {
-        (void)!kith_index_add(clone, &view, NULL, NULL);
-        (void)!kith_index_remove(clone, (int64_t[]){1, 3, 7}, 3, NULL);
-        (void)!kith_index_add(clone, &view, (int64_t[]){2}, NULL);
-    }
-    use(clone);
-    kith_index_free(clone);
-}
-
 Test(ivf_file, every_flipped_bit_and_every_other_length_is_an_error) {
-    image file = image_of("IVF3,SQ8", KITH_L2);
+    damage_image file = image_of("IVF3,SQ8", KITH_L2);
     kith_index *index;
-    cr_assert_eq(open_image(&file, true, &index), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(damage_open(&file, true, &index), KITH_OK, "%s", kith_error_message());
     kith_index_free(index);
     for (size_t bit = 0; bit < file.count * 8; bit += bit % 4096 < 2048 ? 1 : 13) {
         file.bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-        cr_assert_neq(open_image(&file, true, &index), KITH_OK, "bit %zu of byte %zu", bit % 8, bit / 8);
+        cr_assert_neq(damage_open(&file, true, &index), KITH_OK, "bit %zu of byte %zu", bit % 8, bit / 8);
         file.bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
     }
     for (size_t count = 0; count < file.count; count += 7) {
-        image cut = {file.bytes, count};
-        cr_assert_neq(open_image(&cut, false, &index), KITH_OK, "%zu bytes", count);
+        damage_image cut = {file.bytes, count};
+        cr_assert_neq(damage_open(&cut, false, &index), KITH_OK, "%zu bytes", count);
     }
     cr_assert_eq(kith_memory_live_blocks(), 0);
     free(file.bytes);
 }
 
-static uint64_t get(const unsigned char *at) {
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-static void put(unsigned char *at, uint64_t value) { memcpy(at, &value, sizeof value); }
-
-/* Entry `s` of the section table (see container.c for the layout). */
-static unsigned char *entry(const image *file, size_t s) { return file->bytes + get(file->bytes + 24) + 48 * s; }
-
-static void repair(const image *file) {
-    size_t count = (size_t)get(file->bytes + 32);
-    for (size_t s = 0; s < count; s++) {
-        unsigned char *item = entry(file, s);
-        put(item + 40, XXH3_64bits(file->bytes + get(item + 24), (size_t)get(item + 32)));
-    }
-    put(file->bytes + 40, XXH3_64bits(entry(file, 0), 48 * count));
-    put(file->bytes + 56, XXH3_64bits(file->bytes, 56));
-}
-
-static unsigned char *content(const image *file, const char *tag) {
-    for (size_t s = 0; s < (size_t)get(file->bytes + 32); s++)
-        if (memcmp(entry(file, s), tag, 8) == 0) return file->bytes + get(entry(file, s) + 24);
-    cr_assert_fail("no section %s", tag);
-    return NULL;
-}
-
-/* Flips each bit of each section, or of every so many in long ones, with checksums that are right. */
 static void flip_all(const char *spec, kith_metric metric) {
-    image file = image_of(spec, metric);
-    for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++) {
-        unsigned char *bytes = file.bytes + get(entry(&file, s) + 24);
-        size_t bits = get(entry(&file, s) + 32) * 8, step = bits > 200 ? bits / 100 | 1 : 1;
-        for (size_t bit = 0; bit < bits; bit += step) {
-            kith_index *index;
-            bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-            repair(&file);
-            if (open_image(&file, false, &index) == KITH_OK) {
-                use(index);
-                use_clone(index);
-                kith_index_free(index);
-            }
-            bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
-        }
-    }
+    damage_image file = image_of(spec, metric);
+    damage_flip_all(&file, 100);
     free(file.bytes);
     cr_assert_eq(kith_memory_live_blocks(), 0);
 }
@@ -331,40 +212,10 @@ Test(ivf_file, no_lie_crashes) {
     }
 }
 
-typedef struct lie {
-    const char *tag;
-    size_t offset, bytes;
-    uint64_t value;
-    bool at_open; /* else by verify and load */
-    const char *named;
-} lie;
-
-static void check_lies(const image *file, const lie *lies, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        unsigned char *at = content(file, lies[i].tag) + lies[i].offset;
-        uint64_t before = 0;
-        memcpy(&before, at, lies[i].bytes);
-        memcpy(at, &lies[i].value, lies[i].bytes);
-        repair(file);
-        kith_index *index;
-        kith_status status = open_image(file, true, &index);
-        if (!lies[i].at_open) {
-            cr_assert_eq(status, KITH_OK, "lie %zu: %s", i, kith_error_message());
-            status = index->vtable->verify(index);
-            kith_index_free(index);
-        }
-        cr_assert_eq(status, KITH_ERR_FORMAT, "lie %zu: %s", i, kith_status_name(status));
-        cr_assert_not_null(strstr(kith_error_message(), lies[i].named), "lie %zu: '%s'", i, kith_error_message());
-        cr_assert_not_null(strstr(kith_error_message(), "image: "), "lie %zu: '%s'", i, kith_error_message());
-        memcpy(at, &before, lies[i].bytes);
-        repair(file);
-    }
-}
-
 Test(ivf_file, lying_fields_are_named) {
     static const uint64_t nan_bits = 0x7fc00000, large_bits = 0x7f7fffff;
-    image file = image_of("IVF3,Flat", KITH_L2);
-    const lie lies[] = {
+    damage_image file = image_of("IVF3,Flat", KITH_L2);
+    const damage_lie lies[] = {
         {"IVFLMETA", 0, 8, 4, true, "4 lists, an index IVF3,Flat"},
         {"IVFLMETA", 8, 4, 5, true, "ids of 5 bytes"},
         {"IVFLMETA", 8, 4, 8, true, "IVFLNIDS"},
@@ -382,28 +233,29 @@ Test(ivf_file, lying_fields_are_named) {
         {"IVFLCODE", 4, 4, nan_bits, false, "IVFLCODE"},
         {"IVFLNIDS", 4, 4, UINT32_MAX, false, "an id is not in"},
     };
-    check_lies(&file, lies, sizeof lies / sizeof *lies);
-    unsigned char *ids = content(&file, "IVFLNIDS"); /* an id twice */
+    damage_check_lies(&file, lies, sizeof lies / sizeof *lies);
+    unsigned char *ids = damage_content(&file, "IVFLNIDS"); /* an id twice */
     uint32_t second;
     memcpy(&second, ids + 4, sizeof second);
-    const lie twice = {"IVFLNIDS", 0, 4, second, false, "an id stands twice"};
-    check_lies(&file, &twice, 1);
+    const damage_lie twice = {"IVFLNIDS", 0, 4, second, false, "an id stands twice"};
+    damage_check_lies(&file, &twice, 1);
     free(file.bytes);
 }
 
 Test(ivf_file, sections_of_another_length_are_refused) {
-    image file = image_of("IVF3,SQ8", KITH_COSINE);
-    for (size_t s = 0; s < (size_t)get(file.bytes + 32); s++)
+    damage_image file = image_of("IVF3,SQ8", KITH_COSINE);
+    for (size_t s = 0; s < damage_section_count(&file); s++)
         for (int change = -1; change <= 1; change += 2) {
             kith_index *index;
-            unsigned char *length = entry(&file, s) + 32, *at = file.bytes + get(entry(&file, s) + 24);
-            uint64_t before = get(length);
+            unsigned char *length = damage_entry(&file, s) + 32,
+                          *at = file.bytes + damage_get(damage_entry(&file, s) + 24);
+            uint64_t before = damage_get(length);
             unsigned char last = at[before - 1];
-            put(length, before + (uint64_t)change);
+            damage_put(length, before + (uint64_t)change);
             if (change < 0) at[before - 1] = 0; /* padding has to be zero */
-            repair(&file);
-            cr_assert_eq(open_image(&file, true, &index), KITH_ERR_FORMAT, "section %zu %+d", s, change);
-            put(length, before);
+            damage_repair(&file);
+            cr_assert_eq(damage_open(&file, true, &index), KITH_ERR_FORMAT, "section %zu %+d", s, change);
+            damage_put(length, before);
             at[before - 1] = last;
         }
     free(file.bytes);
