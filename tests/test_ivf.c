@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,16 @@ static void put_all(fixture_model *model, const fixture_vectors *vectors, size_t
                     int64_t first_id) {
     for (size_t i = 0; i < count; i++)
         fixture_model_put(model, first_id + (int64_t)i, vectors->values + (first + i) * vectors->dim);
+}
+
+static uint64_t part_bytes(const kith_index *index, const char *name) {
+    kith_memory_part parts[16];
+    size_t count;
+    cr_assert_eq(kith_index_memory(index, parts, 16, &count), KITH_OK);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(parts[i].name, name) == 0) return parts[i].bytes;
+    cr_assert_fail("no part %s", name);
+    return 0;
 }
 
 /* ---- What a search finds -------------------------------------------------------------------------------------- */
@@ -326,6 +337,111 @@ Test(ivf, nprobe_is_a_parameter_of_lists_only) {
     fixture_vectors_free(&vectors);
 }
 
+/* ---- Lists found by another index ----------------------------------------------------------------------------- */
+
+enum { FOUND_COUNT = 2500, FOUND_LISTS = 120 };
+
+/* How many of the k nearest of each query two indexes agree on. */
+static double agreement(const kith_index *a, const kith_index *b, const fixture_vectors *queries, size_t nprobe) {
+    enum { K = 10 };
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.nprobe = nprobe;
+    int64_t *ids = malloc(2 * queries->count * K * sizeof *ids), *other = ids + queries->count * K;
+    const kith_view view = fixture_view(queries, 0, queries->count);
+    cr_assert_eq(kith_index_search(a, &view, K, &params, ids, NULL, NULL), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_search(b, &view, K, &params, other, NULL, NULL), KITH_OK, "%s", kith_error_message());
+    size_t same = 0;
+    for (size_t i = 0; i < queries->count * K; i++)
+        for (size_t j = i / K * K; j < (i / K + 1) * K; j++) same += ids[i] == other[j];
+    free(ids);
+    return (double)same / (double)(queries->count * K);
+}
+
+/* Together, one by one and on several threads: the same bits. */
+static void check_alone(const kith_index *index, const fixture_vectors *queries, size_t nprobe) {
+    enum { K = 12 };
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.nprobe = nprobe;
+    int64_t ids[2][K * 40];
+    float distances[2][K * 40];
+    kith_view view = fixture_view(queries, 0, queries->count);
+    for (size_t t = 0; t < 2; t++, params.threads = 4)
+        cr_assert_eq(kith_index_search(index, &view, K, &params, ids[t], distances[t], NULL), KITH_OK);
+    cr_assert_eq(memcmp(ids[0], ids[1], queries->count * K * sizeof ids[0][0]), 0);
+    cr_assert_eq(memcmp(distances[0], distances[1], queries->count * K * sizeof distances[0][0]), 0);
+    params.threads = 1;
+    for (size_t q = 0; q < queries->count; q++) {
+        view = fixture_view(queries, q, 1);
+        cr_assert_eq(kith_index_search(index, &view, K, &params, ids[1], distances[1], NULL), KITH_OK);
+        cr_assert_eq(memcmp(ids[0] + q * K, ids[1], K * sizeof ids[0][0]), 0, "query %zu", q);
+        cr_assert_eq(memcmp(distances[0] + q * K, distances[1], K * sizeof distances[0][0]), 0, "query %zu", q);
+    }
+}
+
+static void check_found(const char *coarse, const char *code, kith_metric metric, double least) {
+    char spec[64], plain_spec[64];
+    fixture_vectors vectors = ivf_clustered(FOUND_COUNT, DIM, 60, 70), queries = ivf_clustered(30, DIM, 60, 71);
+    (void)snprintf(spec, sizeof spec, "IVF%d%s,%s", FOUND_LISTS, coarse, code);
+    (void)snprintf(plain_spec, sizeof plain_spec, "IVF%d,%s", FOUND_LISTS, code);
+    kith_index *index = ivf_trained(spec, metric, &vectors), *plain = ivf_trained(plain_spec, metric, &vectors);
+    cr_assert_str_eq(kith_index_spec(index), spec);
+    const kith_ivf *ivf = kith_ivf_of(index);
+    cr_assert_eq(memcmp(ivf->centroids, kith_ivf_of(plain)->centroids, FOUND_LISTS * DIM * sizeof(float)), 0);
+    cr_assert_eq(kith_index_count(ivf->coarse), FOUND_LISTS);
+    for (size_t i = 0; i < FOUND_COUNT; i += 500) ivf_add(index, &vectors, i, 500, NULL);
+    ivf_add(plain, &vectors, 0, FOUND_COUNT, NULL);
+    cr_assert_gt(part_bytes(index, "index of centroids"), FOUND_LISTS * DIM);
+    check_alone(index, &queries, 9);
+    double same = agreement(index, plain, &queries, 9);
+    cr_assert_geq(same, least, "%s: %.3f", spec, same);
+    kith_index *clone;
+    cr_assert_eq(kith_index_clone(index, &clone), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_param_count(clone), kith_index_param_count(index));
+    kith_index_free(index);
+    check_alone(clone, &queries, FOUND_LISTS);
+    cr_assert_eq(kith_index_reset(clone), KITH_OK);
+    ivf_add(clone, &vectors, 0, FOUND_COUNT, NULL);
+    cr_assert_geq(agreement(clone, plain, &queries, 9), least);
+    cr_assert_eq(kith_index_reset(clone), KITH_OK); /* trained again, with other vectors */
+    const kith_view again = fixture_view(&vectors, 500, 2000);
+    cr_assert_eq(kith_index_train(clone, &again, NULL), KITH_OK, "%s", kith_error_message());
+    ivf_add(clone, &vectors, 0, FOUND_COUNT, NULL);
+    check_alone(clone, &queries, 20);
+    kith_index_free(clone);
+    kith_index_free(plain);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+Test(ivf, any_index_can_find_the_lists) {
+    for (size_t m = 0; m < 3; m++) {
+        check_found("_HNSW16", "SQ8", fixture_metrics[m], 0.97);
+        check_found("_Flat", "PQ6", fixture_metrics[m], 0.999);
+    }
+    check_found("(HNSW16,f16)", "Flat", KITH_COSINE, 0.97);
+    check_found("d_HNSW16", "SQ8", KITH_L2, 0.9); /* plain has residuals */
+    check_found("(IVF8,SQ8)", "RaBitQ4", KITH_L2, 0.5);
+    check_found("_SQ8", "Line32", KITH_L2, 0.9);
+}
+
+Test(ivf, the_walk_to_the_lists_has_its_parameter) {
+    kith_index *index;
+    kith_search_params params;
+    kith_search_params_init(&params);
+    cr_assert_eq(kith_index_create("IVF_HNSW16,SQ8", DIM, KITH_L2, &index), KITH_OK);
+    cr_assert_str_eq(kith_index_spec(index), "IVF_HNSW16,SQ8");
+    cr_assert_eq(kith_index_param_count(index), 4);
+    cr_assert_str_eq(kith_index_param(index, 3)->name, "ef");
+    cr_assert_eq(kith_search_params_set(&params, index, "ef", "33"), KITH_OK);
+    kith_index_free(index);
+    cr_assert_eq(kith_index_create("IVF16_Flat,SQ8", DIM, KITH_L2, &index), KITH_OK);
+    cr_assert_eq(kith_search_params_set(&params, index, "ef", "33"), KITH_ERR_NOT_FOUND);
+    kith_index_free(index);
+}
+
 /* ---- Changes -------------------------------------------------------------------------------------------------- */
 
 static void check_changes(const char *spec, kith_metric metric, uint64_t seed) {
@@ -518,16 +634,6 @@ Test(ivf, parts_are_merged) {
 }
 
 /* ---- Memory --------------------------------------------------------------------------------------------------- */
-
-static uint64_t part_bytes(const kith_index *index, const char *name) {
-    kith_memory_part parts[16];
-    size_t count;
-    cr_assert_eq(kith_index_memory(index, parts, 16, &count), KITH_OK);
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(parts[i].name, name) == 0) return parts[i].bytes;
-    cr_assert_fail("no part %s", name);
-    return 0;
-}
 
 /* Codes and ids of lists of some 59 vectors, as few as they get in practice, against what they need. */
 static void check_overhead(const char *code) {

@@ -2,6 +2,8 @@
  *
  * assemble.c: from a plan to an index: the structure first, then what is put around it; new, or in place in a file.
  */
+#include <stdio.h>
+
 #include "api/structures.h"
 #include "base/error.h"
 #include "wrap/refine.h"
@@ -20,17 +22,34 @@ static kith_status make_structure(source *from, const kith_spec *spec, const kit
     return structure->create(spec, from->meta.dim, from->meta.metric, out);
 }
 
-/* The structure, over the index that finds its lists when the spec names one. */
+/* What an index of centroids is like: as many vectors as its owner has lists. */
+static kith_index_meta meta_of_coarse(const source *from, const kith_index *owner) {
+    kith_index_meta meta = {.dim = from->meta.dim, .metric = KITH_L2, .is_trained = from->meta.is_trained};
+    if (owner->vtable->list_sizes != NULL) meta.count = owner->vtable->list_sizes(owner, NULL, 0);
+    meta.next_id = (int64_t)meta.count;
+    (void)snprintf(meta.spec, sizeof meta.spec, "of the lists of %.200s", from->meta.spec);
+    return meta;
+}
+
+/* The structure, and the index that finds its lists when the spec names one: its parts follow in a file. */
 static kith_status make_inner(const kith_plan *plan, source *from, kith_index **out) {
-    if (plan->coarse.part_count == 0) return make_structure(from, &plan->inner, plan->structure, out);
-    const kith_spec_part *part = &plan->coarse.parts[0];
-    if (plan->structure->create_over == NULL || from->file != NULL)
-        return kith_spec_error(plan->text, part->offset, "lists found by another index are not there yet");
-    kith_index *coarse;
-    source own = {.meta = {.dim = from->meta.dim, .metric = KITH_L2}};
-    KITH_TRY(make_structure(&own, &plan->coarse, plan->coarse_structure, &coarse));
-    kith_status status = plan->structure->create_over(&plan->inner, from->meta.dim, from->meta.metric, coarse, out);
-    if (status != KITH_OK) kith_index_free(coarse);
+    if (plan->coarse.part_count > 0 && plan->structure->attach == NULL)
+        return kith_spec_error(plan->text, plan->coarse.parts[0].offset, "no other index can stand in %s",
+                               plan->structure->example);
+    kith_index *index = NULL, *coarse = NULL;
+    kith_status status;
+    KITH_GO(make_structure(from, &plan->inner, plan->structure, &index));
+    if (plan->coarse.part_count > 0) {
+        source own = {.file = from->file, .part = from->part, .meta = meta_of_coarse(from, index)};
+        KITH_GO(make_structure(&own, &plan->coarse, plan->coarse_structure, &coarse));
+        from->part = own.part;
+        KITH_GO(plan->structure->attach(index, coarse));
+    }
+    *out = index;
+    return KITH_OK;
+done:
+    kith_index_free(coarse);
+    kith_index_free(index);
     return status;
 }
 

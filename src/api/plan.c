@@ -26,7 +26,8 @@ static const kith_structure structures[] = {
     {.example = KITH_IVF_NAME "1024,SQ8",
      .claims = kith_ivf_is_named,
      .create = kith_ivf_create,
-     .open = kith_ivf_open},
+     .open = kith_ivf_open,
+     .attach = kith_ivf_attach},
     {.example = "SQ8", .claims = kith_coded_is_named, .create = kith_ivf_create, .open = kith_ivf_open},
 };
 enum { STRUCTURE_COUNT = sizeof structures / sizeof *structures };
@@ -137,6 +138,7 @@ static kith_status split_coarse(kith_plan *plan) {
     size_t at = sizeof lists - 1, end = first->offset + first->length;
     if (first->length < at || memcmp(first->text, lists, at) != 0) at = first->length;
     while (at < first->length && first->text[at] >= '0' && first->text[at] <= '9') at++;
+    if (at < first->length && first->text[at] == 'd') at++; /* codes without residuals */
     if (at < first->length && (first->text[at] == '_' || first->text[at] == '(')) {
         size_t inside = first->offset + at + 1;
         KITH_TRY(cut(text, inside, first->text[at] == '(' ? end - 1 : end, &plan->coarse));

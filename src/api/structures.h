@@ -25,10 +25,10 @@ typedef struct kith_structure {
      * save does. On failure the file stays open. */
     kith_status (*open)(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
                         kith_index **out);
-    /* Over an empty index that is to find the lists of a vector, "IVF65536_HNSW32"; it becomes the new index's own on
-     * success alone. NULL: the structure takes none. */
-    kith_status (*create_over)(const kith_spec *spec, size_t dim, kith_metric metric, kith_index *coarse,
-                               kith_index **out);
+    /* Gives an index the one that finds the lists of a vector, "IVF65536_HNSW32": of the same dimension, under l2, empty
+     * before training and with every list's centroid after it. It becomes the index's own on success alone. NULL: the
+     * structure takes none. */
+    kith_status (*attach)(kith_index *index, kith_index *coarse);
 } kith_structure;
 
 /* What a spec says. The slices point into one text, so that every message can name the character. */

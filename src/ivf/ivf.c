@@ -50,12 +50,16 @@ static kith_status read_coarse(const kith_spec *spec, kith_ivf *ivf, bool *is_di
 }
 
 void kith_ivf_write_spec(kith_ivf *ivf) {
-    char lists[24] = "", *spec = ivf->base.spec;
+    char lists[24] = "", coarse[KITH_SPEC_BYTES_MAX + 2] = "", *spec = ivf->base.spec;
     bool is_direct = !ivf->by_residual && ivf->code->vtable->kind != KITH_CODE_RAW;
     memset(spec, 0, KITH_SPEC_BYTES_MAX);
     if (ivf->list_count > 0) (void)snprintf(lists, sizeof lists, "%zu", ivf->list_count);
+    if (ivf->coarse != NULL) {
+        bool has_parts = strchr(ivf->coarse->spec, ',') != NULL;
+        (void)snprintf(coarse, sizeof coarse, has_parts ? "(%s)" : "_%s", ivf->coarse->spec);
+    }
     if (ivf->has_coarse)
-        (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s%s%s,%s", KITH_IVF_NAME, lists, is_direct ? "d" : "",
+        (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s%s%s%s,%s", KITH_IVF_NAME, lists, is_direct ? "d" : "", coarse,
                        ivf->code->name);
     else
         (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s", ivf->code->name);
@@ -126,6 +130,23 @@ kith_status kith_ivf_create(const kith_spec *spec, size_t dim, kith_metric metri
     return KITH_OK;
 }
 
+kith_status kith_ivf_attach(kith_index *index, kith_index *coarse) {
+    kith_ivf *ivf = kith_ivf_of(index);
+    size_t expected = ivf->centroids != NULL ? ivf->list_count : 0;
+    size_t length = strlen(index->spec) + strlen(coarse->spec) + sizeof "()" + 2 * KITH_SPEC_SPARE;
+    if (length > KITH_SPEC_BYTES_MAX) /* training may write numbers into both */
+        return kith_error(KITH_ERR_ARGUMENT, "spec '%s' with lists found by '%s': too long", index->spec,
+                          coarse->spec);
+    if (!ivf->has_coarse || coarse->dim != index->dim || coarse->metric != KITH_L2 || coarse->count != expected ||
+        ivf->coarse_code != NULL)
+        return kith_error(KITH_ERR_ARGUMENT, "lists of '%s' cannot be found by '%s' with %zu vectors", index->spec,
+                          coarse->spec, coarse->count);
+    ivf->coarse = coarse;
+    kith_ivf_write_spec(ivf);
+    kith_ivf_set_params(ivf);
+    return KITH_OK;
+}
+
 static kith_status copy_bytes(const void *from, size_t count, size_t each, void *out) {
     KITH_TRY(kith_alloc(count, each, out));
     void *to;
@@ -161,8 +182,8 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     copy->by_residual = ivf->by_residual;
     copy->id_bytes = ivf->id_bytes;
     kith_status status;
-    kith_ivf_set_params(copy);
     KITH_GO(clone_trained(ivf, copy));
+    kith_ivf_set_params(copy);
     if (ivf->lists != NULL) {
         KITH_GO(kith_lists_create(copy));
         KITH_GO(kith_lists_copy(ivf, copy));
@@ -205,6 +226,17 @@ static uint64_t coarse_bytes(const kith_ivf *ivf) {
     return bytes;
 }
 
+/* Of the index of centroids, whatever its parts are called. */
+static uint64_t coarse_index_bytes(const kith_ivf *ivf) {
+    enum { PARTS_MAX = 16 };
+    kith_memory_part parts[PARTS_MAX];
+    uint64_t bytes = 0;
+    if (ivf->coarse == NULL) return 0;
+    size_t count = ivf->coarse->vtable->memory(ivf->coarse, parts, PARTS_MAX);
+    for (size_t i = 0; i < kith_min_size(count, PARTS_MAX); i++) bytes += parts[i].bytes;
+    return bytes;
+}
+
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
     uint64_t codes = kith_slabs_bytes(&ivf->code_slabs), ids = kith_slabs_bytes(&ivf->id_slabs);
@@ -217,6 +249,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"ids", ids},
         {"lists", list_bytes(ivf)},
         {"centroids", coarse_bytes(ivf)},
+        {"index of centroids", coarse_index_bytes(ivf)},
         {"codebooks", ivf->code->vtable->memory(ivf->code)},
         {"id map", (uint64_t)ivf->map.slot_count * sizeof *ivf->map.slots},
         {"fixed", sizeof *ivf},
@@ -235,17 +268,30 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
 
 /* ---- Search parameters ---------------------------------------------------------------------------------------- */
 
+enum { PLAIN_PARAMS = 2, NPROBE = PLAIN_PARAMS, EF }; /* those without lists; the numbers of the others */
+
 static const kith_param params[KITH_IVF_PARAMS] = {
     KITH_PARAM_THREADS,
     KITH_PARAM_MAX_DISTANCES,
     KITH_PARAM(nprobe, "how many of the nearest lists are searched; more than there are: all", 1, UINT32_MAX, 1),
+    KITH_PARAM(ef, "how many of the nearest nodes are followed where the lists are looked up", 0, UINT32_MAX, 0),
 };
+
+static const kith_param *param_of(const kith_index *index, const char *name) {
+    for (size_t i = 0; i < index->param_count; i++)
+        if (strcmp(index->params[i].shown.name, name) == 0) return &index->params[i];
+    return NULL;
+}
 
 void kith_ivf_set_params(kith_ivf *ivf) {
     memcpy(ivf->params, params, sizeof ivf->params);
-    ivf->params[KITH_IVF_PARAMS - 1].shown.default_value = kith_ivf_nprobe_default(ivf);
+    ivf->params[NPROBE].shown.default_value = kith_ivf_nprobe_default(ivf);
     ivf->base.params = ivf->params;
-    ivf->base.param_count = ivf->has_coarse ? KITH_IVF_PARAMS : KITH_IVF_PARAMS - 1;
+    ivf->base.param_count = ivf->has_coarse ? NPROBE + 1 : PLAIN_PARAMS;
+    const kith_param *ef = ivf->coarse != NULL ? param_of(ivf->coarse, params[EF].shown.name) : NULL;
+    if (ef == NULL) return;
+    ivf->params[EF].shown.default_value = ef->shown.default_value;
+    ivf->base.param_count = EF + 1;
 }
 
 /* ---- The two vtables ------------------------------------------------------------------------------------------ */

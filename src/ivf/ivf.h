@@ -19,6 +19,10 @@ bool kith_ivf_is_named(const kith_spec_part *part);
 bool kith_coded_is_named(const kith_spec_part *part);
 
 kith_status kith_ivf_create(const kith_spec *spec, size_t dim, kith_metric metric, kith_index **out);
+/* Gives an index of inverted lists the one that finds them: an empty one of the same dimension under l2, or, when the
+ * lists are there already, one of their centroids, with the numbers of the lists as ids. It is the index's from then on;
+ * after a failure still the caller's. KITH_ERR_ARGUMENT: the spec becomes too long, or the two do not go together. */
+kith_status kith_ivf_attach(kith_index *index, kith_index *coarse);
 kith_status kith_ivf_open(kith_container *file, uint32_t *part, const kith_index_meta *meta, const kith_spec *spec,
                           kith_index **out);
 

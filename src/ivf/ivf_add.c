@@ -105,11 +105,12 @@ static void arrival_free(arrival *a) {
 static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes_left) {
     const kith_ivf *ivf = a->ivf;
     const kith_view *view = &a->addition->view;
+    const kith_centroids centroids = kith_ivf_centroids(ivf);
     if (given != NULL)
         memcpy(a->assigned, given, view->count * sizeof *given);
     else
-        KITH_TRY(kith_ivf_assign(view, ivf->base.metric, ivf->centroids, ivf->list_count, a->addition->job->threads,
-                                 bytes_left, &a->meter, a->assigned));
+        KITH_TRY(kith_ivf_assign(view, ivf->base.metric, &centroids, a->addition->job->threads, bytes_left,
+                                 &a->meter, a->assigned));
     for (size_t i = 0; i < view->count; i++) {
         if (a->assigned[i] >= ivf->list_count)
             return kith_error(KITH_ERR_ARGUMENT, "%s: row %zu is assigned to list %u of %zu", a->what, i,

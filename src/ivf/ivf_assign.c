@@ -10,8 +10,14 @@
 #include "index/convert.h"
 #include "ivf/ivf_inside.h"
 #include "kmeans/kmeans_inside.h"
+#include "simd/simd.h"
 
-enum { ROWS_FEW = 64, ROWS_MAX = 1 << 16, CONVERT_ROWS = 256 };
+enum {
+    ROWS_FEW = 64,
+    ROWS_MAX = 1 << 16,
+    CONVERT_ROWS = 256,
+    ASKED = 8 /* centroids that an index of them finds for a row, of which the nearest is taken */
+};
 static const size_t block_bytes_max = (size_t)64 << 20;
 
 void kith_ivf_row(kith_metric metric, const kith_view *view, size_t row, float *out) {
@@ -38,9 +44,73 @@ static kith_status convert_item(void *context, size_t item, size_t worker) {
     return KITH_OK;
 }
 
+/* ---- Through an index of the centroids ------------------------------------------------------------------------- */
+
+typedef struct choose_loop {
+    const float *rows;
+    const kith_centroids *centroids;
+    size_t count, dim;
+    bool by_product;
+    const int64_t *ids; /* count x ASKED */
+    const size_t *found;
+    size_t asked;
+    uint32_t *assigned;
+} choose_loop;
+
+/* The nearest of the centroids that the index has found for each row, by their exact distances. */
+static kith_status choose_item(void *context, size_t item, size_t worker) {
+    (void)worker;
+    const choose_loop *loop = context;
+    const kith_float_kernels *pair =
+        &kith_simd()->floats[loop->by_product ? KITH_OP_IP : KITH_OP_L2SQ][KITH_PAIR_F32_F32];
+    size_t first = item * CONVERT_ROWS, last = kith_min_size(first + CONVERT_ROWS, loop->count);
+    for (size_t i = first; i < last; i++) {
+        const int64_t *ids = loop->ids + i * loop->asked;
+        kith_hit best = {.id = INT64_MAX, .key = INT32_MAX};
+        if (loop->found[i] == 0) return kith_error(KITH_ERR_INTERNAL, "the index of centroids has found none");
+        for (size_t c = 0; c < loop->found[i]; c += 4) {
+            const void *four[4];
+            float distances[4];
+            for (size_t r = 0; r < 4; r++)
+                four[r] = loop->centroids->rows + (size_t)ids[kith_min_size(c + r, loop->found[i] - 1)] * loop->dim;
+            pair->four(loop->rows + i * loop->dim, four, loop->dim, distances);
+            for (size_t r = 0; r < 4 && c + r < loop->found[i]; r++) {
+                kith_hit hit = {.id = ids[c + r],
+                                .key = kith_key_f32(loop->by_product ? -distances[r] : distances[r])};
+                if (kith_hit_before(&hit, &best)) best = hit;
+            }
+        }
+        loop->assigned[i] = (uint32_t)best.id;
+    }
+    return KITH_OK;
+}
+
+static kith_status assign_by_index(const float *rows, size_t count, size_t dim, bool by_product,
+                                   const kith_centroids *centroids, size_t threads, uint32_t *assigned) {
+    size_t asked = kith_min_size(ASKED, centroids->count), *found = NULL;
+    int64_t *ids = NULL;
+    const kith_view view = {.data = rows, .dtype = KITH_F32, .count = count, .dim = dim};
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.threads = threads;
+    kith_status status;
+    KITH_GO(kith_alloc(count, asked * sizeof *ids, &ids));
+    KITH_GO(kith_alloc(count, sizeof *found, &found));
+    KITH_GO(kith_index_search(centroids->index, &view, asked, &params, ids, NULL, found));
+    choose_loop loop = {rows, centroids, count, dim, by_product, ids, found, asked, assigned};
+    KITH_GO(kith_parallel_for(threads, (count - 1) / CONVERT_ROWS + 1, choose_item, &loop));
+done:
+    kith_free(found);
+    kith_free(ids);
+    return status;
+}
+
+/* ---- All rows --------------------------------------------------------------------------------------------------- */
+
 /* Rows that go through at once, and what a row costs: its f32, its sketch, and what goes with it. */
 static kith_status plan_block(const kith_view *view, size_t list_count, uint64_t bytes_max, size_t *rows) {
-    size_t each = view->dim * (sizeof(float) + 2) + 64, fixed = list_count * (view->dim * 2 + 64);
+    size_t each = view->dim * (sizeof(float) + 2) + 64 + (ASKED + 1) * sizeof(int64_t),
+           fixed = list_count * (view->dim * 2 + 64);
     *rows = kith_min_size(ROWS_MAX, kith_max_size(CONVERT_ROWS, block_bytes_max / each));
     *rows = kith_min_size(*rows, view->count);
     if (bytes_max == 0) return KITH_OK;
@@ -53,32 +123,33 @@ static kith_status plan_block(const kith_view *view, size_t list_count, uint64_t
 }
 
 /* Assigns packed rows of f32. */
-static kith_status assign_rows(const float *rows, size_t count, size_t dim, bool spherical, const float *centroids,
-                               size_t list_count, size_t threads, uint32_t *assigned) {
+static kith_status assign_rows(const float *rows, size_t count, size_t dim, bool spherical,
+                               const kith_centroids *centroids, size_t threads, uint32_t *assigned) {
+    if (centroids->index != NULL) return assign_by_index(rows, count, dim, spherical, centroids, threads, assigned);
     if (count < ROWS_FEW) {
         kith_job job;
         kith_job_init(&job);
         job.threads = threads;
         kith_view view = {.data = rows, .dtype = KITH_F32, .count = count, .dim = dim};
-        return kith_kmeans_assign(&view, centroids, list_count, spherical, &job, assigned, NULL);
+        return kith_kmeans_assign(&view, centroids->rows, centroids->count, spherical, &job, assigned, NULL);
     }
     kith_points points = {.rows = rows, .count = count, .dim = dim};
     kith_assigner assigner;
-    KITH_TRY(kith_assigner_create(&assigner, &points, list_count, spherical, threads));
+    KITH_TRY(kith_assigner_create(&assigner, &points, centroids->count, spherical, threads));
     memset(assigned, 0xff, count * sizeof *assigned);
-    kith_status status = kith_assigner_run(&assigner, centroids, assigned, NULL);
+    kith_status status = kith_assigner_run(&assigner, centroids->rows, assigned, NULL);
     kith_assigner_free(&assigner);
     return status;
 }
 
-kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const float *centroids, size_t list_count,
+kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const kith_centroids *centroids,
                             size_t threads, uint64_t bytes_max, kith_meter *meter, uint32_t *assigned) {
-    if (list_count == 1) {
+    if (centroids->count == 1) {
         memset(assigned, 0, view->count * sizeof *assigned);
         return meter != NULL ? kith_meter_add(meter, view->count) : KITH_OK;
     }
     size_t dim = view->dim, block;
-    KITH_TRY(plan_block(view, list_count, bytes_max, &block));
+    KITH_TRY(plan_block(view, centroids->count, bytes_max, &block));
     bool in_place = view->dtype == KITH_F32 && view->stride == dim * sizeof(float) && metric != KITH_COSINE;
     float *converted = NULL;
     if (!in_place) KITH_TRY(kith_alloc(block, dim * sizeof *converted, &converted));
@@ -88,7 +159,7 @@ kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const flo
         const float *rows = in_place ? (const float *)view->data + first * dim : converted;
         convert_loop loop = {view, metric, first, count, converted};
         if (!in_place) KITH_GO(kith_parallel_for(threads, (count - 1) / CONVERT_ROWS + 1, convert_item, &loop));
-        KITH_GO(assign_rows(rows, count, dim, metric != KITH_L2, centroids, list_count, threads, assigned + first));
+        KITH_GO(assign_rows(rows, count, dim, metric != KITH_L2, centroids, threads, assigned + first));
         if (meter != NULL) KITH_GO(kith_meter_add(meter, count));
     }
 done:

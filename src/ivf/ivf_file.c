@@ -17,7 +17,8 @@
  *   IVFLNIDS  count x u32 or u64, as id_bytes says: ids, list after list, distinct, from 0 up to below next_id
  *
  * The code follows as the next part (codes.h), then, with has_coarse_code, that of the centroids: "SQ8" in
- * projected_dim dimensions.
+ * projected_dim dimensions. The index that finds the lists ("IVF1024_HNSW32") comes last: list_count centroids under
+ * l2, whose ids are the numbers of their lists.
  */
 #include <math.h>
 #include <stdio.h>
@@ -164,7 +165,8 @@ kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer
         KITH_TRY(write_ids(ivf, instance, writer));
     }
     KITH_TRY(kith_code_save(ivf->code, writer, part));
-    return ivf->coarse_code != NULL ? kith_code_save(ivf->coarse_code, writer, part) : KITH_OK;
+    if (ivf->coarse_code != NULL) KITH_TRY(kith_code_save(ivf->coarse_code, writer, part));
+    return ivf->coarse != NULL ? ivf->coarse->vtable->save(ivf->coarse, writer, part) : KITH_OK;
 }
 
 /* ---- Opening -------------------------------------------------------------------------------------------------- */
@@ -438,6 +440,7 @@ kith_status kith_ivf_verify(const kith_index *index) {
         if (ivf->projected != ivf->centroids)
             KITH_TRY(verify_vectors(ivf, projected_tag, ivf->projected, ivf->code->projected_dim));
     }
+    if (ivf->coarse != NULL) KITH_TRY(ivf->coarse->vtable->verify(ivf->coarse));
     if (ivf->lists == NULL) return KITH_OK;
     KITH_TRY(verify_codes(ivf));
     return index->count > 0 ? verify_ids(ivf) : KITH_OK;

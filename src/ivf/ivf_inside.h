@@ -15,7 +15,7 @@
 #include "index/vtable.h"
 #include "ivf/ivf.h"
 
-enum { KITH_IVF_PARAMS = 3 };
+enum { KITH_IVF_PARAMS = 4 };
 #define KITH_IVF_COARSE_CODE "SQ8" /* of the centroids */
 
 typedef struct kith_list_segment {
@@ -47,10 +47,10 @@ typedef struct kith_ivf {
     size_t list_count;  /* 1 when there is no coarse step */
     bool has_coarse;    /* false: one list, searched whole: "SQ8" */
     bool by_residual;   /* codes are of x - centroid */
-    kith_index *coarse; /* finds the lists of a vector, instead of the centroids' own code; NULL: none */
+    kith_index *coarse; /* of the centroids: finds the lists of a vector; NULL: they are all compared */
     float *centroids;   /* list_count x dim; NULL without coarse step */
     float *projected;   /* list_count x code->projected_dim; centroids themselves when the code projects nothing */
-    kith_code *coarse_code;            /* 8-bit scalar code of the projected centroids; NULL for few lists */
+    kith_code *coarse_code; /* 8-bit scalar code of the projected centroids; NULL for few lists, or with `coarse` */
     unsigned char *coarse_blocks;      /* its blocks, kith_code_blocks(list_count) of them */
     size_t id_bytes;                   /* 4 while all ids are below 2^32, then 8 */
     kith_list *lists;                  /* NULL until list_count is known */
@@ -171,10 +171,21 @@ size_t kith_ivf_train_count(const kith_index *index);
 
 /* One row as the index sees it: f32, of unit length under cosine. */
 void kith_ivf_row(kith_metric metric, const kith_view *view, size_t row, float *out);
+/* The centroids, and an index of them where there is one. */
+typedef struct kith_centroids {
+    const float *rows; /* count x dim */
+    size_t count;
+    const kith_index *index; /* NULL: all are compared */
+} kith_centroids;
+
+static inline kith_centroids kith_ivf_centroids(const kith_ivf *ivf) {
+    return (kith_centroids){ivf->centroids, ivf->list_count, ivf->coarse};
+}
+
 /* The list of each row of a view that has been checked: that of the nearest centroid, or of the largest inner product
- * under ip and cosine; the lower number on a tie. Scratch memory stays below `bytes_max` (0: no limit) or
+ * under ip and cosine; the lower number on a tie. With an index the nearest of those that it finds. Scratch memory stays below `bytes_max` (0: no limit) or
  * KITH_ERR_BUDGET. `meter` counts rows, or NULL. */
-kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const float *centroids, size_t list_count,
+kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const kith_centroids *centroids,
                             size_t threads, uint64_t bytes_max, kith_meter *meter, uint32_t *assigned);
 
 /* ---- ivf_add.c ------------------------------------------------------------------------------------------------ */

@@ -9,7 +9,8 @@
  * goes query by query.
  *
  * The coarse step holds the query against 8-bit codes of the centroids, takes some more lists than asked for, and
- * orders these by their exact distance.
+ * orders these by their exact distance. Where there is an index of the centroids, that finds the lists of all queries
+ * beforehand.
  */
 #include <math.h>
 #include <string.h>
@@ -72,6 +73,8 @@ typedef struct ivf_call {
     float radius;           /* of range search, as an estimate */
     kith_exact *exact;      /* the queries as exact search takes them, for raw codes; NULL else */
     float *errors;          /* query_count x k, or NULL */
+    int64_t *near; /* query_count x coarse_k: the lists that the index of centroids finds; NULL: there is none */
+    size_t *near_counts; /* query_count */
     worker_scratch *workers;
 } ivf_call;
 
@@ -183,6 +186,39 @@ static void centroid_distances(const kith_ivf *ivf, const float *query, size_t l
     for (size_t i = 0; !is_l2 && i < count; i++) out[i] = -out[i];
 }
 
+/* Asks the index of centroids for the lists of all queries at once. */
+static kith_status ask_index(ivf_call *call) {
+    const kith_search_request *request = call->request;
+    const kith_index *coarse = call->ivf->coarse;
+    size_t dim = call->ivf->base.dim, count = call->query_count;
+    if (coarse == NULL) return KITH_OK;
+    KITH_TRY(kith_arena_take(request->arena, count * call->coarse_k, sizeof *call->near, &call->near));
+    KITH_TRY(kith_arena_take(request->arena, count, sizeof *call->near_counts, &call->near_counts));
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.ef = request->params->ef;
+    kith_meter meter;
+    kith_meter_init(&meter, NULL, NULL, "lists", 0);
+    const kith_search_request own = {
+        .queries =
+            {.data = call->queries, .dtype = KITH_F32, .count = count, .dim = dim, .stride = dim * sizeof(float)},
+        .k = call->coarse_k,
+        .threads = request->threads,
+        .params = &params,
+        .meter = &meter,
+        .arena = request->arena,
+    };
+    const kith_search_results results = {.k = call->coarse_k, .ids = call->near, .counts = call->near_counts};
+    return coarse->vtable->search(coarse, &own, &results);
+}
+
+/* The lists that it has found for a query. A mapped index that nobody has verified may give any number. */
+static void take_near(const ivf_call *call, size_t query, kith_topk *top) {
+    const int64_t *lists = call->near + query * call->coarse_k;
+    for (size_t i = 0; i < call->near_counts[query]; i++)
+        if ((uint64_t)lists[i] < call->ivf->list_count) top->hits[top->count++] = (kith_hit){.id = lists[i]};
+}
+
 /* The coarse_k lists nearest to up to 16 queries by the centroids' codes, or by their distances where there is no
  * such code. */
 static void find_lists(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count, kith_topk *tops) {
@@ -193,12 +229,13 @@ static void find_lists(const ivf_call *call, worker_scratch *scratch, size_t fir
     const float bases[KITH_CODE_QUERIES_MAX] = {0};
     for (size_t q = 0; q < count; q++) {
         kith_topk_init(&tops[q], scratch->coarse_hits + q * kith_topk_capacity(call->coarse_k), call->coarse_k);
+        if (call->near != NULL) take_near(call, first + q, &tops[q]);
         if (coarse == NULL) continue;
         void *query = scratch->coarse_prepared + q * coarse->query_bytes;
         coarse->vtable->prepare(coarse, call->projected + (first + q) * dim, query);
         prepared[q] = query;
     }
-    for (size_t list = 0; list < ivf->list_count; list += STRIP) {
+    for (size_t list = 0; list < ivf->list_count && call->near == NULL; list += STRIP) {
         size_t lists = kith_min_size(STRIP, ivf->list_count - list);
         if (coarse != NULL)
             coarse->vtable->scan(coarse, prepared, bases, count,
@@ -229,12 +266,12 @@ static void measure_lists(const kith_ivf *ivf, const float *query, kith_hit *hit
     }
 }
 
-/* Cuts the probes where the bound on distances is reached. */
-static void set_limits(const ivf_call *call, probe *probes) {
+/* Cuts the first `count` probes where the bound on distances is reached. */
+static void set_limits(const ivf_call *call, probe *probes, size_t count) {
     uint64_t left = call->request->params->max_distances;
     if (left == 0) left = UINT64_MAX;
     size_t before = 0;
-    for (size_t p = 0; p < call->nprobe; p++) {
+    for (size_t p = 0; p < count; p++) {
         size_t size = call->ivf->lists[probes[p].list].count;
         probes[p].limit = size <= left ? size : (size_t)left;
         probes[p].before = (uint32_t)before; /* read only where there are fewer than 2^32 */
@@ -248,18 +285,21 @@ static void settle_probes(const ivf_call *call, size_t query, kith_topk *top, pr
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     const float *vector = call->projected + query * code->projected_dim;
-    if (ivf->coarse_code != NULL) {
+    if (ivf->coarse_code != NULL || ivf->coarse != NULL) {
         kith_topk_shrink(top);
         measure_lists(ivf, vector, top->hits, top->count);
     }
     kith_topk_finish(top);
     float base = ivf->by_residual ? 0 : kith_code_base(code, vector, NULL);
-    for (size_t p = 0; p < call->nprobe; p++) {
+    size_t count = kith_min_size(call->nprobe, top->count);
+    for (size_t p = count; p < call->nprobe; p++) /* an index may find fewer */
+        probes[p] = (probe){.before = UINT32_MAX};
+    for (size_t p = 0; p < count; p++) {
         const kith_hit *hit = &top->hits[p];
         bool is_distance = ivf->by_residual && !code->is_exact;
         probes[p] = (probe){.list = (uint32_t)hit->id, .base = is_distance ? kith_key_to_f32(hit->key) : base};
     }
-    set_limits(call, probes);
+    set_limits(call, probes, count);
 }
 
 static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count) {
@@ -271,7 +311,7 @@ static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t fi
             for (size_t i = 0; i < tile; i++) {
                 const float *vector = call->projected + (first + q + i) * ivf->code->projected_dim;
                 scratch->probes[q + i] = (probe){.base = kith_code_base(ivf->code, vector, NULL)};
-                set_limits(call, &scratch->probes[q + i]);
+                set_limits(call, &scratch->probes[q + i], 1);
             }
             continue;
         }
@@ -588,6 +628,7 @@ static kith_status begin(ivf_call *call, const kith_index *index, const kith_sea
     if (ivf->coarse_code != NULL)
         call->coarse_k = kith_min_size(ivf->list_count, call->nprobe + call->nprobe / 8 + PROBE_MARGIN);
     KITH_TRY(take_queries(call));
+    KITH_TRY(ask_index(call));
     KITH_TRY(open_exact(call));
     return take_scratch(call);
 }

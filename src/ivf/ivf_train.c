@@ -136,6 +136,7 @@ typedef struct lesson {
     float *centroids, *projected;
     kith_code *code, *coarse_code;
     unsigned char *coarse_blocks;
+    kith_index *coarse;
 } lesson;
 
 static void lesson_free(lesson *l) {
@@ -143,6 +144,7 @@ static void lesson_free(lesson *l) {
     if (l->projected != l->centroids) kith_free(l->projected);
     kith_free(l->centroids);
     kith_free(l->coarse_blocks);
+    kith_index_free(l->coarse);
     kith_code_free(l->coarse_code);
     kith_code_free(l->code);
 }
@@ -170,6 +172,17 @@ static kith_status find_centroids(lesson *l) {
     return kith_kmeans_train(&view, l->list_count, &options, l->job, l->centroids, NULL);
 }
 
+/* Puts the centroids into a copy of the index that is to find them. */
+static kith_status index_centroids(lesson *l) {
+    const kith_index *coarse = l->ivf->coarse;
+    if (coarse == NULL) return KITH_OK;
+    const kith_view view = {.data = l->centroids, .dtype = KITH_F32, .count = l->list_count, .dim = l->sample.dim};
+    KITH_TRY(kith_index_clone(coarse, &l->coarse));
+    KITH_TRY(kith_index_reset(l->coarse));
+    KITH_TRY(kith_index_train(l->coarse, &view, l->job));
+    return kith_index_add(l->coarse, &view, NULL, l->job);
+}
+
 /* Trains the code on at most KITH_TRAIN_COUNT rows. */
 static kith_status train_code(lesson *l) {
     const kith_ivf *ivf = l->ivf;
@@ -194,8 +207,9 @@ static kith_status train_code(lesson *l) {
     }
     if (ivf->by_residual) {
         KITH_GO(kith_alloc(count, sizeof *assigned, &assigned));
-        KITH_GO(kith_ivf_assign(&view, ivf->code->metric, l->centroids, l->list_count, l->job->threads,
-                                l->job->memory_bytes_max, NULL, assigned));
+        const kith_centroids centroids = {l->centroids, l->list_count, l->coarse};
+        KITH_GO(kith_ivf_assign(&view, ivf->code->metric, &centroids, l->job->threads, l->job->memory_bytes_max,
+                                NULL, assigned));
         rows.centroids = l->centroids;
         rows.assigned = assigned;
     }
@@ -223,6 +237,7 @@ done:
 /* 8-bit codes of the projected centroids, where there are enough of them. */
 static kith_status code_centroids(lesson *l) {
     size_t dim = l->code->projected_dim, count = l->list_count;
+    if (l->coarse != NULL) return KITH_OK;
     if (count < COARSE_LISTS_MIN || count * dim < coarse_elements_min) return KITH_OK;
     static const char name[] = KITH_IVF_COARSE_CODE;
     const kith_spec spec = {.text = name, .parts = {{name, sizeof name - 1, 0}}, .part_count = 1};
@@ -265,6 +280,7 @@ static kith_status settle(kith_ivf *ivf, lesson *l) {
     swap_pointers(&ivf->code, &l->code);
     swap_pointers(&ivf->coarse_code, &l->coarse_code);
     swap_pointers(&ivf->coarse_blocks, &l->coarse_blocks);
+    if (l->coarse != NULL) swap_pointers(&ivf->coarse, &l->coarse);
     kith_ivf_write_spec(ivf);
     kith_ivf_set_params(ivf);
     return KITH_OK;
@@ -291,7 +307,10 @@ kith_status kith_ivf_train(kith_index *index, const kith_view *view, const kith_
     kith_metric metric = index->metric == KITH_IP && !ivf->has_coarse ? KITH_L2 : index->metric;
     kith_status status;
     KITH_GO(sample_take(&l.sample, view, metric, wanted, job));
-    if (ivf->has_coarse) KITH_GO(find_centroids(&l));
+    if (ivf->has_coarse) {
+        KITH_GO(find_centroids(&l));
+        KITH_GO(index_centroids(&l));
+    }
     KITH_GO(train_code(&l));
     if (ivf->has_coarse) {
         KITH_GO(project_centroids(&l));
