@@ -697,6 +697,23 @@ class InvertedLists(CliTest):
             rows.append([(row["query"], row["id"], row["distance"]) for row in found["results"]])
         self.assertEqual(*rows)
 
+    def test_vectors_stay_in_their_file(self):
+        wide, many = self.at("wide.fvecs"), self.at("many.fvecs")
+        rows = []
+        for spec, more in [("IVF16,SQ4,RFlat", []), ("IVF16,SQ4,RFile", ["--vectors", wide])]:
+            self.kith_ok("build", "--spec", spec, "--base", wide, "--out", self.at("v.kith"), "--batch", "700")
+            found = self.kith_json("search", "--index", self.at("v.kith"), "--query", many, "--map", *more)
+            rows.append([(row["query"], row["id"], row["distance"]) for row in found["results"]])
+        self.assertEqual(*rows)
+        self.kith_ok("verify", self.at("v.kith"))
+        self.kith_json("sweep", "--index", self.at("v.kith"), *self.measured[2:], "--vectors", wide)
+        self.kith_json("tune", "--index", self.at("v.kith"), "--query", many, "--gt", self.at("many.ivecs"), "--vectors",
+                       wide)
+        self.refused(USAGE, ["needs the file of its vectors"], "search", "--index", self.at("v.kith"), "--query", many)
+        self.refused(DATA, ["200 rows", "3000"], "search", "--index", self.at("v.kith"), "--query", many, "--vectors",
+                     many)
+        self.refused(DATA, ["has no use"], "search", "--index", self.at("ivf.kith"), "--query", many, "--vectors", wide)
+
     def test_range_of_a_refinement(self):
         self.kith_ok("build", "--spec", "IVF16,SQ4,RFlat", "--base", self.at("wide.fvecs"), "--out", self.at("r.kith"))
         self.kith_ok("search", "--index", self.at("r.kith"), "--query", self.at("many.fvecs"), "--radius", "40",

@@ -146,7 +146,7 @@ static int describe_index(const info_settings *settings, const char *path, json_
     uint64_t memory_bytes;
     json_t *parts = NULL;
     int code;
-    KITH_TOOL_GO(kith_tool_index_open(path, true, &index));
+    KITH_TOOL_GO(kith_tool_index_open(path, true, NULL, &index));
     KITH_TOOL_GO(kith_tool_index_memory(index, &memory_bytes));
     KITH_TOOL_GO(kith_tool_memory_parts(index, &parts));
     put_file(object, path, path);

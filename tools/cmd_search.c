@@ -14,6 +14,7 @@ typedef struct search_settings {
     size_t k, threads;
     kith_tool_real radius;
     kith_tool_list set;
+    const char *vectors;
     bool map;
 } search_settings;
 
@@ -36,6 +37,8 @@ static const kith_tool_option options[] = {
      KITH_TOOL_FILE, false, 0, 0},
     {"counts", "FILE", "write how many results each query has", offsetof(search_settings, counts), KITH_TOOL_FILE,
      false, 0, 0},
+    {"vectors", "FILE", "the vectors of an index that refines by a file (RFile)",
+     offsetof(search_settings, vectors), KITH_TOOL_FILE, false, 0, 0},
     {"map", NULL, "use the index file in place", offsetof(search_settings, map), KITH_TOOL_FLAG, false, 0, 0},
     KITH_TOOL_THREADS(search_settings),
     KITH_TOOL_JSON,
@@ -186,7 +189,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
     params.threads = settings->threads;
     params.progress = kith_tool_progress;
     int code;
-    KITH_TOOL_GO(kith_tool_index_open(settings->index, settings->map, &index));
+    KITH_TOOL_GO(kith_tool_index_open(settings->index, settings->map, settings->vectors, &index));
     KITH_TOOL_GO(kith_tool_params_set(&params, index, &settings->set));
     KITH_TOOL_GO(kith_tool_filter_open(settings->filter, kith_index_count(index), &filter));
     params.filter = filter;

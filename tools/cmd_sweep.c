@@ -14,6 +14,7 @@ typedef struct sweep_settings {
     const char *index, *query, *gt, *gt_distances, *ranks;
     size_t k, threads, repeats, warmup, latency_queries;
     kith_tool_list set;
+    const char *vectors;
     bool map;
 } sweep_settings;
 
@@ -37,6 +38,8 @@ static const kith_tool_option options[] = {
      KITH_TOOL_COUNT, false, 0, 1000},
     {"latency-queries", "N", "queries timed one by one, 0 for none (default 1000)",
      offsetof(sweep_settings, latency_queries), KITH_TOOL_COUNT, false, 0, SIZE_MAX},
+    {"vectors", "FILE", "the vectors of an index that refines by a file (RFile)", offsetof(sweep_settings, vectors),
+     KITH_TOOL_FILE, false, 0, 0},
     {"map", NULL, "use the index file in place", offsetof(sweep_settings, map), KITH_TOOL_FLAG, false, 0, 0},
     {"threads", "N", "second thread count beside 1, 0 for all processors (default 0)",
      offsetof(sweep_settings, threads), KITH_TOOL_COUNT, false, 0, 1024},
@@ -95,7 +98,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
         KITH_TOOL_GO(kith_tool_ranks_parse(settings->ranks, ranks, &sweep_options.rank_count));
         sweep_options.ranks = ranks;
     }
-    KITH_TOOL_GO(kith_tool_index_open(settings->index, settings->map, &index));
+    KITH_TOOL_GO(kith_tool_index_open(settings->index, settings->map, settings->vectors, &index));
     KITH_TOOL_GO(kith_tool_vectors_open(settings->query, NULL, &vectors));
     KITH_TOOL_GO(kith_tool_vectors_view(vectors, settings->query, &queries, &owned));
     KITH_TOOL_GO(kith_tool_neighbors_load(settings->gt, settings->gt_distances, kith_index_metric(index), &truth));

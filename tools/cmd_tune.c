@@ -17,6 +17,7 @@ typedef struct tune_settings {
     kith_tool_real recall, sure;
     size_t k, threads, build_threads, repeats, latency_queries, seed, train;
     uint64_t budget_bytes;
+    const char *vectors;
     bool map;
 } tune_settings;
 
@@ -62,6 +63,8 @@ static const kith_tool_option options[] = {
      0},
     {"seed", "N", "which queries choose, and what is random in the build (default 1)",
      offsetof(tune_settings, seed), KITH_TOOL_COUNT, false, 0, SIZE_MAX},
+    {"vectors", "FILE", "the vectors of an index that refines by a file (RFile)", offsetof(tune_settings, vectors),
+     KITH_TOOL_FILE, false, 0, 0},
     {"map", NULL, "use the index file in place", offsetof(tune_settings, map), KITH_TOOL_FLAG, false, 0, 0},
     KITH_TOOL_JSON,
     KITH_TOOL_QUIET,
@@ -228,7 +231,7 @@ static int try_all(tune_state *state) {
         kith_index *index = NULL;
         json_t *row = kith_tool_object();
         kith_tool_append(state->rows, row);
-        int code = kith_tool_index_open(settings->index, settings->map, &index);
+        int code = kith_tool_index_open(settings->index, settings->map, settings->vectors, &index);
         if (code == KITH_EXIT_OK) code = judge(state, &index, row);
         kith_index_free(index);
         return code;

@@ -174,6 +174,8 @@ int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith
     KITH_TOOL_GO(kith_tool_check(kith_metric_parse(build->metric, &metric), NULL));
     KITH_TOOL_GO(spec_complete(build, kith_vectors_dtype(base), spec));
     KITH_TOOL_GO(kith_tool_check(kith_index_create(spec, kith_vectors_dim(base), metric, &index), NULL));
+    if (kith_index_wants_vectors(index))
+        KITH_TOOL_GO(kith_tool_check(kith_index_attach_vectors(index, build->base_path), build->base_path));
     if (build->ids_path != NULL) {
         KITH_TOOL_GO(kith_tool_ids_read(build->ids_path, &ids, &id_count));
         if (id_count != kith_vectors_count(base)) {
@@ -193,8 +195,14 @@ done:
     return code;
 }
 
-int kith_tool_index_open(const char *path, bool map, kith_index **out) {
-    return kith_tool_check(map ? kith_index_map(path, out) : kith_index_load(path, out), path);
+int kith_tool_index_open(const char *path, bool map, const char *vectors, kith_index **out) {
+    int code = kith_tool_check(map ? kith_index_map(path, out) : kith_index_load(path, out), path);
+    if (code != KITH_EXIT_OK || vectors == NULL) return code;
+    code = kith_tool_check(kith_index_attach_vectors(*out, vectors), path);
+    if (code == KITH_EXIT_OK) return code;
+    kith_index_free(*out);
+    *out = NULL;
+    return code;
 }
 
 enum { PARTS_MAX = 64 };

@@ -27,8 +27,8 @@ typedef struct kith_tool_build_times {
 /* An index of all vectors of a file. Free *out with kith_index_free. */
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
                           kith_tool_build_times *times);
-/* Loads an index, or maps it. */
-int kith_tool_index_open(const char *path, bool map, kith_index **out);
+/* Loads an index, or maps it, and attaches the file of its vectors; NULL: none. */
+int kith_tool_index_open(const char *path, bool map, const char *vectors, kith_index **out);
 /* Sum of all parts of kith_index_memory. */
 int kith_tool_index_memory(const kith_index *index, uint64_t *bytes);
 /* [{"part": name, "bytes": bytes}, ...] */

@@ -12,6 +12,7 @@
 #include "index/codes.h"
 #include "ivf/ivf.h"
 #include "wrap/coderows.h"
+#include "wrap/filerows.h"
 
 /* ---- The structures ------------------------------------------------------------------------------------------ */
 
@@ -98,7 +99,7 @@ static bool is_refinement(const kith_spec_part *part) {
     if (part->length >= sizeof word - 1 && memcmp(part->text, word, sizeof word - 1) == 0) return true;
     if (part->length < 2 || part->text[0] != 'R') return false;
     const kith_spec_part rest = {part->text + 1, part->length - 1, part->offset + 1};
-    return is_flat(&rest) || names_dtype(&rest) || kith_code_is_named(&rest);
+    return is_flat(&rest) || names_dtype(&rest) || kith_filerows_is_named(&rest) || kith_code_is_named(&rest);
 }
 
 /* Rows that are not searched, but found by their ids. */
@@ -106,11 +107,19 @@ static const kith_structure flat_rows = {
     .example = KITH_FLAT_NAME, .claims = is_flat, .create = kith_flat_create, .open = kith_flat_open};
 static const kith_structure code_rows = {
     .example = "SQ8", .claims = kith_code_is_named, .create = kith_coderows_create, .open = kith_coderows_open};
+static const kith_structure file_rows = {.example = KITH_FILEROWS_NAME,
+                                         .claims = kith_filerows_is_named,
+                                         .create = kith_filerows_create,
+                                         .open = kith_filerows_open};
 
 static kith_status find_store(const char *text, const kith_spec *store, const kith_structure **structure) {
-    *structure = is_flat(&store->parts[0]) ? &flat_rows : &code_rows;
-    if ((*structure)->claims(&store->parts[0])) return KITH_OK;
-    return kith_spec_error(text, store->parts[0].offset, "expected Flat, Flat,TYPE or a code to refine with");
+    static const kith_structure *const stores[] = {&flat_rows, &file_rows, &code_rows};
+    for (size_t i = 0; i < sizeof stores / sizeof *stores; i++)
+        if (stores[i]->claims(&store->parts[0])) {
+            *structure = stores[i];
+            return KITH_OK;
+        }
+    return kith_spec_error(text, store->parts[0].offset, "expected Flat, Flat,TYPE, File or a code to refine with");
 }
 
 static kith_status read_refinement(const char *text, const kith_spec_part *part, kith_spec *store,

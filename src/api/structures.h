@@ -6,7 +6,7 @@
  *     transform  PCA64 PCAW64 PCAR64 PCAWR64 RR64 HR OPQ16_64 Centre L2norm Pad128
  *     structure  Flat[,TYPE] and what the structures below claim, with the parts that follow
  *                NAME_COARSE or NAME(COARSE): lists that are found by the index that the structure COARSE names
- *     refinement RFlat RTYPE RCODE, or Refine(Flat), Refine(Flat,TYPE), Refine(CODE)
+ *     refinement RFlat RTYPE RFile RCODE, or Refine(Flat), Refine(Flat,TYPE), Refine(File), Refine(CODE)
  *
  * docs/specs.md is the user's description.
  */

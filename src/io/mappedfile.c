@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "io/syscalls.h"
@@ -30,6 +31,14 @@ kith_status kith_mappedfile_open(const char *path, kith_mappedfile *out) {
     kith_status status = kith_mappedfile_map(path, file, out);
     kith_io_close(file);
     return status;
+}
+
+void kith_mappedfile_expect_random(const void *data, size_t bytes) {
+    long page = sysconf(_SC_PAGESIZE);
+    if (page <= 0) return;
+    uintptr_t first = ((uintptr_t)data + (uintptr_t)page - 1) / (uintptr_t)page * (uintptr_t)page;
+    uintptr_t end = ((uintptr_t)data + bytes) / (uintptr_t)page * (uintptr_t)page;
+    if (end > first) (void)posix_madvise((void *)first, end - first, POSIX_MADV_RANDOM); /* advice: may fail */
 }
 
 void kith_mappedfile_close(kith_mappedfile *file) {

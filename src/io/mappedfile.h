@@ -23,6 +23,9 @@ typedef struct kith_mappedfile {
 kith_status kith_mappedfile_open(const char *path, kith_mappedfile *out);
 /* The same for a file that is open, which may be closed afterwards; `path` is for messages. */
 kith_status kith_mappedfile_map(const char *path, int file, kith_mappedfile *out);
+/* Tells the system that bytes of a mapped file will be read here and there: it then reads no more than is asked for. Bytes
+ * that are not mapped are left alone. */
+void kith_mappedfile_expect_random(const void *data, size_t bytes);
 void kith_mappedfile_close(kith_mappedfile *file);
 
 #endif

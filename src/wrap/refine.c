@@ -16,6 +16,7 @@
 #include "base/sort.h"
 #include "index/convert.h"
 #include "index/spec.h"
+#include "wrap/filerows.h"
 #include "wrap/transformed.h"
 
 enum { K_FACTOR_MAX = 65536, ERROR_PERCENT_MAX = 10000, MEMORY_PARTS_MAX = 16 };
@@ -120,6 +121,7 @@ static void describe(kith_refine *both) {
 /* ---- Changes ------------------------------------------------------------------------------------------------- */
 
 static void update_counts(kith_refine *both) {
+    if (both->store->vtable->list_ids == NULL) both->store->count = both->base->count;
     assert(both->base->count == both->store->count);
     both->common.count = both->store->count;
 }
@@ -246,6 +248,14 @@ static kith_status verify(const kith_index *index) {
     if (count == 0) return KITH_OK;
     KITH_GO(kith_alloc(count, sizeof *scratch, &scratch));
     KITH_GO(sorted_ids(both->base, scratch, &base));
+    if (both->store->vtable->list_ids == NULL) {
+        size_t rows = kith_filerows_count(both->store);
+        if ((uint64_t)base[count - 1] >= rows)
+            status = kith_error(KITH_ERR_FORMAT, "%s: id %lld in an index of %zu rows of a file",
+                                index->file != NULL ? kith_container_path(index->file) : "index",
+                                (long long)base[count - 1], rows);
+        goto done;
+    }
     KITH_GO(sorted_ids(both->store, scratch, &store));
     if (memcmp(base, store, count * sizeof *base) != 0)
         status = kith_error(KITH_ERR_FORMAT, "%s: the two halves of a refinement hold different ids",
@@ -258,8 +268,9 @@ done:
 }
 
 static void list_ids(const kith_index *index, int64_t *ids) {
-    const kith_index *store = kith_refine_of_const(index)->store;
-    store->vtable->list_ids(store, ids);
+    const kith_refine *both = kith_refine_of_const(index);
+    const kith_index *half = both->store->vtable->list_ids != NULL ? both->store : both->base;
+    half->vtable->list_ids(half, ids);
 }
 
 /* ---- Making -------------------------------------------------------------------------------------------------- */
@@ -307,4 +318,25 @@ kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index *
     describe(both);
     *out = &both->common;
     return KITH_OK;
+}
+
+/* ---- The file of vectors ------------------------------------------------------------------------------------- */
+
+/* The half that is the rows of a file, or NULL. */
+static kith_index *file_half(const kith_index *index) {
+    if (index->vtable != &refine_vtable) return NULL;
+    kith_index *store = kith_refine_of_const(index)->store;
+    return kith_filerows_is(store) ? store : NULL;
+}
+
+int kith_index_wants_vectors(const kith_index *index) { return index != NULL && file_half(index) != NULL; }
+
+kith_status kith_index_attach_vectors(kith_index *index, const char *path) {
+    if (index == NULL || path == NULL)
+        return kith_error(KITH_ERR_ARGUMENT, "attach vectors: index and path must not be NULL");
+    kith_index *store = file_half(index);
+    if (store == NULL)
+        return kith_error(KITH_ERR_UNSUPPORTED, "attach vectors: an index %s has no use for a file of vectors",
+                          index->spec);
+    return kith_filerows_attach(store, path);
 }

@@ -9,7 +9,8 @@
 #include "index/vtable.h"
 
 /* Joins two indexes of one dimension and metric that hold the same vectors under the same ids: both empty, or both
- * opened from one file. The store has stage, settle and rescore. They belong to the new index on success alone.
+ * opened from one file. The store has stage, settle and rescore;
+ * one without list_ids leaves counting and ids to the base. They belong to the new index on success alone.
  * KITH_ERR_ARGUMENT when the store cannot be one; KITH_ERR_FORMAT when their counts differ. */
 kith_status kith_refine_create(kith_index *base, kith_index *store, kith_index **out);
 
