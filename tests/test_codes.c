@@ -426,7 +426,17 @@ static void check_forms(setting *s) {
                 cr_assert_eq(four[r], alone[q * STRIDE + (at[r] < COUNT ? at[r] : i)],
                              "%s %s %s: query %zu, row %zu", ABOUT(s), q, i);
         }
-    if (s->has_points) return; /* several blocks in one call */
+    if (s->has_points) return; /* any number of rows, and several blocks, in one call */
+    for (size_t count = 1; count <= COUNT; count += 1 + count / 7) {
+        const unsigned char *rows[COUNT + KITH_CODE_ROWS_UNIT];
+        float many[COUNT + KITH_CODE_ROWS_UNIT];
+        size_t q = count % QUERIES;
+        for (size_t i = 0; i < count; i++) rows[i] = code_at(s, (i * 7 + count) % COUNT);
+        kith_code_rows_estimate(s->code, s->prepared_at[q], base_of(s, q, 0), rows, count, many);
+        for (size_t i = 0; i < count; i++)
+            cr_assert_eq(many[i], alone[q * STRIDE + (i * 7 + count) % COUNT], "%s %s %s: row %zu of %zu", ABOUT(s),
+                         i, count);
+    }
     s->code->vtable->scan(s->code, s->prepared_at, s->bases[0], QUERIES, s->blocks, BLOCKS, out, STRIDE);
     for (size_t q = 0; q < QUERIES; q++)
         cr_assert_arr_eq(out + q * STRIDE, alone + q * STRIDE, COUNT * sizeof *out, "%s", s->of->name);

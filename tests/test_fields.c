@@ -234,6 +234,15 @@ static void check_lines(four_case *c, const uint32_t *const words[4]) {
             cr_assert_eq(memcmp(&want, &out[r], sizeof want), 0, "%s: width %u, %zu words: %a instead of %a",
                          table->full_name, 1u << c->log2, c->word_count, (double)out[r], (double)want);
         }
+        if (table->estimates.line_sixteen[c->log2] == NULL) continue;
+        float sixteen[16];
+        const unsigned char *rows[16];
+        for (size_t r = 0; r < 16; r++) rows[r] = (const unsigned char *)c->rows[(r + r / 4) % 4];
+        table->estimates.line_sixteen[c->log2](query, rows, c->word_count, &affine, sixteen);
+        for (size_t r = 0; r < 16; r++)
+            cr_assert_eq(memcmp(&sixteen[r], &out[(r + r / 4) % 4], sizeof *out), 0,
+                         "%s: width %u, %zu words, row %zu of sixteen", table->full_name, 1u << c->log2,
+                         c->word_count, r);
     }
 }
 

@@ -337,6 +337,18 @@ void kith_grid_four(const kith_grid *grid, const void *query, float base, const 
     estimates->four(&affine, grid->query_parts, dots, factors, factors + 4, out);
 }
 
+void kith_grid_sixteen(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[16],
+                       float out[16]) {
+    const kith_estimate_kernels *estimates = &kith_simd()->estimates;
+    if (has_lines(grid) && estimates->line_sixteen[grid->planes[0].width_log2] != NULL) {
+        const kith_affine affine = affine_of(query, base);
+        estimates->line_sixteen[grid->planes[0].width_log2](part_of_const(grid, query, 0) + grid->step_first[0],
+                                                            rows, grid->word_count, &affine, out);
+        return;
+    }
+    for (size_t r = 0; r < 16; r += 4) kith_grid_four(grid, query, base, rows + r, out + r);
+}
+
 /* What is fetched from memory ahead of its use, at least. */
 enum { PARTS_MAX = 2 * KITH_CODE_QUERIES_MAX, AHEAD_BYTES = 4096 };
 typedef int32_t block_dots[PARTS_MAX * KITH_BLOCK_ROWS];

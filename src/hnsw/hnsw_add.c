@@ -247,6 +247,7 @@ static kith_status take_worker(const linking *work, worker *mine) {
     KITH_TRY(kith_alloc(kith_walk_pool_count(ef), sizeof *mine->walker.pool, &mine->walker.pool));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.near, &mine->walker.near));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.fresh, &mine->walker.fresh));
+    KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.rows, &mine->walker.rows));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof(float), &mine->walker.distances));
     KITH_TRY(kith_alloc(kith_max_size(ef, 2 * graph->degree), sizeof *mine->candidates, &mine->candidates));
     KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
@@ -258,6 +259,7 @@ static void free_worker(worker *mine) {
     kith_free(mine->walker.touched);
     kith_free(mine->walker.pool);
     kith_free(mine->walker.fresh);
+    kith_free(mine->walker.rows);
     kith_free(mine->walker.distances);
     kith_free(mine->walker.near);
     kith_free(mine->candidates);

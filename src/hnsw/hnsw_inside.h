@@ -134,8 +134,10 @@ static inline const void *kith_probe_row(const kith_probe *probe, uint32_t node)
                                  : kith_hnsw_row(probe->graph, node);
 }
 void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]);
-/* `count` distances, four at a time. nodes has room for the next multiple of four, out as well. */
+/* `count` distances. nodes and out have room for KITH_WALK_ROOM more. */
 void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, float *out);
+/* The same where the rows of the nodes have been found; `rows` has such room as well. */
+void kith_probe_rows(const kith_probe *probe, uint32_t *nodes, const void **rows, size_t count, float *out);
 
 /* ---- hnsw_walk.c ------------------------------------------------------------------------------------------ */
 
@@ -146,7 +148,15 @@ static inline int64_t kith_pool_entry(float distance, uint32_t node) {
 static inline uint32_t kith_pool_node(int64_t entry) { return (uint32_t)entry >> 1; }
 static inline float kith_pool_distance(int64_t entry) { return kith_key_to_f32((int32_t)(entry >> 32)); }
 
-/* What a worker owns. Nodes that a walk has seen are marked in `seen` until it is cleared. */
+/* What a walk does next. Between two steps memory is on its way, so that a thread takes steps of several walks in
+ * turn. */
+typedef enum kith_walk_stage {
+    KITH_WALK_ENTRIES,  /* distances of the entries */
+    KITH_WALK_LINKS,    /* reads the links of the node at `at` */
+    KITH_WALK_DISTANCES /* distances of these */
+} kith_walk_stage;
+
+/* What a walk owns. Nodes that a walk has seen are marked in `seen` until it is cleared. */
 typedef struct kith_walker {
     const kith_hnsw *graph;
     const kith_graph_kernels *kernels;
@@ -157,8 +167,13 @@ typedef struct kith_walker {
     int64_t *pool; /* nearest first; room for kith_walk_pool_count(pool_capacity) */
     size_t pool_count, pool_capacity;
     uint32_t *fresh; /* nodes met for the first time: room for a row of links or all entries */
+    size_t fresh_count;
+    const void **rows; /* theirs */
     float *distances;
-    uint32_t *near;                         /* places in `fresh` of those that may be near enough */
+    uint32_t *near;          /* places in `fresh` of those that may be near enough */
+    const kith_probe *probe; /* of the walk that is under way */
+    size_t ef, at;           /* the place in the pool that was followed last */
+    kith_walk_stage stage;
     uint64_t distance_count, distances_max; /* of the walk; 0: no bound */
     uint64_t hop_count;
     /* Called for every node whose distance was computed; NULL: not. The seam of filters and range searches. */
@@ -171,7 +186,7 @@ enum { KITH_WALK_ROOM = KITH_UNSEEN_ROOM }; /* past the end of fresh and distanc
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */
 static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
-    return kith_round_up(kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX), 4) + KITH_WALK_ROOM;
+    return kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX) + KITH_WALK_ROOM;
 }
 
 static inline size_t kith_walk_pool_count(size_t capacity) { return kith_round_up(capacity + 1, KITH_POOL_UNIT); }
@@ -179,6 +194,9 @@ static inline size_t kith_walk_pool_count(size_t capacity) { return kith_round_u
 /* Walks from the entries until the `ef` nearest nodes that were met have all been followed; the pool_capacity
  * nearest stand in the pool. The walker has been cleared. */
 kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t ef);
+/* The same in steps: until *more is false. The probe stays until then. */
+void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef);
+kith_status kith_walk_step(kith_walker *walker, bool *more);
 /* Offers the links of one node that have not been seen. */
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node);
 void kith_walker_clear(kith_walker *walker);

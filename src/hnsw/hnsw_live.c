@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { FOLLOWED = 1, MORE_MIN = 4, MORE_SHARE = 4, PIECE = 4 };
+enum { FOLLOWED = 1, MORE_MIN = 4, MORE_SHARE = 4, PIECE = KITH_CODE_ROWS_UNIT };
 
 static size_t live_among(const kith_walker *walker, size_t count) {
     size_t live = 0;

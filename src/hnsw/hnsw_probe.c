@@ -72,14 +72,8 @@ static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4
     }
 }
 
-void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]) {
-    const void *rows[4];
-    for (size_t i = 0; i < 4; i++) rows[i] = kith_probe_row(probe, nodes[i]);
-    if (probe->kind == KITH_PROBE_CODE) {
-        const kith_code *code = probe->graph->code;
-        code->vtable->four(code, probe->vector, probe->side, (const unsigned char *const *)rows, out);
-        return;
-    }
+static void four_vectors(const kith_probe *probe, const uint32_t nodes[4], const void *const rows[4],
+                         float out[4]) {
     size_t dim = probe->graph->base.dim;
     if (probe->ints != NULL) {
         int32_t values[4];
@@ -91,7 +85,30 @@ void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out
     adjust(probe, nodes, out);
 }
 
+void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]) {
+    const void *rows[4];
+    for (size_t i = 0; i < 4; i++) rows[i] = kith_probe_row(probe, nodes[i]);
+    four_vectors(probe, nodes, rows, out);
+}
+
+void kith_probe_rows(const kith_probe *probe, uint32_t *nodes, const void **rows, size_t count, float *out) {
+    if (probe->kind == KITH_PROBE_CODE) {
+        kith_code_rows_estimate(probe->graph->code, probe->vector, probe->side, (const unsigned char **)rows, count,
+                                out);
+        return;
+    }
+    for (size_t i = count; i % 4 != 0; i++) {
+        nodes[i] = nodes[0];
+        rows[i] = rows[0];
+    }
+    for (size_t i = 0; i < count; i += 4) four_vectors(probe, nodes + i, rows + i, out + i);
+}
+
 void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, float *out) {
-    for (size_t i = count; i % 4 != 0; i++) nodes[i] = nodes[count - 1];
-    for (size_t i = 0; i < count; i += 4) kith_probe_four(probe, nodes + i, out + i);
+    const void *rows[KITH_CODE_ROWS_UNIT];
+    for (size_t i = 0; i < count; i += KITH_CODE_ROWS_UNIT) {
+        size_t part = kith_min_size(KITH_CODE_ROWS_UNIT, count - i);
+        for (size_t r = 0; r < part; r++) rows[r] = kith_probe_row(probe, nodes[i + r]);
+        kith_probe_rows(probe, nodes + i, rows, part, out + i);
+    }
 }

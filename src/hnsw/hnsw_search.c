@@ -9,7 +9,12 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { GROUP = 4, AHEAD = 8 };
+enum {
+    GROUP = KITH_CODE_ROWS_UNIT,
+    AHEAD = 2 * GROUP,
+    TURNS = 2, /* walks that a thread takes in turns: while one waits for memory the other computes */
+    QUERIES_PER_TASK = 32
+};
 
 /* A search that has been opened; in the request's arena. */
 typedef struct hnsw_call {
@@ -18,9 +23,13 @@ typedef struct hnsw_call {
     kith_probe probe;             /* all but the vector and its side */
     const unsigned char *queries; /* in the type that the probe takes */
     size_t query_stride, ef;
-    unsigned char *prepared;     /* of a code: a query per worker */
-    kith_walker *walkers;        /* request->threads of them */
-    kith_topk *tops;             /* one per query */
+    size_t turns;            /* walkers per worker: more than one without a filter only */
+    unsigned char *prepared; /* of a code: a query per walker */
+    kith_walker *walkers;
+    size_t queries_per_task; /* these three without a filter */
+    kith_hit *hits;          /* k per walker */
+    const kith_search_results *results;
+    kith_topk *tops;             /* with a filter or removed nodes: one per query */
     kith_hit_list *lists;        /* range search: one per query */
     kith_hnsw_filtered filtered; /* where there is a filter */
     kith_crosser *crossers;      /* bridged: one per worker */
@@ -97,6 +106,7 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith
     KITH_TRY(kith_arena_take(arena, kith_walk_pool_count(pool_capacity), sizeof *walker->pool, &walker->pool));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->near, &walker->near));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
+    KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->rows, &walker->rows));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));
     memset(walker->seen, 0, words * sizeof *walker->seen);
     return KITH_OK;
@@ -122,8 +132,9 @@ static size_t asked_ef(const hnsw_call *call) {
     return kith_min_size((size_t)((float)call->ef / call->filtered.share) + 1, call->graph->node_count);
 }
 
-static kith_status open_call(hnsw_call *call, const kith_index *index, const kith_search_request *request) {
-    *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request};
+static kith_status open_call(hnsw_call *call, const kith_index *index, const kith_search_request *request,
+                             size_t turns) {
+    *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request, .turns = turns};
     KITH_TRY(take_queries(call));
     size_t ef = request->params->ef != 0 ? request->params->ef : KITH_HNSW_EF_DEFAULT;
     call->ef = kith_min_size(ef, index->count);
@@ -133,11 +144,12 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
         KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, call->ef, request->arena, &call->filtered));
         capacity = kith_max_size(capacity, asked_ef(call));
     }
-    KITH_TRY(kith_arena_take(request->arena, request->threads, sizeof *call->walkers, &call->walkers));
+    size_t walkers = workers * turns;
+    KITH_TRY(kith_arena_take(request->arena, walkers, sizeof *call->walkers, &call->walkers));
     if (call->graph->code != NULL)
-        KITH_TRY(kith_arena_take(request->arena, workers, call->graph->code->query_bytes, &call->prepared));
+        KITH_TRY(kith_arena_take(request->arena, walkers, call->graph->code->query_bytes, &call->prepared));
     if (request->filter == NULL) capacity = kith_hnsw_pool_capacity(call->graph, capacity);
-    for (size_t w = 0; w < workers; w++) KITH_TRY(take_walker(call, capacity, &call->walkers[w]));
+    for (size_t w = 0; w < walkers; w++) KITH_TRY(take_walker(call, capacity, &call->walkers[w]));
     return request->filter != NULL ? open_filtered(call, workers) : KITH_OK;
 }
 
@@ -213,13 +225,13 @@ static kith_status search_bits(const hnsw_call *call, kith_walker *walker, const
     return KITH_OK;
 }
 
-static kith_probe probe_of(const hnsw_call *call, size_t query, size_t worker) {
+static kith_probe probe_of(const hnsw_call *call, size_t query, size_t walker) {
     kith_probe probe = call->probe;
     probe.vector = call->queries + query * call->query_stride;
     const kith_code *code = call->graph->code;
     if (code != NULL) {
         const float *vector = probe.vector;
-        void *prepared = call->prepared + worker * code->query_bytes;
+        void *prepared = call->prepared + walker * code->query_bytes;
         code->vtable->prepare(code, vector, prepared);
         probe.vector = prepared;
         probe.side = kith_code_base(code, vector, NULL);
@@ -279,30 +291,22 @@ static kith_status search_filtered(hnsw_call *call, size_t query, size_t worker,
     return KITH_OK;
 }
 
-/* Without a filter. */
-static kith_status search_all(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
-                              const meeting *met) {
-    size_t k = call->request->k;
-    if (call->graph->dead_count > 0) {
-        KITH_TRY(kith_hnsw_walk_live(walker, probe, call->ef, k));
-    } else {
-        KITH_TRY(kith_hnsw_walk(walker, probe, call->ef));
-        if (walker->pool_count < k) KITH_TRY(kith_hnsw_walk_on(walker, probe, k));
-    }
+/* Without a filter, in a graph that has lost nodes. */
+static kith_status search_holed(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
+                                const meeting *met) {
+    KITH_TRY(kith_hnsw_walk_live(walker, probe, call->ef, call->request->k));
     return keep_pool(call, walker, met);
 }
 
 static kith_status search_query(void *context, size_t query, size_t worker) {
     hnsw_call *call = context;
-    kith_walker *walker = &call->walkers[worker];
     kith_probe probe = probe_of(call, query, worker);
     meeting met = {.call = call, .top = &call->tops[query]};
-    if (call->crossers == NULL) kith_walker_clear(walker);
-    if (call->request->filter != NULL) {
+    if (call->crossers == NULL) kith_walker_clear(&call->walkers[worker]);
+    if (call->request->filter != NULL)
         KITH_TRY(search_filtered(call, query, worker, &probe, &met));
-    } else {
-        KITH_TRY(search_all(call, walker, &probe, &met));
-    }
+    else
+        KITH_TRY(search_holed(call, &call->walkers[worker], &probe, &met));
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
@@ -361,7 +365,7 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
-/* ---- Both searches ---------------------------------------------------------------------------------------- */
+/* ---- Walks that take turns -------------------------------------------------------------------------------- */
 
 static float value_of(const void *context, int32_t key) {
     const kith_hnsw *graph = context;
@@ -369,10 +373,86 @@ static float value_of(const void *context, int32_t key) {
     return graph->base.metric == KITH_L2 ? value : 0.0f - value;
 }
 
+/* A query and its walker. */
+typedef struct turn {
+    kith_probe probe;
+    size_t query, walker;
+} turn;
+
+/* A pool is sorted by distance and node: nodes at the same distance are put into the order of their ids. */
+static kith_status emit_pool(const hnsw_call *call, const turn *own) {
+    const kith_walker *walker = &call->walkers[own->walker];
+    kith_hit *hits = call->hits + own->walker * call->request->k;
+    size_t count = kith_min_size(call->request->k, walker->pool_count);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t node = kith_pool_node(walker->pool[i]);
+        kith_hit hit = {kith_idlist_get(&call->graph->ids, node), (int32_t)(walker->pool[i] >> 32), node};
+        size_t at = i;
+        for (; at > 0 && hits[at - 1].key == hit.key && hits[at - 1].id > hit.id; at--) hits[at] = hits[at - 1];
+        hits[at] = hit;
+    }
+    kith_search_emit_hits(&call->graph->base, call->results, own->query, hits, count, value_of, call->graph);
+    return kith_meter_add(call->request->meter, call->graph->base.count);
+}
+
+static void begin_turn(const hnsw_call *call, size_t query, turn *own) {
+    kith_walker *walker = &call->walkers[own->walker];
+    own->query = query;
+    own->probe = probe_of(call, query, own->walker);
+    kith_walker_clear(walker);
+    kith_walk_begin(walker, &own->probe, call->ef);
+}
+
+static kith_status search_task(void *context, size_t task, size_t worker) {
+    const hnsw_call *call = context;
+    size_t next = task * call->queries_per_task, count = 0;
+    size_t end = kith_min_size(call->request->queries.count, next + call->queries_per_task);
+    turn turns[TURNS], *busy[TURNS];
+    for (; count < call->turns && next < end; count++) {
+        busy[count] = &turns[count];
+        turns[count].walker = worker * call->turns + count;
+        begin_turn(call, next++, busy[count]);
+    }
+    while (count > 0)
+        for (size_t t = 0; t < count; t++) {
+            bool more;
+            KITH_TRY(kith_walk_step(&call->walkers[busy[t]->walker], &more));
+            if (more) continue;
+            kith_walker *walker = &call->walkers[busy[t]->walker];
+            if (walker->pool_count < call->request->k)
+                KITH_TRY(kith_hnsw_walk_on(walker, &busy[t]->probe, call->request->k));
+            KITH_TRY(emit_pool(call, busy[t]));
+            if (next < end)
+                begin_turn(call, next++, busy[t]);
+            else
+                busy[t] = busy[--count];
+        }
+    return KITH_OK;
+}
+
+static kith_status search_plain(const kith_index *index, const kith_search_request *request,
+                                const kith_search_results *results) {
+    hnsw_call call;
+    size_t share = (request->queries.count - 1) / request->threads + 1;
+    size_t per_task = kith_min_size(QUERIES_PER_TASK, share), tasks = (request->queries.count - 1) / per_task + 1,
+           all;
+    KITH_TRY(open_call(&call, index, request, kith_min_size(TURNS, per_task)));
+    if (kith_mul_overflows(request->threads * call.turns, request->k, &all))
+        return kith_error(KITH_ERR_OVERFLOW, "search: k = %zu on %zu threads", request->k, request->threads);
+    KITH_TRY(kith_arena_take(request->arena, all, sizeof *call.hits, &call.hits));
+    call.queries_per_task = per_task;
+    call.results = results;
+    return kith_parallel_for(request->threads, tasks, search_task, &call);
+}
+
+/* ---- All searches ----------------------------------------------------------------------------------------- */
+
 kith_status kith_hnsw_search(const kith_index *index, const kith_search_request *request,
                              const kith_search_results *results) {
     hnsw_call call;
-    KITH_TRY(open_call(&call, index, request));
+    bool is_whole = kith_hnsw_of_const(index)->dead_count == 0;
+    if (request->filter == NULL && is_whole) return search_plain(index, request, results);
+    KITH_TRY(open_call(&call, index, request, 1));
     size_t query_count = request->queries.count, capacity = kith_topk_capacity(request->k), all;
     kith_hit *hits;
     if (kith_mul_overflows(query_count, capacity, &all))
@@ -388,7 +468,7 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
 kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_request *request,
                                    kith_range_lists *lists) {
     hnsw_call call;
-    KITH_TRY(open_call(&call, index, request));
+    KITH_TRY(open_call(&call, index, request, 1));
     if (request->filter != NULL && call.filtered.strategy == KITH_FILTERED_ASKED) {
         KITH_TRY(kith_hnsw_filtered_turn(&call.filtered, request->arena));
         KITH_TRY(take_crossers(&call, kith_min_size(request->threads, request->queries.count)));

@@ -20,8 +20,10 @@ void kith_walker_clear(kith_walker *walker) {
 }
 
 /* Gathers the nodes that have not been seen in `fresh`, marks them, and asks for their rows. Numbers past the last
- * node, which end a row of links, and which a damaged file may hold, are passed over. */
-static size_t take_unseen(kith_walker *walker, const kith_probe *probe, const uint32_t *nodes, size_t count) {
+ * node, which end a row of links, and which a damaged file may hold, are passed over. So are those that the bound on
+ * distances leaves no room for; these stay marked. */
+static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count) {
+    const kith_probe *probe = walker->probe;
     size_t fresh =
         walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count, walker->fresh);
     uint32_t *touched = walker->touched + walker->touched_count;
@@ -30,11 +32,15 @@ static size_t take_unseen(kith_walker *walker, const kith_probe *probe, const ui
         *touched = node / 32;
         touched += word == 0;
         walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
-        const char *row = kith_probe_row(probe, node);
+        const char *row = walker->rows[i] = kith_probe_row(probe, node);
         for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
     }
     walker->touched_count = (size_t)(touched - walker->touched);
-    return fresh;
+    if (walker->distances_max != 0) {
+        uint64_t left = walker->distances_max - kith_min_size(walker->distance_count, walker->distances_max);
+        fresh = left < fresh ? (size_t)left : fresh;
+    }
+    walker->fresh_count = fresh;
 }
 
 static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
@@ -64,11 +70,13 @@ static size_t insert_near(kith_walker *walker, size_t count, size_t next) {
     return changed;
 }
 
-/* Computes the distances of the nodes in `fresh` and offers them to the pool. *changed: its first place that changed. */
-static kith_status offer(kith_walker *walker, const kith_probe *probe, size_t count, size_t next, size_t *changed) {
+/* Computes the distances of the nodes in `fresh` and offers them to the pool, of which places from `next` on may be
+ * followed next. Returns the first place that changed. */
+static kith_status offer(kith_walker *walker, size_t next, size_t *changed) {
+    size_t count = walker->fresh_count;
     *changed = SIZE_MAX;
     if (count == 0) return KITH_OK;
-    kith_probe_many(probe, walker->fresh, count, walker->distances);
+    kith_probe_rows(walker->probe, walker->fresh, walker->rows, count, walker->distances);
     walker->distance_count += count;
     *changed = insert_near(walker, count, next);
     if (walker->met != NULL)
@@ -77,54 +85,68 @@ static kith_status offer(kith_walker *walker, const kith_probe *probe, size_t co
     return KITH_OK;
 }
 
-/* Cuts the nodes in `fresh` down to what the bound on distances leaves. Those that are cut off stay marked. */
-static size_t within_bound(const kith_walker *walker, size_t count) {
-    if (walker->distances_max == 0) return count;
-    uint64_t left = walker->distances_max - kith_min_size(walker->distance_count, walker->distances_max);
-    return left < count ? (size_t)left : count;
-}
-
-static kith_status follow(kith_walker *walker, const kith_probe *probe, size_t at, uint32_t node, size_t *changed) {
-    const kith_hnsw *graph = walker->graph;
-    size_t count = take_unseen(walker, probe, kith_hnsw_links(graph, node), graph->degree);
-    count = within_bound(walker, count);
-    walker->hop_count++;
-    return offer(walker, probe, count, at + 1, changed);
-}
-
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node) {
     size_t changed;
-    return follow(walker, probe, 0, node, &changed);
+    walker->probe = probe;
+    walker->hop_count++;
+    take_unseen(walker, kith_hnsw_links(walker->graph, node), walker->graph->degree);
+    return offer(walker, 1, &changed);
 }
 
 /* Entries lie far apart: a few of them are enough to begin from, and the fewer are put into the pool the better. In a
  * small graph they may all be results. */
-static kith_status offer_entries(kith_walker *walker, const kith_probe *probe, size_t count, size_t ef) {
-    size_t changed, capacity = walker->pool_capacity, seeds = kith_max_size(SEEDS_MIN, ef / SEED_SHARE);
+static kith_status offer_entries(kith_walker *walker) {
+    size_t changed, capacity = walker->pool_capacity, seeds = kith_max_size(SEEDS_MIN, walker->ef / SEED_SHARE);
     if (walker->graph->node_count >= (size_t)KITH_HNSW_ENTRIES_MAX * KITH_HNSW_ENTRIES_MAX && seeds < capacity)
         walker->pool_capacity = seeds;
-    kith_status status = offer(walker, probe, count, 1, &changed);
+    kith_status status = offer(walker, 1, &changed);
     walker->pool_capacity = capacity;
+    walker->at = 0;
     return status;
 }
 
-kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t ef) {
-    const kith_hnsw *graph = walker->graph;
-    size_t changed, at = 0;
-    size_t count = take_unseen(walker, probe, graph->entries, graph->entry_count);
-    count = within_bound(walker, count);
-    KITH_TRY(offer_entries(walker, probe, count, ef));
-    while (at < kith_min_size(walker->pool_count, ef)) {
-        int64_t entry = walker->pool[at];
-        if ((entry & FOLLOWED) != 0) {
-            at++;
-            continue;
-        }
-        walker->pool[at] = entry | FOLLOWED;
-        if (at + 1 < walker->pool_count) prefetch_links(graph, kith_pool_node(walker->pool[at + 1]));
-        KITH_TRY(follow(walker, probe, at, kith_pool_node(entry), &changed));
-        at = kith_min_size(at + 1, changed);
-        if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) break;
+/* Chooses the node to be followed next: the nearest that was not. The one after it may be the next. */
+static bool choose(kith_walker *walker) {
+    size_t end = kith_min_size(walker->pool_count, walker->ef), at = walker->at;
+    if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) return false;
+    while (at < end && (walker->pool[at] & FOLLOWED) != 0) at++;
+    walker->at = at;
+    if (at >= end) return false;
+    walker->pool[at] |= FOLLOWED;
+    if (at + 1 < walker->pool_count) prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
+    return true;
+}
+
+void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef) {
+    walker->probe = probe;
+    walker->ef = ef;
+    walker->stage = KITH_WALK_ENTRIES;
+    take_unseen(walker, walker->graph->entries, walker->graph->entry_count);
+}
+
+kith_status kith_walk_step(kith_walker *walker, bool *more) {
+    *more = true;
+    if (walker->stage == KITH_WALK_LINKS) {
+        uint32_t node = kith_pool_node(walker->pool[walker->at]);
+        walker->hop_count++;
+        take_unseen(walker, kith_hnsw_links(walker->graph, node), walker->graph->degree);
+        walker->stage = KITH_WALK_DISTANCES;
+        return KITH_OK;
     }
+    if (walker->stage == KITH_WALK_ENTRIES) {
+        KITH_TRY(offer_entries(walker));
+    } else {
+        size_t changed;
+        KITH_TRY(offer(walker, walker->at + 1, &changed));
+        walker->at = kith_min_size(walker->at + 1, changed);
+    }
+    *more = choose(walker);
+    walker->stage = KITH_WALK_LINKS;
+    return KITH_OK;
+}
+
+kith_status kith_hnsw_walk(kith_walker *walker, const kith_probe *probe, size_t ef) {
+    kith_walk_begin(walker, probe, ef);
+    for (bool more = true; more;) KITH_TRY(kith_walk_step(walker, &more));
     return KITH_OK;
 }

@@ -108,16 +108,21 @@ static float padding_of(const kith_index *index) {
     return kith_metric_is_similarity(index->metric) ? -INFINITY : INFINITY;
 }
 
+void kith_search_emit_hits(const kith_index *index, const kith_search_results *results, size_t query,
+                           const kith_hit *hits, size_t count, kith_key_value_fn value, const void *context) {
+    size_t k = results->k;
+    int64_t *ids = results->ids + query * k;
+    for (size_t i = 0; i < k; i++) ids[i] = i < count ? hits[i].id : KITH_NO_ID;
+    if (results->counts != NULL) results->counts[query] = count;
+    if (results->distances == NULL) return;
+    float *distances = results->distances + query * k, padding = padding_of(index);
+    for (size_t i = 0; i < k; i++) distances[i] = i < count ? value(context, hits[i].key) : padding;
+}
+
 void kith_search_emit_query(const kith_index *index, const kith_search_results *results, size_t query,
                             kith_topk *top, kith_key_value_fn value, const void *context) {
     kith_topk_finish(top);
-    size_t k = results->k;
-    int64_t *ids = results->ids + query * k;
-    for (size_t i = 0; i < k; i++) ids[i] = i < top->count ? top->hits[i].id : KITH_NO_ID;
-    if (results->counts != NULL) results->counts[query] = top->count;
-    if (results->distances == NULL) return;
-    float *distances = results->distances + query * k, padding = padding_of(index);
-    for (size_t i = 0; i < k; i++) distances[i] = i < top->count ? value(context, top->hits[i].key) : padding;
+    kith_search_emit_hits(index, results, query, top->hits, top->count, value, context);
 }
 
 typedef struct emit_loop {

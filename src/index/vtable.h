@@ -91,7 +91,11 @@ kith_status kith_search_emit(const kith_index *index, const kith_search_request 
                              const kith_search_results *results, kith_topk *tops, kith_key_value_fn value,
                              const void *context);
 
-/* The same for one query, on the caller's thread. */
+/* The `count` results of one query, at most k, that are sorted already. */
+void kith_search_emit_hits(const kith_index *index, const kith_search_results *results, size_t query,
+                           const kith_hit *hits, size_t count, kith_key_value_fn value, const void *context);
+
+/* The selection of one query, on the caller's thread. */
 void kith_search_emit_query(const kith_index *index, const kith_search_results *results, size_t query,
                             kith_topk *top, kith_key_value_fn value, const void *context);
 

@@ -124,6 +124,11 @@ static void prepare(const kith_code *code, const float *vector, void *query) {
                                                                                        code->projected_dim));
 }
 
+static void sixteen(const kith_code *code, const void *query, float base, const unsigned char *const rows[16],
+                    float out[16]) {
+    kith_grid_sixteen(&kith_rabitq_of(code)->grid, query, base, rows, out);
+}
+
 static void four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
                  float out[4]) {
     kith_grid_four(&kith_rabitq_of(code)->grid, query, base, rows, out);
@@ -188,6 +193,7 @@ static const kith_code_vtable rabitq_vtable = {
     .decode = kith_rabitq_decode,
     .prepare = prepare,
     .four = four,
+    .sixteen = sixteen,
     .scan = scan,
     .error = error_of_row,
     .error_in_block = error_in_block,
@@ -209,6 +215,7 @@ static const kith_code_vtable line_vtable = {
     .decode = kith_rabitq_decode,
     .prepare = prepare,
     .four = four,
+    .sixteen = sixteen,
     .scan = scan,
     .pack = pack,
     .unpack = unpack,

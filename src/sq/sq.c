@@ -262,6 +262,11 @@ static void prepare(const kith_code *code, const float *vector, void *query) {
     kith_grid_shift(query, factor * product);
 }
 
+static void sixteen(const kith_code *code, const void *query, float base, const unsigned char *const rows[16],
+                    float out[16]) {
+    kith_grid_sixteen(&sq_of_const(code)->grid, query, base, rows, out);
+}
+
 static void four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
                  float out[4]) {
     kith_grid_four(&sq_of_const(code)->grid, query, base, rows, out);
@@ -313,6 +318,7 @@ static const kith_code_vtable vtable = {
     .decode = decode,
     .prepare = prepare,
     .four = four,
+    .sixteen = sixteen,
     .scan = scan,
     .pack = pack,
     .unpack = unpack,

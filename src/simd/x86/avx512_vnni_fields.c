@@ -170,6 +170,63 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     return fold_four(sums[0]);
 }
 
+/* ---- line_sixteen ---- */
+
+/* Four times the sums of four rows, of which each quarter of a register holds a part: whole, in order. */
+INLINE __m512i fold_quarters(const __m512i v[4]) {
+    __m512i s[2];
+    KITH_UNROLL(2)
+    for (size_t i = 0; i < 2; i++)
+        s[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2 * i], v[2 * i + 1], 0x88),
+                                _mm512_shuffle_i32x4(v[2 * i], v[2 * i + 1], 0xdd));
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(s[0], s[1], 0x88), _mm512_shuffle_i32x4(s[0], s[1], 0xdd));
+}
+
+/* Their last words: add in the lower half, scale in the upper one. */
+INLINE __m512i factor_words(const unsigned char *const rows[16], size_t word) {
+    __m256i half[2];
+    KITH_UNROLL(2)
+    for (size_t i = 0; i < 2; i++) {
+        __m512i at = _mm512_add_epi64(_mm512_loadu_si512(rows + 8 * i), _mm512_set1_epi64((long long)(4 * word)));
+        half[i] = _mm512_i64gather_epi32(at, NULL, 1);
+    }
+    return _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
+}
+
+/* The word of the factors meets zeros of the query. */
+INLINE void line_sixteen(unsigned width, const int8_t *query, const unsigned char *const rows[16],
+                         size_t word_count, const kith_affine *affine, float out[16]) {
+    const size_t step_bytes = word_count / LANES * LANES * sizeof(uint32_t) + LANES * sizeof(uint32_t);
+    __m512i four[4];
+    KITH_UNROLL(4)
+    for (size_t f = 0; f < 4; f++) {
+        __m512i sums[4], words[4];
+        KITH_UNROLL(4)
+        for (size_t r = 0; r < 4; r++) sums[r] = _mm512_setzero_si512();
+        size_t w = 0;
+        for (; word_count + 1 - w >= LANES; w += LANES) {
+            KITH_UNROLL(4)
+            for (size_t r = 0; r < 4; r++) words[r] = _mm512_loadu_si512(rows[4 * f + r] + 4 * w);
+            add_line(width, query + 4 * w, step_bytes, words, sums);
+        }
+        if (w < word_count) { /* else only the factors are left */
+            __mmask16 lanes = (__mmask16)_bzhi_u32(0xffff, (unsigned)(word_count - w));
+            KITH_UNROLL(4)
+            for (size_t r = 0; r < 4; r++) words[r] = _mm512_maskz_loadu_epi32(lanes, rows[4 * f + r] + 4 * w);
+            add_line(width, query + 4 * w, step_bytes, words, sums);
+        }
+        __m512i ab = pair_up(sums[0], sums[1]), cd = pair_up(sums[2], sums[3]);
+        four[f] = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    }
+    __m512i words = factor_words(rows, word_count);
+    __m512 add = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+    __m512 scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
+    __m512 inner = _mm512_fmadd_ps(_mm512_cvtepi32_ps(fold_quarters(four)), _mm512_set1_ps(affine->unit),
+                                   _mm512_set1_ps(affine->offset));
+    __m512 in_steps = _mm512_fmadd_ps(scale, inner, add);
+    _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_set1_ps(affine->step), in_steps, _mm512_set1_ps(affine->base)));
+}
+
 /* ---- the table ---- */
 
 #define TILE(WIDTH, COUNT)                                                                                         \
@@ -201,6 +258,10 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
                                   const kith_affine *affine, float out[4]) {                                       \
         finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, affine, out);              \
+    }                                                                                                              \
+    static void line_sixteen_##WIDTH(const int8_t *query, const unsigned char *const rows[16], size_t word_count,  \
+                                     const kith_affine *affine, float out[16]) {                                   \
+        line_sixteen(WIDTH, query, rows, word_count, affine, out);                                                 \
     }
 KERNELS(1)
 KERNELS(2)
@@ -215,4 +276,8 @@ void kith_fill_avx512_vnni_fields(kith_simd_table *table) {
     table->estimates.line_four[1] = line_four_2;
     table->estimates.line_four[2] = line_four_4;
     table->estimates.line_four[3] = line_four_8;
+    table->estimates.line_sixteen[0] = line_sixteen_1;
+    table->estimates.line_sixteen[1] = line_sixteen_2;
+    table->estimates.line_sixteen[2] = line_sixteen_4;
+    table->estimates.line_sixteen[3] = line_sixteen_8;
 }

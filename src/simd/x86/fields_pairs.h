@@ -222,9 +222,9 @@ static void fill_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
-    table->estimates = (kith_estimate_kernels){estimate_block,
-                                               estimate_block_f16,
-                                               estimate_four,
-                                               {line_four_1, line_four_2, line_four_4, line_four_8},
-                                               next_plane};
+    table->estimates = (kith_estimate_kernels){.block = estimate_block,
+                                               .block_f16 = estimate_block_f16,
+                                               .four = estimate_four,
+                                               .line_four = {line_four_1, line_four_2, line_four_4, line_four_8},
+                                               .next_plane = next_plane};
 }
