@@ -50,7 +50,7 @@ static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
 
 /* Puts those of the nodes in `fresh` into the pool that are near enough, and asks for the links of those that come
  * before place `next`: they are likely to be followed soon. Returns the first place that changed. */
-static size_t insert_near(kith_walker *walker, size_t count, size_t next) {
+static size_t insert_near(kith_walker *walker, size_t count) {
     size_t changed = SIZE_MAX, near_count = count;
     bool was_full = walker->pool_count == walker->pool_capacity;
     if (was_full)
@@ -64,7 +64,6 @@ static size_t insert_near(kith_walker *walker, size_t count, size_t next) {
             walker->pool_count--;
         }
         size_t place = walker->kernels->insert(walker->pool, walker->pool_count++, entry);
-        if (place <= next) prefetch_links(walker->graph, walker->fresh[at]);
         changed = place < changed ? place : changed;
     }
     return changed;
@@ -72,13 +71,13 @@ static size_t insert_near(kith_walker *walker, size_t count, size_t next) {
 
 /* Computes the distances of the nodes in `fresh` and offers them to the pool, of which places from `next` on may be
  * followed next. Returns the first place that changed. */
-static kith_status offer(kith_walker *walker, size_t next, size_t *changed) {
+static kith_status offer(kith_walker *walker, size_t *changed) {
     size_t count = walker->fresh_count;
     *changed = SIZE_MAX;
     if (count == 0) return KITH_OK;
     kith_probe_rows(walker->probe, walker->fresh, walker->rows, count, walker->distances);
     walker->distance_count += count;
-    *changed = insert_near(walker, count, next);
+    *changed = insert_near(walker, count);
     if (walker->met != NULL)
         for (size_t i = 0; i < count; i++)
             KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
@@ -90,7 +89,7 @@ kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint3
     walker->probe = probe;
     walker->hop_count++;
     take_unseen(walker, kith_hnsw_links(walker->graph, node), walker->graph->degree);
-    return offer(walker, 1, &changed);
+    return offer(walker, &changed);
 }
 
 /* Entries lie far apart: a few of them are enough to begin from, and the fewer are put into the pool the better. In a
@@ -99,7 +98,7 @@ static kith_status offer_entries(kith_walker *walker) {
     size_t changed, capacity = walker->pool_capacity, seeds = kith_max_size(SEEDS_MIN, walker->ef / SEED_SHARE);
     if (walker->graph->node_count >= (size_t)KITH_HNSW_ENTRIES_MAX * KITH_HNSW_ENTRIES_MAX && seeds < capacity)
         walker->pool_capacity = seeds;
-    kith_status status = offer(walker, 1, &changed);
+    kith_status status = offer(walker, &changed);
     walker->pool_capacity = capacity;
     walker->at = 0;
     return status;
@@ -113,6 +112,7 @@ static bool choose(kith_walker *walker) {
     walker->at = at;
     if (at >= end) return false;
     walker->pool[at] |= FOLLOWED;
+    prefetch_links(walker->graph, kith_pool_node(walker->pool[at]));
     if (at + 1 < walker->pool_count) prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
     return true;
 }
@@ -137,7 +137,7 @@ kith_status kith_walk_step(kith_walker *walker, bool *more) {
         KITH_TRY(offer_entries(walker));
     } else {
         size_t changed;
-        KITH_TRY(offer(walker, walker->at + 1, &changed));
+        KITH_TRY(offer(walker, &changed));
         walker->at = kith_min_size(walker->at + 1, changed);
     }
     *more = choose(walker);
