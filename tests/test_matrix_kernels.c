@@ -253,3 +253,28 @@ Test(matrix_kernels, bound) {
             }
     cr_assert(isinf(kith_simd()->matrix.bound(NULL, 0, 0)));
 }
+
+/* The same for whole numbers, from above. */
+Test(matrix_kernels, bound_i32) {
+    static const size_t counts[] = {1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 500, 1001};
+    static const size_t ks[] = {1, 2, 8, 17, 33, 64};
+    static const uint64_t ranges[] = {1, 3, 1000, 0x100000000};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+        for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
+            for (size_t r = 0; r < sizeof ranges / sizeof *ranges; r++) {
+                size_t count = counts[c], k = ks[i], from = 0;
+                int32_t *values = malloc(count * sizeof *values);
+                for (size_t v = 0; v < count; v++)
+                    values[v] = (int32_t)(uint32_t)(kith_random_below(50, c, v, ranges[r]) + 0x80000000u);
+                int32_t want = kith_simd_find("ref")->matrix.bound_i32(values, count, k);
+                EACH_TABLE(table)
+                cr_assert_eq(table->matrix.bound_i32(values, count, k), want, "%s %zu %zu", table->name, count, k);
+                for (size_t v = 0; v < count; v++) from += values[v] >= want;
+                cr_assert_geq(from, k < count ? k : count, "%zu of %zu: %zu", k, count, from);
+                if (k > count) cr_assert_eq(want, INT32_MIN);
+                if (ranges[r] > 1000 && count <= 64 && k < count)
+                    cr_assert_leq(from, k + k / 4 + 1, "%zu of %zu: %zu", k, count, from);
+                free(values);
+            }
+    cr_assert_eq(kith_simd()->matrix.bound_i32(NULL, 0, 0), INT32_MIN);
+}

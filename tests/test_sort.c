@@ -34,6 +34,20 @@ Test(sort, equals_qsort) {
         }
 }
 
+Test(sort, a_few_of_either_sign) {
+    enum { MOST = 400 };
+    int64_t values[MOST], expected[MOST], scratch[MOST];
+    for (size_t count = 0; count <= MOST; count = count < 40 ? count + 1 : count + 45)
+        for (uint64_t range = 1; range != 0; range <<= 9) {
+            for (size_t i = 0; i < count; i++)
+                values[i] = (int64_t)(kith_random_below(11, count, i, range) - range / 2);
+            memcpy(expected, values, count * sizeof *values);
+            qsort(expected, count, sizeof *expected, compare);
+            kith_sort_few_i64(values, count, scratch);
+            cr_assert_eq(memcmp(values, expected, count * sizeof *values), 0, "%zu values", count);
+        }
+}
+
 Test(sort, rising_means_each_larger_than_the_one_before) {
     cr_assert(kith_rises_i64(NULL, 0));
     cr_assert(kith_rises_i64((int64_t[]){5}, 1));

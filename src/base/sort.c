@@ -26,3 +26,28 @@ void kith_sort_i64(int64_t *values, size_t count, int64_t *scratch) {
     }
     if (from != values) memcpy(values, from, count * sizeof *values);
 }
+
+void kith_sort_few_i64(int64_t *values, size_t count, int64_t *scratch) {
+    int64_t *from = values, *to = scratch;
+    for (size_t width = 1; width < count; width *= 2) {
+        for (size_t first = 0; first < count; first += 2 * width) {
+            size_t middle = first + width < count ? first + width : count;
+            size_t end = first + 2 * width < count ? first + 2 * width : count;
+            size_t a = first, b = middle, at = first;
+            while (a < middle && b < end) {
+                int64_t left = from[a], right = from[b];
+                to[at++] = right < left ? right : left;
+                size_t step = right < left;
+                b += step;
+                a += 1 - step;
+            }
+            memcpy(to + at, from + a, (middle - a) * sizeof *to);
+            at += middle - a;
+            memcpy(to + at, from + b, (end - b) * sizeof *to);
+        }
+        int64_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != values) memcpy(values, from, count * sizeof *values);
+}

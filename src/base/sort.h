@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sort.h: sorting ids.
+ * sort.h: sorting ids and other numbers of 64 bits.
  */
 #ifndef KITH_BASE_SORT_H
 #define KITH_BASE_SORT_H
@@ -12,6 +12,9 @@
 /* Sorts `count` values that are not negative, smallest first. `scratch` has room for count. Radix sort on bytes
  * (Knuth, TAOCP 3, 5.2.5): O(count) for every input; a byte in which all values agree costs no pass. */
 void kith_sort_i64(int64_t *values, size_t count, int64_t *scratch);
+
+/* The same for a few hundred values of either sign: merge sort, without a branch that depends on them. */
+void kith_sort_few_i64(int64_t *values, size_t count, int64_t *scratch);
 
 /* True when every value is larger than the one before. */
 static inline bool kith_rises_i64(const int64_t *values, size_t count) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * hnsw_add.c: new vectors, linked in batches.
+ * hnsw_add.c: new vectors, linked in batches; or at once, where there are many (hnsw_bulk.c).
  *
  * New nodes are taken in a random order, in batches that grow with the graph. For a batch, first each new node looks
  * for its links in the graph as it stands, which nobody changes meanwhile, and writes its own row, which nobody reads
@@ -56,9 +56,10 @@ typedef struct linking {
 
 /* ---- Entries ---------------------------------------------------------------------------------------------- */
 
-/* A node that is linked already, by its place among the old nodes and the new ones in their order. */
+/* A node that is linked already, by its place among the old nodes and the new ones in their order; or, where all are
+ * linked at once, by its number. */
 static uint32_t linked_node(const linking *work, size_t place) {
-    return place < work->first ? (uint32_t)place : work->order[place - work->first];
+    return place < work->first || work->order == NULL ? (uint32_t)place : work->order[place - work->first];
 }
 
 /* Picks entries anew, at random, once the graph has doubled. */
@@ -195,32 +196,7 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
     return KITH_OK;
 }
 
-/* ---- Batches ---------------------------------------------------------------------------------------------- */
-
-static size_t next_batch(const linking *work) {
-    size_t linked = work->first + work->batch_first;
-    size_t batch = kith_max_size(1, kith_min_size(linked, work->batch_max));
-    return kith_min_size(batch, work->count - work->batch_first);
-}
-
-static kith_status link_batch(linking *work) {
-    size_t threads = work->batch_count < PARALLEL_NODES_MIN ? 1 : work->threads;
-    pick_entries(work);
-    KITH_TRY(kith_parallel_for(threads, work->batch_count, link_forward, work));
-    group_edges(work);
-    return kith_parallel_for(threads, work->group_count, link_reverse, work);
-}
-
-static kith_status link_all(linking *work) {
-    while (work->batch_first < work->count) {
-        work->batch_count = next_batch(work);
-        KITH_TRY(link_batch(work));
-        work->batch_first += work->batch_count;
-        KITH_TRY(kith_meter_add(&work->meter, work->batch_count));
-    }
-    pick_entries(work);
-    return KITH_OK;
-}
+/* ---- Memory of a call ------------------------------------------------------------------------------------- */
 
 /* Vectors that can be held against each other as they are stored, and cheaply, need no sketch; nor do a few that come
  * to many, as a sketch is of all of them. Codes cannot be held against each other at all. */
@@ -231,8 +207,6 @@ static bool needs_sketch(const linking *work) {
     if (graph->base.metric == KITH_IP || (is_bytes && graph->base.metric == KITH_L2)) return false;
     return work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
 }
-
-/* ---- Memory of a call ------------------------------------------------------------------------------------- */
 
 static kith_status take_worker(const linking *work, worker *mine) {
     const kith_hnsw *graph = work->graph;
@@ -294,8 +268,9 @@ static double scratch_bytes(const linking *work) {
     double seen = (double)work->threads * total / 8 * 2;
     double before =
         work->addition->job->progress != NULL ? (double)work->first * (double)graph->links.item_bytes : 0;
-    return sketch + seen + before + total * (8 + 8 * (double)work->unpruned_words) + (double)work->count * 4 +
-           edges * 24;
+    double walks = seen + total * 8 * (double)work->unpruned_words + (double)work->count * 4 + edges * 24;
+    double bulk = kith_hnsw_bulk_bytes(graph, work->first, work->count);
+    return sketch + before + total * 8 + (walks > bulk ? walks : bulk);
 }
 
 static kith_status check_budget(const linking *work) {
@@ -319,9 +294,46 @@ static kith_status take_linking(linking *work) {
     KITH_TRY(kith_alloc(edges, sizeof *work->groups, &work->groups));
     KITH_TRY(kith_alloc_zeroed(work->threads, sizeof *work->workers, &work->workers));
     for (size_t w = 0; w < work->threads; w++) KITH_TRY(take_worker(work, &work->workers[w]));
-    if (graph->unchecked + work->count < total / CHECK_SHARE) return KITH_OK;
+    return KITH_OK;
+}
+
+/* What checking that all nodes are reached takes, when it is due. */
+static kith_status take_check(linking *work) {
+    size_t total = work->first + work->count;
+    if (work->graph->unchecked + work->count < total / CHECK_SHARE) return KITH_OK;
     KITH_TRY(kith_alloc(total, sizeof *work->parent, &work->parent));
     return kith_alloc(total, sizeof *work->queue, &work->queue);
+}
+
+/* ---- Batches ---------------------------------------------------------------------------------------------- */
+
+static size_t next_batch(const linking *work) {
+    size_t linked = work->first + work->batch_first;
+    size_t batch = kith_max_size(1, kith_min_size(linked, work->batch_max));
+    return kith_min_size(batch, work->count - work->batch_first);
+}
+
+static kith_status link_batch(linking *work) {
+    size_t threads = work->batch_count < PARALLEL_NODES_MIN ? 1 : work->threads;
+    pick_entries(work);
+    KITH_TRY(kith_parallel_for(threads, work->batch_count, link_forward, work));
+    group_edges(work);
+    return kith_parallel_for(threads, work->group_count, link_reverse, work);
+}
+
+static kith_status link_all(linking *work) {
+    const kith_job *job = work->addition->job;
+    kith_meter_init(&work->meter, job->progress, job->progress_user, "add", work->count);
+    KITH_TRY(take_linking(work));
+    kith_random_permutation(job->seed, ORDER_STREAM + work->first, work->count, work->order);
+    for (size_t i = 0; i < work->count; i++) work->order[i] += (uint32_t)work->first;
+    while (work->batch_first < work->count) {
+        work->batch_count = next_batch(work);
+        KITH_TRY(link_batch(work));
+        work->batch_first += work->batch_count;
+        KITH_TRY(kith_meter_add(&work->meter, work->batch_count));
+    }
+    return kith_meter_finish(&work->meter);
 }
 
 /* ---- The call --------------------------------------------------------------------------------------------- */
@@ -375,18 +387,20 @@ static void put_back(linking *work, const before *old) {
 static kith_status link_new(linking *work) {
     kith_hnsw *graph = work->graph;
     const kith_job *job = work->addition->job;
-    kith_meter_init(&work->meter, job->progress, job->progress_user, "add", work->count);
     bool sketched = needs_sketch(work);
+    KITH_TRY(take_check(work));
     KITH_TRY(
         kith_hnsw_store(graph, &work->addition->view, work->first, work->threads, sketched ? &work->sketch : NULL));
     if (work->sketch.rows != NULL) graph->sketch = &work->sketch;
     for (size_t i = 0; i < work->count; i++)
         memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
     graph->node_count = work->first + work->count;
-    kith_random_permutation(job->seed, ORDER_STREAM + work->first, work->count, work->order);
-    for (size_t i = 0; i < work->count; i++) work->order[i] += (uint32_t)work->first;
-    KITH_TRY(link_all(work));
-    KITH_TRY(kith_meter_finish(&work->meter));
+    if (kith_hnsw_can_bulk(graph, work->first, work->count))
+        KITH_TRY(kith_hnsw_link_bulk(graph, work->first, job, work->threads));
+    else
+        KITH_TRY(link_all(work));
+    work->batch_first = work->count;
+    pick_entries(work);
     if (work->parent != NULL) kith_hnsw_connect(graph, work->parent, work->queue);
     graph->unchecked = work->parent != NULL ? 0 : graph->unchecked + work->count;
     return KITH_OK;
@@ -417,7 +431,6 @@ kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
     if (kith_hnsw_has_side(graph)) KITH_GO(kith_chunks_reserve(&graph->side, total));
     KITH_GO(kith_chunks_reserve(&graph->links, total));
     KITH_GO(kith_idlist_reserve(&graph->ids, &ids));
-    KITH_GO(take_linking(&work));
     KITH_GO(link_new(&work));
     kith_idlist_append(&graph->ids, &ids);
     graph->base.count += work.count;

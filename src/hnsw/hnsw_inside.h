@@ -133,6 +133,11 @@ static inline const void *kith_probe_row(const kith_probe *probe, uint32_t node)
     return probe->sketch != NULL ? probe->sketch->rows + (size_t)node * probe->sketch->stride
                                  : kith_hnsw_row(probe->graph, node);
 }
+/* Makes a node's probe another node's. */
+static inline void kith_probe_move(kith_probe *probe, uint32_t node) {
+    probe->vector = kith_probe_row(probe, node);
+    if (probe->kind == KITH_PROBE_UNIT) probe->side = kith_hnsw_side(probe->graph, node);
+}
 void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]);
 /* `count` distances. nodes and out have room for KITH_WALK_ROOM more. */
 void kith_probe_many(const kith_probe *probe, uint32_t *nodes, size_t count, float *out);
@@ -320,6 +325,32 @@ kith_status kith_hnsw_remove(kith_index *index, const int64_t *ids, size_t count
 kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
 /* Takes the removed nodes out. All or nothing. */
 kith_status kith_hnsw_repair(kith_hnsw *graph);
+
+/* ---- hnsw_carve.c, hnsw_bulk.c: many nodes at once --------------------------------------------------------- */
+
+enum { KITH_HNSW_BULK_MIN = 8192, KITH_CARVE_ROUNDS = 8 };
+
+/* Candidates in rows of per_node, of which those are not filled that hold KITH_NO_NODE: round 0 has a row for each
+ * node, by number; round r for each of the first counts[r] nodes of an order. */
+typedef struct kith_carved {
+    size_t round_count, per_node, counts[KITH_CARVE_ROUNDS];
+    uint32_t *slots[KITH_CARVE_ROUNDS];
+} kith_carved;
+
+/* Finds candidates for all nodes, whose vectors or sketches are of 8 bits; `order` is a permutation of them. */
+kith_status kith_hnsw_carve(const kith_hnsw *graph, const uint32_t *order, const kith_job *job, size_t threads,
+                            kith_carved *out);
+void kith_carved_free(kith_carved *carved);
+/* Bytes that it takes at most, but for what does not grow with the count. */
+double kith_hnsw_carve_bytes(size_t node_count);
+
+/* Are so many new nodes behind `first` old ones linked at once, where vectors or sketches are of 8 bits? */
+bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count);
+/* Links the nodes from `first` on, whose rows of links are empty. After a failure rows of old nodes are as they were
+ * unless it was cancelled. */
+kith_status kith_hnsw_link_bulk(kith_hnsw *graph, size_t first, const kith_job *job, size_t threads);
+/* Bytes that it may take; 0 where so many are not linked at once. */
+double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count);
 
 /* ---- hnsw_add.c, hnsw_reach.c, hnsw_search.c, hnsw_file.c --------------------------------------------------- */
 

@@ -32,9 +32,10 @@ static bool is_covered(const kith_probe *candidate, uint32_t *links, size_t coun
 size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
                        uint32_t *links) {
     size_t kept = 0, old_count = 0, new_count = 0;
+    kith_probe probe = kith_probe_node(graph, count > 0 ? candidates[0].node : 0);
     for (size_t i = 0; i < count && kept < graph->degree; i++) {
         const kith_candidate *candidate = &candidates[i];
-        kith_probe probe = kith_probe_node(graph, candidate->node);
+        kith_probe_move(&probe, candidate->node);
         float limit = limit_of(graph, candidate->distance);
         if (is_covered(&probe, pruner->kept_new, new_count, limit)) continue;
         if (candidate->is_new && is_covered(&probe, pruner->kept_old, old_count, limit)) continue;

@@ -35,6 +35,9 @@ typedef struct kith_matrix_kernels {
     /* A value that at least k of `count` values do not pass, and often not many more: found by halving the range of
      * 256 columns' least values. Infinity where k is 0, above count or above 256. No value is NaN. */
     float (*bound)(const float *values, size_t count, size_t k);
+    /* A value that at least k of `count` whole numbers reach, and often not many more: found by halving the range of 64
+     * columns' greatest values. INT32_MIN where k is 0, above count or above 64. */
+    int32_t (*bound_i32)(const int32_t *values, size_t count, size_t k);
 
     /* A vector on a grid of numbers 0..levels: number i is u = floor(vector[i] * inverse + (levels + 1) / 2), cut to
      * 0..levels, and stands for x = u - levels / 2. For each of four values of `inverse`: the sums of x * vector[i] and

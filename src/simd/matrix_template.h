@@ -15,9 +15,11 @@ typedef float f32_vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t i32_vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef double f64_vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef float f32_memory __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+typedef int32_t i32_memory __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 typedef double f64_memory __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
 
 #define LOAD_F32(from)         (*(const f32_memory *)(const void *)(from))
+#define LOAD_I32(from)         (*(const i32_memory *)(const void *)(from))
 #define STORE_F32(to, value)   (*(f32_memory *)(void *)(to) = (value))
 #define LOAD_F64(from)         (*(const f64_memory *)(const void *)(from))
 #define STORE_F64(to, value)   (*(f64_memory *)(void *)(to) = (value))
@@ -203,6 +205,51 @@ static float bound(const float *values, size_t count, size_t k) {
     return most;
 }
 
+/* ---- The same for the greatest of whole numbers -------------------------------------------------------------- */
+
+enum { GREATEST_COLUMNS = 64, GREATEST_ROUNDS = 12 };
+
+static size_t count_from(const int32_t *columns, int32_t least) {
+    i32_vector sums = {0};
+    for (size_t i = 0; i < GREATEST_COLUMNS; i += F32_LANES) sums -= (LOAD_I32(columns + i) >= least);
+    size_t total = 0;
+    for (size_t l = 0; l < F32_LANES; l++) total += (size_t)sums[l];
+    return total;
+}
+
+static int32_t bound_i32(const int32_t *values, size_t count, size_t k) {
+    enum { VECTORS = GREATEST_COLUMNS / F32_LANES };
+    i32_vector greatest[VECTORS];
+    int32_t columns[GREATEST_COLUMNS], least = INT32_MAX, most = INT32_MIN;
+    size_t width = count < GREATEST_COLUMNS ? count : GREATEST_COLUMNS, whole = count - count % GREATEST_COLUMNS;
+    if (k == 0 || k > width) return INT32_MIN;
+    for (size_t p = 0; p < VECTORS; p++) greatest[p] = (i32_vector){0} + INT32_MIN;
+    for (size_t first = 0; first < whole; first += GREATEST_COLUMNS)
+#pragma GCC unroll 16
+        for (size_t p = 0; p < VECTORS; p++) {
+            i32_vector value = LOAD_I32(values + first + p * F32_LANES);
+            greatest[p] = CHOOSE(greatest[p] < value, value, greatest[p]);
+        }
+    memcpy(columns, greatest, sizeof columns);
+    for (size_t i = whole; i < count; i++)
+        if (values[i] > columns[i - whole]) columns[i - whole] = values[i];
+    for (size_t i = 0; i < width; i++) {
+        least = columns[i] < least ? columns[i] : least;
+        most = columns[i] > most ? columns[i] : most;
+    }
+    for (size_t round = 0; round < GREATEST_ROUNDS && least < most; round++) {
+        int32_t middle = (int32_t)(most - (int64_t)(((int64_t)most - least) / 2));
+        size_t above = count_from(columns, middle);
+        if (above < k) {
+            most = middle - 1;
+            continue;
+        }
+        least = middle;
+        if (above <= k + k / 4) break;
+    }
+    return least;
+}
+
 static size_t largest(const float *values, size_t count) {
     f32_vector best[2];
     i32_vector at[2], now = {LANE_NUMBERS};
@@ -353,5 +400,5 @@ static void strip_multiply(const double *a, size_t stride, size_t rows, size_t d
 }
 
 static const kith_matrix_kernels matrix_kernels = {
-    hadamard,     flip,       butterfly,  panels_one,    largest,      bound,         grid_sums,
-    grid_numbers, accumulate, update_dot, strip_reflect, strip_rotate, strip_multiply};
+    hadamard,  flip,         butterfly,  panels_one, largest,       bound,        bound_i32,
+    grid_sums, grid_numbers, accumulate, update_dot, strip_reflect, strip_rotate, strip_multiply};

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hnsw_bulk.c: many new nodes linked at once, from the candidates of hnsw_carve.c: no walks.
+ *
+ * First each new node chooses its links from its candidates by pruning. Then the links are turned round, and each node
+ * takes those that lead to it: appended while there is room, pruned with its own otherwise. In both steps a row has one
+ * writer, and what it writes depends on a set of candidates in a total order: the same bytes at any thread count.
+ */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "base/sort.h"
+#include "hnsw/hnsw_inside.h"
+
+enum { LINE = 64, NODES = 1024, ORDER_STREAM = 0x6f72 };
+
+typedef struct bench {
+    kith_pruner pruner;
+    uint32_t *nodes;
+    float *distances;
+    int64_t *entries, *scratch;
+    kith_candidate *candidates;
+} bench;
+
+typedef struct bulk {
+    kith_hnsw *graph;
+    size_t first, threads; /* first: the first new node */
+    uint32_t *order;       /* all nodes in a random order */
+    kith_carved carved;
+    bench *benches;
+    _Atomic uint32_t *incoming; /* of each node: how many links lead to it, later how many are not yet listed */
+    size_t *starts;             /* where in `sources` those of each node begin */
+    uint32_t *sources;
+    kith_meter meter;
+} bulk;
+
+/* ---- Memory of a worker ----------------------------------------------------------------------------------- */
+
+static void free_benches(bulk *work) {
+    for (size_t w = 0; work->benches != NULL && w < work->threads; w++) {
+        bench *own = &work->benches[w];
+        kith_free(own->pruner.kept_old);
+        kith_free(own->pruner.kept_new);
+        kith_free(own->nodes);
+        kith_free(own->distances);
+        kith_free(own->entries);
+        kith_free(own->scratch);
+        kith_free(own->candidates);
+    }
+    kith_free(work->benches);
+    work->benches = NULL;
+}
+
+/* Room for `count` candidates of a node. */
+static kith_status take_benches(bulk *work, size_t count) {
+    size_t row = work->graph->degree + KITH_WALK_ROOM, padded = count + KITH_WALK_ROOM;
+    KITH_TRY(kith_alloc_zeroed(work->threads, sizeof *work->benches, &work->benches));
+    for (size_t w = 0; w < work->threads; w++) {
+        bench *own = &work->benches[w];
+        KITH_TRY(kith_alloc(row, sizeof(uint32_t), &own->pruner.kept_old));
+        KITH_TRY(kith_alloc(row, sizeof(uint32_t), &own->pruner.kept_new));
+        KITH_TRY(kith_alloc(padded, sizeof *own->nodes, &own->nodes));
+        KITH_TRY(kith_alloc(padded, sizeof *own->distances, &own->distances));
+        KITH_TRY(kith_alloc(padded, sizeof *own->entries, &own->entries));
+        KITH_TRY(kith_alloc(padded, sizeof *own->scratch, &own->scratch));
+        KITH_TRY(kith_alloc(padded, sizeof *own->candidates, &own->candidates));
+    }
+    return KITH_OK;
+}
+
+/* ---- Candidates in order ---------------------------------------------------------------------------------- */
+
+/* Turns the `count` nodes of the bench, of which the first `old_count` have been held against each other, into
+ * candidates for a node, each once, nearest first. */
+static size_t order_candidates(const bulk *work, bench *own, uint32_t node, size_t count, size_t old_count) {
+    kith_probe probe = kith_probe_node(work->graph, node);
+    size_t unique = 0;
+    if (count == 0) return 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *row = kith_probe_row(&probe, own->nodes[i]);
+        for (size_t at = 0; at < probe.prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
+    }
+    kith_probe_many(&probe, own->nodes, count, own->distances);
+    for (size_t i = 0; i < count; i++)
+        own->entries[i] = kith_pool_entry(own->distances[i], own->nodes[i]) | (int64_t)(i >= old_count);
+    kith_sort_few_i64(own->entries, count, own->scratch);
+    for (size_t i = 0; i < count; i++) {
+        int64_t entry = own->entries[i];
+        if (i > 0 && entry >> 1 == own->entries[i - 1] >> 1) continue;
+        own->candidates[unique++] =
+            (kith_candidate){kith_pool_distance(entry), kith_pool_node(entry), (entry & 1) != 0};
+    }
+    return unique;
+}
+
+/* ---- Forward links ---------------------------------------------------------------------------------------- */
+
+static kith_status link_forward(void *context, size_t item, size_t worker) {
+    bulk *work = context;
+    bench *own = &work->benches[worker];
+    const kith_carved *carved = &work->carved;
+    uint32_t node = work->order[item];
+    size_t count = 0;
+    if (node < work->first) return KITH_OK;
+    for (size_t r = 0; r < carved->round_count && (r == 0 || item < carved->counts[r]); r++) {
+        const uint32_t *slots = carved->slots[r] + (r == 0 ? node : item) * carved->per_node;
+        for (size_t i = 0; i < carved->per_node; i++) {
+            own->nodes[count] = slots[i];
+            count += slots[i] != KITH_NO_NODE;
+        }
+    }
+    count = order_candidates(work, own, node, count, 0);
+    count = kith_min_size(count, work->graph->options.ef_build);
+    kith_hnsw_prune(work->graph, &own->pruner, own->candidates, count, kith_hnsw_links(work->graph, node));
+    return kith_meter_add(&work->meter, 1);
+}
+
+/* ---- Reverse links ---------------------------------------------------------------------------------------- */
+
+static size_t node_blocks(const bulk *work) { return (work->graph->node_count - work->first + NODES - 1) / NODES; }
+
+/* Counts the links of a block of new nodes by where they lead; or lists them. */
+static kith_status turn_links(void *context, size_t item, size_t worker) {
+    bulk *work = context;
+    const kith_hnsw *graph = work->graph;
+    size_t from = work->first + item * NODES, to = kith_min_size(from + NODES, graph->node_count);
+    (void)worker;
+    for (size_t node = from; node < to; node++) {
+        const uint32_t *links = kith_hnsw_links(graph, (uint32_t)node);
+        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) {
+            if (work->sources == NULL) {
+                atomic_fetch_add_explicit(&work->incoming[links[i]], 1, memory_order_relaxed);
+                continue;
+            }
+            size_t left = atomic_fetch_sub_explicit(&work->incoming[links[i]], 1, memory_order_relaxed);
+            work->sources[work->starts[links[i]] + left - 1] = (uint32_t)node;
+        }
+    }
+    return KITH_OK;
+}
+
+/* Lists the links of new nodes by where they lead. *most: how many lead to one node. */
+static kith_status list_sources(bulk *work, size_t *most) {
+    size_t total = work->graph->node_count, sum = 0;
+    KITH_TRY(kith_alloc_zeroed(total, sizeof *work->incoming, &work->incoming));
+    KITH_TRY(kith_alloc(total + 1, sizeof *work->starts, &work->starts));
+    KITH_TRY(kith_parallel_for(work->threads, node_blocks(work), turn_links, work));
+    *most = 0;
+    for (size_t v = 0; v < total; v++) {
+        size_t here = work->incoming[v];
+        work->starts[v] = sum;
+        sum += here;
+        *most = kith_max_size(*most, here);
+    }
+    work->starts[total] = sum;
+    KITH_TRY(kith_alloc(sum, sizeof *work->sources, &work->sources));
+    return sum == 0 ? KITH_OK : kith_parallel_for(work->threads, node_blocks(work), turn_links, work);
+}
+
+static kith_status link_reverse(void *context, size_t item, size_t worker) {
+    bulk *work = context;
+    bench *own = &work->benches[worker];
+    const kith_hnsw *graph = work->graph;
+    uint32_t node = (uint32_t)item, *links = kith_hnsw_links(graph, node);
+    size_t first = work->starts[item], incoming = work->starts[item + 1] - first;
+    if (incoming == 0) return KITH_OK;
+    size_t old_count = kith_hnsw_link_count(graph, links);
+    memcpy(own->nodes, links, old_count * sizeof *links);
+    memcpy(own->nodes + old_count, work->sources + first, incoming * sizeof *links);
+    size_t count = order_candidates(work, own, node, old_count + incoming, old_count);
+    if (count > graph->degree)
+        kith_hnsw_prune(graph, &own->pruner, own->candidates, count, links);
+    else
+        for (size_t i = 0; i < count; i++) links[i] = own->candidates[i].node;
+    return kith_meter_add(&work->meter, 1);
+}
+
+/* ---- The call --------------------------------------------------------------------------------------------- */
+
+/* Are there so many that linking them at once pays? */
+static bool is_bulk(const kith_hnsw *graph, size_t first, size_t count) {
+    return count >= KITH_HNSW_BULK_MIN && count >= first && graph->base.metric != KITH_IP;
+}
+
+bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count) {
+    if (!is_bulk(graph, first, count)) return false;
+    if (graph->sketch != NULL) return graph->sketch->dtype != KITH_F32;
+    return graph->base.metric == KITH_L2 && graph->code == NULL &&
+           (graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8);
+}
+
+double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count) {
+    if (!is_bulk(graph, first, count)) return 0;
+    size_t total = first + count;
+    double turned = (double)total * (double)(12 + 4 * graph->degree), carving = kith_hnsw_carve_bytes(total);
+    return 4 * (double)total + (carving > turned ? carving : turned);
+}
+
+static kith_status run(bulk *work, const kith_job *job) {
+    size_t total = work->graph->node_count, count = total - work->first, most;
+    KITH_TRY(kith_alloc(total, sizeof *work->order, &work->order));
+    kith_random_permutation(job->seed, ORDER_STREAM, total, work->order);
+    KITH_TRY(kith_hnsw_carve(work->graph, work->order, job, work->threads, &work->carved));
+    kith_meter_init(&work->meter, job->progress, job->progress_user, "add", count);
+    KITH_TRY(take_benches(work, work->carved.round_count * work->carved.per_node));
+    KITH_TRY(kith_parallel_for(work->threads, total, link_forward, work));
+    KITH_TRY(kith_meter_finish(&work->meter));
+    kith_carved_free(&work->carved);
+    free_benches(work);
+    KITH_TRY(list_sources(work, &most));
+    KITH_TRY(take_benches(work, most + work->graph->degree));
+    kith_meter_init(&work->meter, job->progress, job->progress_user, "reverse links", total);
+    KITH_TRY(kith_parallel_for(work->threads, total, link_reverse, work));
+    return kith_meter_finish(&work->meter);
+}
+
+kith_status kith_hnsw_link_bulk(kith_hnsw *graph, size_t first, const kith_job *job, size_t threads) {
+    bulk work = {.graph = graph, .first = first, .threads = threads};
+    kith_status status = run(&work, job);
+    free_benches(&work);
+    kith_carved_free(&work.carved);
+    kith_free(work.order);
+    kith_free(work.incoming);
+    kith_free(work.starts);
+    kith_free(work.sources);
+    return status;
+}
