@@ -76,10 +76,11 @@ INLINE void block_tile(unsigned width, size_t count, const int8_t *const *all_qu
     for (size_t s = 0; s < count * places * chains; s++) sums[s][0] = sums[s][1] = _mm512_setzero_si512();
     size_t w = 0;
     for (; word_count - w >= chains; w += chains) {
-        KITH_UNROLL(2)
-        for (size_t c = 0; c < chains; c++)
-            add_word(width, count, c, queries, (w + c) * word_bytes, words + (w + c) * KITH_BLOCK_ROWS,
-                     next + (w + c) * KITH_BLOCK_ROWS, sums);
+        add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, next + w * KITH_BLOCK_ROWS,
+                 sums);
+        if (chains == 2)
+            add_word(width, count, 1, queries, (w + 1) * word_bytes, words + (w + 1) * KITH_BLOCK_ROWS,
+                     next + (w + 1) * KITH_BLOCK_ROWS, sums);
     }
     if (w < word_count)
         add_word(width, count, 0, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, next + w * KITH_BLOCK_ROWS,
