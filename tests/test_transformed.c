@@ -247,3 +247,130 @@ Test(transformed, a_failed_allocation_changes_nothing) {
     }
     fixture_vectors_free(&vectors);
 }
+
+/* ---- Additions in parts --------------------------------------------------------------------------------------- */
+
+typedef struct watch {
+    uint64_t last;
+    size_t calls, stop_at; /* 0: never */
+} watch;
+
+static int look_on(void *user, const char *phase, uint64_t done, uint64_t total) {
+    watch *w = user;
+    (void)phase;
+    cr_assert_leq(done, total);
+    if (done > w->last) w->last = done;
+    return w->stop_at != 0 && ++w->calls >= w->stop_at;
+}
+
+static kith_index *empty(const char *spec, const fixture_vectors *vectors) {
+    kith_index *index;
+    const kith_view view = fixture_view(vectors, 0, vectors->count);
+    cr_assert_eq(kith_index_create(spec, vectors->dim, KITH_COSINE, &index), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_OK, "%s", kith_error_message());
+    return index;
+}
+
+static unsigned char *saved(const kith_index *index, const char *path, size_t *bytes) {
+    cr_assert_eq(kith_index_save(index, path), KITH_OK, "%s", kith_error_message());
+    return faults_read_file(path, bytes);
+}
+
+static const char *const part_specs[] = {"RR40,Flat", "PCA12,IVF5,SQ6", "HR,Flat,f16,RFlat", "L2norm,RR,SQ8"};
+enum { PART_SPECS = sizeof part_specs / sizeof *part_specs };
+
+/* Under a budget an addition is transformed in parts: the index is the same, byte for byte. */
+Test(transformed, parts_of_an_addition_make_the_same_index) {
+    faults_fail_allocation(0);
+    const char *folder = faults_folder(), *path = faults_path(folder, "x");
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, ROWS, DIM, 20);
+    for (size_t s = 0; s < PART_SPECS; s++)
+        for (int mixed = 0; mixed < 2; mixed++) {
+            kith_index *both[2];
+            int64_t ids[ROWS];
+            unsigned char *files[2];
+            size_t bytes[2], calls = 0;
+            for (int64_t i = 0; i < ROWS; i++) ids[i] = 10 + i * 171 % ROWS;
+            for (size_t b = 0; b < 2; b++) {
+                watch w = {0};
+                kith_job job;
+                kith_job_init(&job);
+                both[b] = empty(part_specs[s], &vectors);
+                const kith_view first = fixture_view(&vectors, 0, 10), rest = fixture_view(&vectors, 10, ROWS - 10);
+                cr_assert_eq(kith_index_add(both[b], &first, NULL, NULL), KITH_OK);
+                job.threads = 1;
+                job.progress = look_on;
+                job.progress_user = &w;
+                if (b == 1) job.memory_bytes_max = 60000; /* 23 rows of 40 floats */
+                faults_fail_allocation(0);
+                kith_status status = kith_index_add(both[b], &rest, mixed ? ids + 10 : NULL, &job);
+                cr_assert_eq(status, KITH_OK, "%s: %s", part_specs[s], kith_error_message());
+                if (b == 0) calls = faults_allocation_count();
+                if (b == 1) cr_assert_gt(faults_allocation_count(), calls);
+                cr_assert_gt(w.last, 0);
+                cr_assert_eq(kith_index_add(both[b], &first, NULL, NULL), KITH_OK); /* numbered on alike */
+                files[b] = saved(both[b], path, &bytes[b]);
+            }
+            cr_assert(bytes[0] == bytes[1] && memcmp(files[0], files[1], bytes[0]) == 0, "%s", part_specs[s]);
+            for (size_t b = 0; b < 2; b++) {
+                free(files[b]);
+                kith_index_free(both[b]);
+            }
+        }
+    fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
+}
+
+/* Memory, ids, values and the caller stop it between parts: nothing is left of it. */
+Test(transformed, a_part_that_fails_leaves_nothing_behind) {
+    faults_fail_allocation(0);
+    const char *folder = faults_folder(), *path = faults_path(folder, "x");
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, ROWS, DIM, 21);
+    for (size_t s = 0; s < PART_SPECS; s++) {
+        kith_index *index = empty(part_specs[s], &vectors);
+        kith_view first = fixture_view(&vectors, 0, 30), rest = fixture_view(&vectors, 30, 360);
+        cr_assert_eq(kith_index_add(index, &first, NULL, NULL), KITH_OK);
+        size_t bytes, again;
+        unsigned char *before = saved(index, path, &bytes), *now;
+        kith_job job;
+        kith_job_init(&job);
+        job.memory_bytes_max = 60000;
+        job.threads = 1;
+        int64_t ids[360];
+        for (int64_t i = 0; i < 360; i++) ids[i] = 1000 - i;
+        ids[350] = 7; /* is there, and found out about at the end */
+        cr_assert_eq(kith_index_add(index, &rest, ids, &job), KITH_ERR_EXISTS, "%s", kith_error_message());
+        for (size_t n = 1;; n++) {
+            faults_fail_allocation(n);
+            kith_status status = kith_index_add(index, &rest, NULL, &job);
+            faults_fail_allocation(0);
+            if (status == KITH_OK) break;
+            cr_assert_eq(status, KITH_ERR_NO_MEMORY, "%s: %s", part_specs[s], kith_error_message());
+            cr_assert_eq(kith_index_count(index), 30);
+            if (n % 5 != 0) continue;
+            now = saved(index, path, &again);
+            cr_assert(again == bytes && memcmp(now, before, bytes) == 0, "%s, allocation %zu", part_specs[s], n);
+            free(now);
+        }
+        cr_assert_eq(kith_index_count(index), 390);
+        free(before);
+        kith_index_free(index);
+        cr_assert_eq(kith_memory_live_blocks(), 0);
+    }
+    /* A row that the transform leaves nothing of is named by its place in the whole addition. */
+    kith_index *index;
+    kith_job job;
+    float *rows = calloc(ROWS, 4 * sizeof *rows);
+    const kith_view view = {rows, KITH_F32, ROWS, 4, 0};
+    for (size_t i = 0; i < ROWS * 4; i++) rows[i] = i == 300 * 4 || i == 300 * 4 + 1 ? 0 : 1;
+    kith_job_init(&job);
+    job.memory_bytes_max = 3200;
+    cr_assert_eq(kith_index_create("Pad2,Flat", 4, KITH_COSINE, &index), KITH_OK);
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_ERR_ZERO_VECTOR);
+    cr_assert_not_null(strstr(kith_error_message(), "from 300 on"), "%s", kith_error_message());
+    cr_assert_eq(kith_index_count(index), 0);
+    kith_index_free(index);
+    free(rows);
+    fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
+}

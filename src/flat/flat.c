@@ -74,6 +74,13 @@ done:
     return status;
 }
 
+static kith_status clone_empty(const kith_index *index, kith_index **out) {
+    kith_flat *copy;
+    KITH_TRY(make(index->dtype, index->dim, index->metric, &copy));
+    *out = &copy->base;
+    return KITH_OK;
+}
+
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_flat *flat = kith_flat_of_const(index);
     const kith_memory_part all[] = {
@@ -114,6 +121,7 @@ const kith_index_vtable kith_flat_vtable = {
     .param_count = sizeof params / sizeof *params,
     .release = release,
     .clone = clone,
+    .clone_empty = clone_empty,
     .memory = memory,
     .train = NULL,
     .add = kith_flat_add,

@@ -34,15 +34,26 @@ void kith_index_free(kith_index *index) {
     kith_container_close(file);
 }
 
-kith_status kith_index_copy(const kith_index *index, kith_index **out) {
-    kith_index *copy;
-    KITH_TRY(index->vtable->clone(index, &copy));
+/* The common part of a copy. */
+static void complete(const kith_index *index, kith_index *copy) {
     const kith_param *params = copy->params; /* they may lie in the copy */
     *copy = *index;
     copy->params = params;
     copy->is_mapped = false;
     copy->file = NULL;
-    *out = copy;
+}
+
+kith_status kith_index_copy(const kith_index *index, kith_index **out) {
+    KITH_TRY(index->vtable->clone(index, out));
+    complete(index, *out);
+    return KITH_OK;
+}
+
+kith_status kith_index_copy_empty(const kith_index *index, kith_index **out) {
+    KITH_TRY(index->vtable->clone_empty(index, out));
+    complete(index, *out);
+    (*out)->count = 0;
+    (*out)->next_id = 0;
     return KITH_OK;
 }
 

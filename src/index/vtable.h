@@ -152,6 +152,8 @@ struct kith_index_vtable {
     void (*release)(kith_index *index);
     /* A copy in memory, complete but for the common part, which index.c copies. A mapped original is verified. */
     kith_status (*clone)(const kith_index *index, kith_index **out);
+    /* The same without the vectors: what was trained. There where merge is, or NULL. */
+    kith_status (*clone_empty)(const kith_index *index, kith_index **out);
     /* Writes at most `capacity` parts and returns how many there are. */
     size_t (*memory)(const kith_index *index, kith_memory_part *parts, size_t capacity);
     /* The vectors of each inverted list: writes at most `capacity` numbers and returns how many lists there are. A
@@ -215,6 +217,8 @@ kith_status kith_index_graph_stats_inner(const kith_index *index, kith_graph_sta
                                          size_t capacity);
 /* A copy without the check that kith_index_clone makes of a mapped index. */
 kith_status kith_index_copy(const kith_index *index, kith_index **out);
+/* vtable->clone_empty, complete: as after a reset. */
+kith_status kith_index_copy_empty(const kith_index *index, kith_index **out);
 /* The vtable's calls on an inner index whose arguments have been checked for the outer one; they keep its next_id. */
 kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition);
 /* KITH_ERR_UNSUPPORTED for an index that cannot. */

@@ -172,7 +172,7 @@ static kith_status clone_trained(const kith_ivf *ivf, kith_ivf *copy) {
                       &copy->coarse_blocks);
 }
 
-static kith_status clone(const kith_index *index, kith_index **out) {
+static kith_status copy_of(const kith_index *index, bool with_vectors, kith_index **out) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
     kith_ivf *copy;
     KITH_TRY(kith_alloc_zeroed(1, sizeof *copy, &copy));
@@ -180,13 +180,13 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     copy->list_count = ivf->list_count;
     copy->has_coarse = ivf->has_coarse;
     copy->by_residual = ivf->by_residual;
-    copy->id_bytes = ivf->id_bytes;
+    copy->id_bytes = with_vectors ? ivf->id_bytes : 4;
     kith_status status;
     KITH_GO(clone_trained(ivf, copy));
     kith_ivf_set_params(copy);
     if (ivf->lists != NULL) {
         KITH_GO(kith_lists_create(copy));
-        KITH_GO(kith_lists_copy(ivf, copy));
+        if (with_vectors) KITH_GO(kith_lists_copy(ivf, copy));
     }
     *out = &copy->base;
     return KITH_OK;
@@ -194,6 +194,9 @@ done:
     kith_ivf_release(&copy->base);
     return status;
 }
+
+static kith_status clone(const kith_index *index, kith_index **out) { return copy_of(index, true, out); }
+static kith_status clone_empty(const kith_index *index, kith_index **out) { return copy_of(index, false, out); }
 
 static void reset(kith_index *index) {
     kith_ivf *ivf = kith_ivf_of(index);
@@ -299,11 +302,12 @@ void kith_ivf_set_params(kith_ivf *ivf) {
 #define IVF_VTABLE(own_name)                                                                                       \
     {                                                                                                              \
         .name = (own_name), .params = params, .param_count = KITH_IVF_PARAMS, .release = kith_ivf_release,         \
-        .clone = clone, .memory = memory, .list_sizes = list_sizes, .train = kith_ivf_train,                       \
-        .train_count = kith_ivf_train_count, .add = kith_ivf_add, .remove = kith_ivf_remove,                       \
-        .update = kith_ivf_update, .reset = reset, .merge = kith_ivf_merge, .reconstruct = kith_ivf_reconstruct,   \
-        .search = kith_ivf_search, .range_search = kith_ivf_range_search, .bounds_errors = kith_ivf_bounds_errors, \
-        .save = kith_ivf_save, .verify = kith_ivf_verify, .list_ids = kith_ivf_list_ids,                           \
+        .clone = clone, .clone_empty = clone_empty, .memory = memory, .list_sizes = list_sizes,                    \
+        .train = kith_ivf_train, .train_count = kith_ivf_train_count, .add = kith_ivf_add,                         \
+        .remove = kith_ivf_remove, .update = kith_ivf_update, .reset = reset, .merge = kith_ivf_merge,             \
+        .reconstruct = kith_ivf_reconstruct, .search = kith_ivf_search, .range_search = kith_ivf_range_search,     \
+        .bounds_errors = kith_ivf_bounds_errors, .save = kith_ivf_save, .verify = kith_ivf_verify,                 \
+        .list_ids = kith_ivf_list_ids,                                                                             \
     }
 
 const kith_index_vtable kith_ivf_vtable = IVF_VTABLE(KITH_IVF_NAME);

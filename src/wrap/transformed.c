@@ -6,6 +6,7 @@
  */
 #include "wrap/transformed.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -16,6 +17,9 @@
 
 /* Queries that are transformed at a time take so much memory. */
 static const size_t query_bytes_max = (size_t)32 << 20;
+/* So do vectors of one addition, where the inner index can take them in parts. */
+static const size_t addition_bytes_max = (size_t)256 << 20;
+enum { BUDGET_SHARE = 16 }; /* of a budget; the rest is for what the inner index does with a part */
 
 typedef struct transformed {
     kith_index common;
@@ -138,13 +142,76 @@ static size_t train_count(const kith_index *index) {
     return kith_max_size(count, kith_index_train_count(own->inner));
 }
 
+/* Progress of a part, as that of the whole. */
+typedef struct part_progress {
+    const kith_job *job; /* of the whole */
+    size_t first, count, total;
+} part_progress;
+
+static int report_part(void *user, const char *phase, uint64_t done, uint64_t total) {
+    const part_progress *part = user;
+    double share = total > 0 ? (double)done / (double)total : 0;
+    return part->job->progress(part->job->progress_user, phase,
+                               part->first + (uint64_t)(share * (double)part->count), part->total);
+}
+
+/* Transforms a part of an addition and adds it to `into`. */
+static kith_status add_part(const transformed *own, kith_index *into, const kith_addition *addition, size_t first,
+                            size_t count) {
+    part_progress progress = {addition->job, first, count, addition->view.count};
+    kith_job job = *addition->job;
+    kith_addition inner = *addition;
+    kith_view view = addition->view;
+    float *floats;
+    view.data = kith_view_row(&addition->view, first);
+    view.count = count;
+    if (job.progress != NULL) {
+        job.progress = report_part;
+        job.progress_user = &progress;
+    }
+    inner.job = &job;
+    inner.first_id = addition->first_id + (int64_t)first;
+    if (addition->ids != NULL) inner.ids = addition->ids + first;
+    KITH_TRY(apply_all("add", own->transform, into, &view, &job, &floats, &inner.view));
+    kith_status status = kith_index_add_inner(into, &inner);
+    kith_free(floats);
+    return status;
+}
+
+/* The rows of an addition that are transformed at a time. */
+static size_t rows_per_part(const transformed *own, const kith_addition *addition) {
+    const kith_index_vtable *inner = own->inner->vtable;
+    size_t bytes = addition_bytes_max, row_bytes = own->inner->dim * sizeof(float);
+    uint64_t budget = addition->job->memory_bytes_max;
+    if (inner->clone_empty == NULL || inner->merge == NULL) return addition->view.count;
+    if (budget != 0 && budget / BUDGET_SHARE < bytes) bytes = (size_t)(budget / BUDGET_SHARE);
+    return kith_min_size(addition->view.count, kith_max_size(1, bytes / row_bytes));
+}
+
+/* Part by part into an index of their own, which the inner one then takes in as a whole: so that a failure in between
+ * leaves nothing behind. Costs what is stored of the addition once more, for a while. */
+static kith_status add_parts(transformed *own, const kith_addition *addition, size_t rows) {
+    kith_index *parts;
+    KITH_TRY(kith_index_copy_empty(own->inner, &parts));
+    kith_status status = KITH_OK;
+    for (size_t first = 0; first < addition->view.count && status == KITH_OK; first += rows) {
+        status = add_part(own, parts, addition, first, kith_min_size(rows, addition->view.count - first));
+        if (status != KITH_OK && first > 0) { /* which counts from the part's first row */
+            char message[512];
+            (void)snprintf(message, sizeof message, "%s", kith_error_message());
+            status = kith_error(status, "%s (of the vectors from %zu on)", message, first);
+        }
+    }
+    if (status == KITH_OK) status = kith_index_merge_inner(own->inner, parts, 0);
+    kith_index_free(parts);
+    return status;
+}
+
 static kith_status add(kith_index *index, const kith_addition *addition) {
     transformed *own = of(index);
-    kith_addition inner = *addition;
-    float *floats;
-    KITH_TRY(apply_all("add", own->transform, own->inner, &addition->view, addition->job, &floats, &inner.view));
-    kith_status status = kith_index_add_inner(own->inner, &inner);
-    kith_free(floats);
+    size_t rows = rows_per_part(own, addition), count = addition->view.count;
+    kith_status status =
+        rows < count ? add_parts(own, addition, rows) : add_part(own, own->inner, addition, 0, count);
     index->count = own->inner->count;
     return status;
 }
