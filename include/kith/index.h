@@ -130,11 +130,12 @@ KITH_API kith_status kith_index_reset(kith_index *index) KITH_CHECK_RESULT;
 KITH_API kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, size_t count,
                                             float *out) KITH_CHECK_RESULT;
 
-/* Names the file of the vectors that an index refines by ("IVF4096,PQ32x4fs,RFile"): any vector file of f32, f16, bf16, i8
- * or u8 that can be mapped as it is; it is only read, when a search compares candidates, and has to stay as it is. Ids are
- * its rows. Needed before adding, whose vectors have to be those rows (KITH_ERR_RANGE, KITH_ERR_ARGUMENT), and after every
- * load or map, for an index file names none; until then searches are KITH_ERR_NOT_FOUND. Such an index cannot be updated
- * or merged, and kith_index_reconstruct gives any row of the file, whether it is in the index or not. Attached again, the file from before is let go; on failure it stays.
+/* Names the file of the vectors that an index refines by ("IVF4096,PQ32x4fs,RFile"): any vector file of f32, f16,
+ * bf16, i8 or u8 that can be mapped as it is; it is only read, when a search compares candidates, and has to stay as
+ * it is. Ids are its rows. Needed before adding, whose vectors have to be those rows (KITH_ERR_RANGE,
+ * KITH_ERR_ARGUMENT), and after every load or map, for an index file names none; until then searches are
+ * KITH_ERR_NOT_FOUND. Such an index cannot be updated or merged, and kith_index_reconstruct gives any row of the
+ * file, whether it is in the index or not. Attached again, the file from before is let go; on failure it stays.
  * Errors: KITH_ERR_UNSUPPORTED for any other index; KITH_ERR_DIMENSION; KITH_ERR_TYPE; KITH_ERR_FORMAT for a file of
  * other rows than the index was made with (their number, their type, 256 of them are held against it); those of
  * kith_vectors_open. */

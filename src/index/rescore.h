@@ -24,9 +24,9 @@ typedef struct kith_rescoring {
     const void *context; /* of these three */
 } kith_rescoring;
 
-/* Candidates with bounds are looked at in their order, nearest estimates first, but for those whose bounds pass the k-th
- * nearest found so far. Shares the queries out to request->threads workers. Rows are fetched into the cache ahead of their
- * use, also the first ones of the next query. */
+/* Candidates with bounds are looked at in their order, nearest estimates first, but for those whose bounds pass the
+ * k-th nearest found so far. Shares the queries out to request->threads workers. Rows are fetched into the cache
+ * ahead of their use, also the first ones of the next query. */
 kith_status kith_rescore(const kith_rescoring *rescoring, const kith_search_request *request,
                          const kith_candidates *candidates, const kith_search_results *results);
 
