@@ -16,10 +16,11 @@
 #define STAYS(sum) __asm__("" : "+v"(sum))
 
 enum { TILE_VECTORS = 2, TILE_ROWS = TILE_VECTORS * LANES, SUM16_MAX = INT16_MAX, QUERY_MAX = 127 };
+enum { WIDE_WORDS = 64 }; /* of queries of bytes that are widened at a time: a multiple of LANES */
 
 /* Words whose sums fit 16 bits: each adds 8 / width times two products, at most. */
-INLINE size_t chunk_words(unsigned width, size_t word_count) {
-    return width == 8 ? word_count : (size_t)SUM16_MAX / (2 * QUERY_MAX * ((1u << width) - 1)) * width / 8;
+INLINE size_t chunk_words(unsigned width) {
+    return width == 8 ? WIDE_WORDS : (size_t)SUM16_MAX / (2 * QUERY_MAX * ((1u << width) - 1)) * width / 8;
 }
 
 INLINE VEC field_of(VEC words, unsigned width, unsigned step) {
@@ -60,13 +61,29 @@ INLINE void add_word(unsigned width, size_t count, const int8_t *const *queries,
     }
 }
 
-INLINE void add_byte_word(size_t count, const int8_t *const *queries, size_t at, const uint32_t *words,
+/* Words of a tile's queries, their even and their odd bytes as 16 bits each. */
+typedef struct wide_queries {
+    int8_t even[TILE_QUERIES][WIDE_WORDS * 4], odd[TILE_QUERIES][WIDE_WORDS * 4];
+} wide_queries;
+
+INLINE void widen(size_t count, const int8_t *const *queries, size_t first, size_t word_count, wide_queries *wide) {
+    KITH_UNROLL(8)
+    for (size_t q = 0; q < count; q++)
+        for (size_t w = 0; w < word_count; w += LANES) {
+            const void *from = queries[q] + (first + w) * 4;
+            VEC bytes = word_count - w >= LANES ? load_words(from) : load_part(from, word_count - w);
+            store_words(wide->even[q] + w * 4, even_bytes(bytes));
+            store_words(wide->odd[q] + w * 4, odd_bytes(bytes));
+        }
+}
+
+INLINE void add_byte_word(size_t count, const wide_queries *wide, size_t at, const uint32_t *words,
                           VEC sums[TILE_QUERIES][TILE_VECTORS]) {
     VEC first = load_words(words), second = load_words(words + LANES);
     VEC even[2] = {even_fields(first), even_fields(second)}, odd[2] = {odd_fields(first), odd_fields(second)};
     KITH_UNROLL(8)
     for (size_t q = 0; q < count; q++) {
-        VEC bytes = query_word(queries[q] + at), even_query = even_bytes(bytes), odd_query = odd_bytes(bytes);
+        VEC even_query = query_word(wide->even[q] + at), odd_query = query_word(wide->odd[q] + at);
         KITH_UNROLL(2)
         for (size_t v = 0; v < TILE_VECTORS; v++) {
             sums[q][v] = add_32(sums[q][v], add_32(madd(even[v], even_query), madd(odd[v], odd_query)));
@@ -79,19 +96,19 @@ INLINE void add_byte_word(size_t count, const int8_t *const *queries, size_t at,
 INLINE void block_part(unsigned width, size_t count, const int8_t *const *queries, const uint32_t *words,
                        size_t word_count, const uint32_t *next, int32_t *out) {
     const size_t word_bytes = 32 / width;
+    wide_queries wide;
     size_t w = 0;
     do {
         VEC sums[TILE_QUERIES][TILE_VECTORS];
         KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) sums[q][0] = sums[q][1] = set_words(0);
-        bool is_first = w == 0;
-        size_t end =
-            w + chunk_words(width, word_count) < word_count ? w + chunk_words(width, word_count) : word_count;
+        const size_t first = w, end = word_count - w > chunk_words(width) ? w + chunk_words(width) : word_count;
+        if (width == 8) widen(count, queries, first, end - first, &wide);
         for (; w < end; w++) {
             _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS), _MM_HINT_T0);
             if (LANES == 16) _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS + LANES), _MM_HINT_T0);
             if (width == 8)
-                add_byte_word(count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+                add_byte_word(count, &wide, (w - first) * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
             else
                 add_word(width, count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
         }
@@ -101,7 +118,7 @@ INLINE void block_part(unsigned width, size_t count, const int8_t *const *querie
             for (size_t v = 0; v < TILE_VECTORS; v++) {
                 int32_t *to = out + q * KITH_BLOCK_ROWS + v * LANES;
                 VEC sum = flush(sums[q][v], width);
-                store_words(to, is_first ? sum : add_32(load_words(to), sum));
+                store_words(to, first == 0 ? sum : add_32(load_words(to), sum));
             }
         }
     } while (w < word_count);
@@ -166,7 +183,7 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
         VEC sums[4], words[4];
         KITH_UNROLL(4)
         for (size_t r = 0; r < 4; r++) sums[r] = set_words(0);
-        size_t end = w + chunk_words(width, word_count) * LANES;
+        size_t end = w + (width == 8 ? word_count : chunk_words(width) * LANES);
         for (; w < end && w < word_count; w += LANES) {
             KITH_UNROLL(4)
             for (size_t r = 0; r < 4; r++)
