@@ -29,18 +29,18 @@ static uint64_t part_bytes(const kith_index *index, const char *name) {
 
 /* ---- What a search finds -------------------------------------------------------------------------------------- */
 
-static void check_code(const char *code, size_t lists, kith_metric metric) {
+static void check_spec(const char *spec, kith_metric metric) {
     enum { COUNT = 430 };
     fixture_vectors vectors = ivf_clustered(COUNT, DIM, 9, 1), queries = ivf_clustered(21, DIM, 9, 2);
     fixture_model model;
     fixture_model_init(&model, DIM);
-    kith_index *index = ivf_trained(ivf_spec(lists, code), metric, &vectors), *clone;
+    kith_index *index = ivf_trained(spec, metric, &vectors), *clone;
     ivf_add(index, &vectors, 0, 200,
             NULL); /* in pieces, so that lists have several segments and filled-up blocks */
     ivf_add(index, &vectors, 200, 1, NULL);
     ivf_add(index, &vectors, 201, COUNT - 201, NULL);
     put_all(&model, &vectors, 0, COUNT, 0);
-    cr_assert_str_eq(kith_index_spec(index), ivf_spec(lists, code));
+    cr_assert_str_eq(kith_index_spec(index), spec);
     ivf_check_content(index, &model);
     ivf_check_search(index, &model, &queries, 1);
     ivf_check_search(index, &model, &queries, 37);
@@ -58,20 +58,25 @@ static void check_code(const char *code, size_t lists, kith_metric metric) {
 Test(ivf, every_code_finds_what_its_estimates_say) {
     for (size_t c = 0; ivf_codes[c] != NULL; c++)
         for (size_t m = 0; m < 3; m++) {
-            if (strcmp(ivf_codes[c], "Flat") != 0) check_code(ivf_codes[c], 0, fixture_metrics[m]);
-            check_code(ivf_codes[c], 7, fixture_metrics[m]);
+            char spilled[64];
+            (void)snprintf(spilled, sizeof spilled, "IVF7s,%s", ivf_codes[c]);
+            if (strcmp(ivf_codes[c], "Flat") != 0) check_spec(ivf_codes[c], fixture_metrics[m]);
+            check_spec(ivf_spec(7, ivf_codes[c]), fixture_metrics[m]);
+            check_spec(spilled, fixture_metrics[m]);
         }
 }
 
 /* With vectors as they are and all lists read, an inverted file is an exact search. */
 static void check_exact(const char *code, kith_dtype dtype, kith_metric metric, size_t count, size_t dim,
-                        size_t lists) {
+                        size_t lists, bool spills) {
+    char spec[64];
+    (void)snprintf(spec, sizeof spec, "IVF%zu%s,%s", lists, spills ? "s" : "", code);
     fixture_vectors vectors = fixture_vectors_make(dtype, count, dim, 3);
     fixture_vectors queries = fixture_vectors_make(dtype, 12, dim, 4);
     fixture_model model;
     fixture_model_init(&model, dim);
     put_all(&model, &vectors, 0, count, 0);
-    kith_index *index = ivf_trained(ivf_spec(lists, code), metric, &vectors);
+    kith_index *index = ivf_trained(spec, metric, &vectors);
     ivf_add(index, &vectors, 0, count, NULL);
     kith_search_params params;
     kith_search_params_init(&params);
@@ -90,12 +95,15 @@ static void check_exact(const char *code, kith_dtype dtype, kith_metric metric, 
 
 Test(ivf, all_lists_of_raw_vectors_are_an_exact_search) {
     for (size_t t = 0; t < 5; t++)
-        for (size_t m = 0; m < 3; m++) check_exact("Flat", fixture_types[t], fixture_metrics[m], 150, 19, 6);
-    check_exact("u8", KITH_U8, KITH_L2, 150, 19, 3); /* rows whose blocks of 32 do not fill lines */
-    check_exact("Flat", KITH_F32, KITH_L2, 1, 1, 1);
-    check_exact("Flat", KITH_F32, KITH_L2, 65, 33, 65);
-    check_exact("Flat", KITH_F32, KITH_COSINE, 3000, 40, 200); /* enough lists for codes of the centroids */
-    check_exact("Flat", KITH_F32, KITH_L2, 2000, 330, 200);
+        for (size_t m = 0; m < 3; m++) check_exact("Flat", fixture_types[t], fixture_metrics[m], 150, 19, 6, false);
+    check_exact("u8", KITH_U8, KITH_L2, 150, 19, 3, false); /* rows whose blocks of 32 do not fill lines */
+    check_exact("Flat", KITH_F32, KITH_L2, 1, 1, 1, false);
+    check_exact("Flat", KITH_F32, KITH_L2, 65, 33, 65, false);
+    check_exact("Flat", KITH_F32, KITH_COSINE, 3000, 40, 200, false); /* enough lists for codes of the centroids */
+    check_exact("Flat", KITH_F32, KITH_L2, 2000, 330, 200, false);
+    for (size_t m = 0; m < 3; m++) check_exact("Flat", KITH_F32, fixture_metrics[m], 150, 19, 6, true);
+    check_exact("Flat", KITH_F32, KITH_L2, 2000, 20, 200, true); /* ties: none is lost to a second copy */
+    check_exact("u8", KITH_U8, KITH_L2, 300, 3, 5, true);
 }
 
 /* ---- Specs and training --------------------------------------------------------------------------------------- */
@@ -109,6 +117,7 @@ Test(ivf, specs_are_read_and_written) {
         {"IVF12,SQ8", "IVF12,SQ8", 12, true},     {"IVF0012,SQ8", "IVF12,SQ8", 12, true},
         {"IVF12d,SQ8", "IVF12d,SQ8", 12, false},  {"IVF12,Flat", "IVF12,Flat", 12, false},
         {"IVF12d,Flat", "IVF12,Flat", 12, false}, {"IVF,SQ4", "IVF,SQ4", 0, true},
+        {"IVF12s,SQ8", "IVF12s,SQ8", 12, true},   {"IVFds,SQ8", "IVFds,SQ8", 0, false},
         {"IVFd,SQ4", "IVFd,SQ4", 0, false},       {"SQ6", "SQ6", 1, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -132,6 +141,7 @@ Test(ivf, specs_are_read_and_written) {
         {"IVF99999999999999999999999,SQ8", "character 3"},
         {"IVF12x,SQ8", "character 5: expected a number"},
         {"IVF12dd,SQ8", "character 6"},
+        {"IVF12sd,SQ8", "character 6"},
         {"IVF12,SQ9", "character 8"},
         {"IVF12,Nothing", "character 6"},
         {"IVF12,SQ8,SQ8", "character 10: nothing can follow"},
@@ -442,6 +452,93 @@ Test(ivf, the_walk_to_the_lists_has_its_parameter) {
     kith_index_free(index);
 }
 
+/* ---- Vectors in two lists --------------------------------------------------------------------------------------- */
+
+static int is_even(void *user, int64_t id) {
+    (void)user;
+    return id % 2 == 0;
+}
+
+/* Of the 10 nearest, by exact search, how many are found on average; and how many codes a search looks at. */
+static double recall_of(const char *spec, const fixture_vectors *vectors, const fixture_vectors *queries,
+                        size_t nprobe, double *codes) {
+    kith_index *index = ivf_trained(spec, KITH_COSINE, vectors), *flat = ivf_trained("Flat", KITH_COSINE, vectors);
+    ivf_add(index, vectors, 0, vectors->count, NULL);
+    ivf_add(flat, vectors, 0, vectors->count, NULL);
+    double found = agreement(index, flat, queries, nprobe);
+    uint64_t sizes[64], all = 0;
+    size_t lists;
+    cr_assert_eq(kith_index_list_sizes(index, sizes, 64, &lists), KITH_OK);
+    for (size_t l = 0; l < lists; l++) all += sizes[l];
+    *codes = (double)all / (double)lists * (double)nprobe;
+    kith_index_free(index);
+    kith_index_free(flat);
+    return found;
+}
+
+Test(ivf, a_second_list_finds_more) {
+    enum { COUNT = 6000, QUERIES = 200 };
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, COUNT, 16, 90);
+    fixture_vectors queries = fixture_vectors_make(KITH_F32, QUERIES, 16, 91);
+    double once_codes, twice_codes;
+    double once = recall_of("IVF64,Flat", &vectors, &queries, 16, &once_codes);
+    double twice = recall_of("IVF64s,Flat", &vectors, &queries, 8, &twice_codes);
+    cr_assert_float_eq(once_codes, twice_codes, 1e-9 * once_codes); /* as many codes are looked at */
+    cr_assert_gt(twice, once, "%.3f, with one list %.3f", twice, once);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
+
+Test(ivf, a_vector_in_two_lists_is_found_once) {
+    enum { COUNT = 900, K = 40, PROBED = 5 };
+    static const char *const specs[] = {"IVF12s,SQ8", "IVF12s,Flat", "IVF12ds,PQ6", "IVF12s_HNSW8,RaBitQ4"};
+    fixture_vectors vectors = ivf_clustered(COUNT, DIM, 20, 92), queries = ivf_clustered(25, DIM, 20, 93);
+    kith_filter *even;
+    cr_assert_eq(kith_filter_callback(is_even, NULL, &even), KITH_OK);
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++) {
+        kith_index *index = ivf_trained(specs[s], KITH_L2, &vectors);
+        ivf_add(index, &vectors, 0, COUNT, NULL);
+        cr_assert_eq(kith_index_count(index), COUNT);
+        check_alone(index, &queries, PROBED);
+        kith_search_params params;
+        kith_search_params_init(&params);
+        params.nprobe = PROBED;
+        params.filter = even;
+        int64_t ids[25 * K];
+        size_t counts[25];
+        const kith_view view = fixture_view(&queries, 0, 25);
+        for (params.max_distances = 0; params.max_distances < 2000; params.max_distances += 150) {
+            cr_assert_eq(kith_index_search(index, &view, K, &params, ids, NULL, counts), KITH_OK);
+            for (size_t q = 0; q < 25; q++)
+                for (size_t i = 0; i < counts[q]; i++) {
+                    cr_assert_eq(ids[q * K + i] % 2, 0);
+                    for (size_t j = 0; j < i; j++) cr_assert_neq(ids[q * K + i], ids[q * K + j], "%s", specs[s]);
+                }
+        }
+        kith_index_free(index);
+    }
+    kith_filter_free(even);
+    kith_index *index;
+    const kith_view view = fixture_view(&vectors, 0, COUNT);
+    cr_assert_eq(kith_index_create("IVF1s,SQ8", DIM, KITH_L2, &index), KITH_OK);
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_not_null(strstr(kith_error_message(), "cannot stand in 2 lists of 1"), "'%s'", kith_error_message());
+    kith_index_free(index);
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = 1;
+    index = ivf_trained("IVF12s,SQ8", KITH_L2, &vectors);
+    job.memory_bytes_max = 400000; /* assignment fits, and so do second lists, in more blocks */
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_OK, "%s", kith_error_message());
+    job.memory_bytes_max = 250000;
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_ERR_BUDGET);
+    cr_assert_eq(kith_index_count(index), COUNT);
+    kith_index_free(index);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
 /* ---- Changes -------------------------------------------------------------------------------------------------- */
 
 static void check_changes(const char *spec, kith_metric metric, uint64_t seed) {
@@ -523,6 +620,8 @@ Test(ivf, changes_follow_a_model) {
         check_changes("IVF5,SQ8", KITH_L2, seed);
         check_changes("IVF5d,SQ4", KITH_IP, seed);
         check_changes("IVF3,Flat", KITH_COSINE, seed);
+        check_changes("IVF5s,SQ8", KITH_L2, seed);
+        check_changes("IVF4ds,f16", KITH_COSINE, seed);
         check_changes("SQ6", KITH_COSINE, seed);
     }
 }
@@ -625,6 +724,7 @@ Test(ivf, parts_are_merged) {
     check_merge("IVF7,SQ8", KITH_L2);
     check_merge("IVF7,RaBitQ4", KITH_COSINE);
     check_merge("SQ4", KITH_IP);
+    check_merge("IVF7s,SQ8", KITH_L2);
     kith_index *a, *b;
     cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &a), KITH_OK);
     cr_assert_eq(kith_index_create("SQ8", DIM, KITH_L2, &b), KITH_OK);

@@ -73,13 +73,15 @@ Test(ivf_file, every_code_comes_back_as_it_was_saved) {
                 there_and_back(folder, ivf_codes[c], fixture_metrics[m]);
     there_and_back(folder, "IVF300,SQ8", KITH_L2); /* with codes of the centroids */
     there_and_back(folder, "IVF5_HNSW4,SQ8", KITH_COSINE);
+    there_and_back(folder, "IVF5s,SQ8", KITH_COSINE);
+    there_and_back(folder, "IVF6ds_Flat,Flat", KITH_L2);
     there_and_back(folder, "IVF5(Flat,f16),Flat", KITH_L2);
     faults_folder_remove(folder);
 }
 
 Test(ivf_file, empty_and_untrained_indexes_come_back) {
-    static const char *const specs[] = {"IVF6,SQ8",  "IVF6,Flat",      "SQ4",        "f16", "IVFd,SQ8",
-                                        "IVF6d,SQ6", "IVF6_HNSW4,SQ8", "IVF_SQ8,SQ8"};
+    static const char *const specs[] = {"IVF6,SQ8",  "IVF6,Flat",      "SQ4",         "f16",      "IVFd,SQ8",
+                                        "IVF6d,SQ6", "IVF6_HNSW4,SQ8", "IVF_SQ8,SQ8", "IVF6s,SQ8"};
     const char *folder = faults_folder(), *path = faults_path(folder, "a"), *again = faults_path(folder, "b");
     fixture_vectors vectors = ivf_clustered(80, DIM, 6, 3);
     kith_view view = fixture_view(&vectors, 0, 80);
@@ -214,6 +216,7 @@ Test(ivf_file, no_lie_crashes) {
         flip_all(ivf_spec(3, ivf_codes[c]), KITH_IP);
     }
     flip_all("IVF3_HNSW4,SQ8", KITH_L2);
+    flip_all("IVF3s,SQ8", KITH_L2);
     flip_all("IVF3(Flat,f16),SQ4", KITH_COSINE);
 }
 
@@ -355,7 +358,9 @@ Test(ivf_file, every_failing_allocation_leaves_the_index_as_it_was) {
         check_change(acts[a], "IVF130,SQ4", KITH_L2, true);
         check_change(acts[a], "SQ8", KITH_IP, true);
         check_change(acts[a], "IVF5_HNSW4,SQ8", KITH_L2, true);
+        check_change(acts[a], "IVF5s,SQ8", KITH_L2, true);
     }
+    check_change(do_train, "IVF5s,SQ8", KITH_L2, false);
     check_change(do_train, "IVF5_HNSW4,SQ8", KITH_IP, false);
     check_change(do_train, "IVF5,SQ8", KITH_COSINE, false);
     check_change(do_train, "IVF5,Flat", KITH_IP, false);

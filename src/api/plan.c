@@ -148,6 +148,7 @@ static kith_status split_coarse(kith_plan *plan) {
     if (first->length < at || memcmp(first->text, lists, at) != 0) at = first->length;
     while (at < first->length && first->text[at] >= '0' && first->text[at] <= '9') at++;
     if (at < first->length && first->text[at] == 'd') at++; /* codes without residuals */
+    if (at < first->length && first->text[at] == 's') at++; /* two lists for each vector */
     if (at < first->length && (first->text[at] == '_' || first->text[at] == '(')) {
         size_t inside = first->offset + at + 1;
         KITH_TRY(cut(text, inside, first->text[at] == '(' ? end - 1 : end, &plan->coarse));

@@ -29,7 +29,7 @@ static kith_status wrong(const kith_spec *spec, size_t at, const char *expected)
     return kith_error(KITH_ERR_ARGUMENT, "spec '%s': character %zu: %s", spec->text, at, expected);
 }
 
-/* "IVF", "IVF1024", "IVF1024d": list_count 0 when it is left out. */
+/* "IVF", "IVF1024", "IVF1024d", "IVF1024s", "IVF1024ds": list_count 0 when it is left out. */
 static kith_status read_coarse(const kith_spec *spec, kith_ivf *ivf, bool *is_direct) {
     const kith_spec_part *part = &spec->parts[0];
     size_t first = strlen(KITH_IVF_NAME), at = first, count = 0;
@@ -43,8 +43,14 @@ static kith_status read_coarse(const kith_spec *spec, kith_ivf *ivf, bool *is_di
         *is_direct = true;
         at++;
     }
+    if (at < part->length && part->text[at] == 's') {
+        ivf->copies = 2;
+        at++;
+    }
     if (at < part->length)
-        return wrong(spec, part->offset + at, "expected a number of lists, then d (codes without residuals)");
+        return wrong(
+            spec, part->offset + at,
+            "expected a number of lists, then d (codes without residuals), s (a second list for each vector)");
     ivf->list_count = count;
     return KITH_OK;
 }
@@ -53,14 +59,15 @@ void kith_ivf_write_spec(kith_ivf *ivf) {
     char lists[24] = "", coarse[KITH_SPEC_BYTES_MAX + 2] = "", *spec = ivf->base.spec;
     bool is_direct = !ivf->by_residual && ivf->code->vtable->kind != KITH_CODE_RAW;
     memset(spec, 0, KITH_SPEC_BYTES_MAX);
+    const char *spill = ivf->copies > 1 ? "s" : "";
     if (ivf->list_count > 0) (void)snprintf(lists, sizeof lists, "%zu", ivf->list_count);
     if (ivf->coarse != NULL) {
         bool has_parts = strchr(ivf->coarse->spec, ',') != NULL;
         (void)snprintf(coarse, sizeof coarse, has_parts ? "(%s)" : "_%s", ivf->coarse->spec);
     }
     if (ivf->has_coarse)
-        (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s%s%s%s,%s", KITH_IVF_NAME, lists, is_direct ? "d" : "", coarse,
-                       ivf->code->name);
+        (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s%s%s%s%s,%s", KITH_IVF_NAME, lists, is_direct ? "d" : "",
+                       spill, coarse, ivf->code->name);
     else
         (void)snprintf(spec, KITH_SPEC_BYTES_MAX, "%s", ivf->code->name);
 }
@@ -69,7 +76,7 @@ static kith_status read_spec(const kith_spec *spec, kith_ivf *ivf) {
     kith_metric metric = ivf->base.metric == KITH_L2 ? KITH_L2 : KITH_IP;
     bool is_direct = true;
     ivf->has_coarse = kith_ivf_is_named(&spec->parts[0]);
-    ivf->list_count = 1;
+    ivf->list_count = ivf->copies = 1;
     if (ivf->has_coarse) KITH_TRY(read_coarse(spec, ivf, &is_direct));
     size_t parts = ivf->has_coarse ? 2 : 1;
     if (spec->part_count < parts)
@@ -88,7 +95,7 @@ static kith_status read_spec(const kith_spec *spec, kith_ivf *ivf) {
 void kith_ivf_release(kith_index *index) {
     kith_ivf *ivf = kith_ivf_of(index);
     kith_lists_free(ivf);
-    kith_idmap_free(&ivf->map);
+    kith_ivf_free_maps(ivf);
     if (!index->is_mapped) {
         if (ivf->projected != ivf->centroids) kith_free(ivf->projected);
         kith_free(ivf->centroids);
@@ -179,6 +186,7 @@ static kith_status copy_of(const kith_index *index, bool with_vectors, kith_inde
     kith_index_init(&copy->base, index->vtable, index->dim, index->metric, index->dtype, index->spec);
     copy->list_count = ivf->list_count;
     copy->has_coarse = ivf->has_coarse;
+    copy->copies = ivf->copies;
     copy->by_residual = ivf->by_residual;
     copy->id_bytes = with_vectors ? ivf->id_bytes : 4;
     kith_status status;
@@ -201,8 +209,7 @@ static kith_status clone_empty(const kith_index *index, kith_index **out) { retu
 static void reset(kith_index *index) {
     kith_ivf *ivf = kith_ivf_of(index);
     kith_lists_clear(ivf);
-    kith_idmap_free(&ivf->map);
-    ivf->has_map = false;
+    kith_ivf_free_maps(ivf);
     ivf->id_bytes = 4;
     index->count = 0;
 }
@@ -211,8 +218,8 @@ static void reset(kith_index *index) {
 
 static uint64_t list_bytes(const kith_ivf *ivf) {
     if (ivf->lists == NULL) return 0;
-    uint64_t bytes = (uint64_t)ivf->list_count * (sizeof *ivf->lists + sizeof *ivf->first_segments);
-    for (size_t l = 0; l < ivf->list_count; l++)
+    uint64_t bytes = (uint64_t)kith_ivf_lists(ivf) * (sizeof *ivf->lists + sizeof *ivf->first_segments);
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
         if (ivf->lists[l].segments != &ivf->first_segments[l])
             bytes += ivf->lists[l].segment_room * sizeof *ivf->lists[l].segments;
     return bytes;
@@ -245,7 +252,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
     uint64_t codes = kith_slabs_bytes(&ivf->code_slabs), ids = kith_slabs_bytes(&ivf->id_slabs);
     if (index->is_mapped) {
         codes = ivf->mapped_bytes;
-        ids = (uint64_t)index->count * ivf->id_bytes;
+        ids = (uint64_t)index->count * ivf->copies * ivf->id_bytes;
     }
     const kith_memory_part all[] = {
         {"codes", codes},
@@ -254,7 +261,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"centroids", coarse_bytes(ivf)},
         {"index of centroids", coarse_index_bytes(ivf)},
         {"codebooks", ivf->code->vtable->memory(ivf->code)},
-        {"id map", (uint64_t)ivf->map.slot_count * sizeof *ivf->map.slots},
+        {"id map", (uint64_t)(ivf->maps[0].slot_count + ivf->maps[1].slot_count) * sizeof *ivf->maps->slots},
         {"fixed", sizeof *ivf},
     };
     size_t count = sizeof all / sizeof *all;
@@ -265,7 +272,10 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
 static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
     if (!ivf->has_coarse || ivf->lists == NULL) return 0;
-    for (size_t l = 0; l < kith_min_size(capacity, ivf->list_count); l++) sizes[l] = ivf->lists[l].count;
+    for (size_t l = 0; l < kith_min_size(capacity, ivf->list_count); l++) {
+        sizes[l] = 0;
+        for (size_t c = 0; c < ivf->copies; c++) sizes[l] += ivf->lists[l * ivf->copies + c].count;
+    }
     return ivf->list_count;
 }
 

@@ -18,16 +18,24 @@ typedef struct arrival {
     kith_ivf *ivf;
     const kith_addition *addition;
     const char *what;
-    uint32_t *assigned;     /* the list of each row */
-    uint32_t *order;        /* rows, list by list, in order of their numbers */
-    size_t *first;          /* list_count + 1: rows of list l are order[first[l]] .. order[first[l + 1] - 1] */
-    size_t *added;          /* list_count: how many each list gets */
-    size_t *blocks;         /* list_count + 1: blocks that the lists before this one write to */
+    size_t entry_count;     /* rows x copies: entry e is copy e / rows of row e % rows */
+    uint32_t *assigned;     /* the centroid of each entry */
+    uint32_t *order;        /* entries, list by list, in order of their numbers */
+    size_t *first;          /* lists + 1: entries of list l are order[first[l]] .. order[first[l + 1] - 1] */
+    size_t *added;          /* lists: how many each list gets */
+    size_t *blocks;         /* lists + 1: blocks that the lists before this one write to */
     unsigned char *scratch; /* of each worker */
     size_t scratch_bytes, workers;
     kith_arena *arenas; /* of each worker, where the code projects */
     kith_meter meter;
 } arrival;
+
+static size_t row_of(const arrival *a, uint32_t entry) { return entry % a->addition->view.count; }
+
+/* The list that an entry goes to: second copies have lists of their own. */
+static size_t list_of_entry(const arrival *a, uint32_t entry) {
+    return (size_t)a->assigned[entry] * a->ivf->copies + entry / a->addition->view.count;
+}
 
 static int64_t new_id(const kith_addition *addition, size_t i) {
     return addition->ids != NULL ? addition->ids[i] : addition->first_id + (int64_t)i;
@@ -40,7 +48,7 @@ static kith_status check_absent(kith_ivf *ivf, const kith_addition *addition) {
     KITH_TRY(kith_ivf_need_map(ivf));
     for (size_t i = 0; i < addition->view.count; i++) {
         uint64_t place;
-        if (kith_idmap_get(&ivf->map, new_id(addition, i), &place))
+        if (kith_idmap_get(&ivf->maps[0], new_id(addition, i), &place))
             return kith_error(KITH_ERR_EXISTS, "add: id %lld is in the index already",
                               (long long)new_id(addition, i));
     }
@@ -56,11 +64,11 @@ static size_t worker_bytes(const kith_code *code) {
 /* Scratch memory that does not depend on how assignment cuts the rows; *left is what the budget has for that. */
 static kith_status check_budget(const arrival *a, uint64_t *left) {
     const kith_job *job = a->addition->job;
-    size_t bytes, each = 2 * sizeof(uint32_t);
+    size_t bytes, each = 2 * a->ivf->copies * sizeof(uint32_t);
     *left = 0;
     if (job->memory_bytes_max == 0) return KITH_OK;
     if (kith_mul_overflows(a->addition->view.count, each, &bytes) ||
-        kith_add_overflows(bytes, a->workers * a->scratch_bytes + 3 * (a->ivf->list_count + 1) * sizeof(size_t),
+        kith_add_overflows(bytes, a->workers * a->scratch_bytes + 3 * (kith_ivf_lists(a->ivf) + 1) * sizeof(size_t),
                            &bytes))
         bytes = SIZE_MAX;
     if (bytes >= job->memory_bytes_max)
@@ -73,17 +81,19 @@ static kith_status check_budget(const arrival *a, uint64_t *left) {
 static kith_status arrival_begin(arrival *a, kith_ivf *ivf, const kith_addition *addition, const char *what) {
     size_t count = addition->view.count, total;
     *a = (arrival){.ivf = ivf, .addition = addition, .what = what};
-    if (count > UINT32_MAX || kith_add_overflows(ivf->base.count, count, &total))
-        return kith_error(KITH_ERR_OVERFLOW, "%s: %zu vectors in one call to %zu; at most 2^32 - 1 at once", what,
+    if (count > UINT32_MAX / ivf->copies || kith_add_overflows(ivf->base.count, count, &total))
+        return kith_error(KITH_ERR_OVERFLOW, "%s: %zu vectors in one call to %zu; at most 2^31 at once", what,
                           count, ivf->base.count);
-    a->workers = kith_min_size(addition->job->threads, count / ITEM_ROWS + 1);
+    a->entry_count = count * ivf->copies;
+    a->workers = kith_min_size(addition->job->threads, a->entry_count / ITEM_ROWS + 1);
     a->scratch_bytes = worker_bytes(ivf->code);
-    kith_meter_init(&a->meter, addition->job->progress, addition->job->progress_user, what, 2 * (uint64_t)count);
-    KITH_TRY(kith_alloc(count, sizeof *a->assigned, &a->assigned));
-    KITH_TRY(kith_alloc(count, sizeof *a->order, &a->order));
-    KITH_TRY(kith_alloc(ivf->list_count + 1, sizeof *a->first, &a->first));
-    KITH_TRY(kith_alloc_zeroed(ivf->list_count, sizeof *a->added, &a->added));
-    KITH_TRY(kith_alloc(ivf->list_count + 1, sizeof *a->blocks, &a->blocks));
+    kith_meter_init(&a->meter, addition->job->progress, addition->job->progress_user, what,
+                    (uint64_t)count + a->entry_count);
+    KITH_TRY(kith_alloc(a->entry_count, sizeof *a->assigned, &a->assigned));
+    KITH_TRY(kith_alloc(a->entry_count, sizeof *a->order, &a->order));
+    KITH_TRY(kith_alloc(kith_ivf_lists(ivf) + 1, sizeof *a->first, &a->first));
+    KITH_TRY(kith_alloc_zeroed(kith_ivf_lists(ivf), sizeof *a->added, &a->added));
+    KITH_TRY(kith_alloc(kith_ivf_lists(ivf) + 1, sizeof *a->blocks, &a->blocks));
     KITH_TRY(kith_alloc(a->workers, a->scratch_bytes, &a->scratch));
     return kith_alloc_zeroed(a->workers, sizeof *a->arenas, &a->arenas);
 }
@@ -115,19 +125,22 @@ static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes
         if (a->assigned[i] >= ivf->list_count)
             return kith_error(KITH_ERR_ARGUMENT, "%s: row %zu is assigned to list %u of %zu", a->what, i,
                               a->assigned[i], ivf->list_count);
-        a->added[a->assigned[i]]++;
     }
+    if (ivf->copies > 1)
+        KITH_TRY(kith_ivf_spill(view, ivf->base.metric, &centroids, a->assigned, a->addition->job->threads,
+                                bytes_left, a->assigned + view->count));
+    for (uint32_t e = 0; e < a->entry_count; e++) a->added[list_of_entry(a, e)]++;
     size_t at = 0, blocks = 0;
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         a->first[l] = at;
         a->blocks[l] = blocks;
         at += a->added[l];
         size_t before = ivf->lists[l].count;
         if (a->added[l] > 0) blocks += kith_code_blocks(before % KITH_BLOCK_ROWS + a->added[l]);
     }
-    a->blocks[ivf->list_count] = blocks;
-    for (size_t i = 0; i < view->count; i++) a->order[a->first[a->assigned[i]]++] = (uint32_t)i;
-    for (size_t l = ivf->list_count; l > 0; l--) a->first[l] = a->first[l - 1]; /* each had moved to its end */
+    a->blocks[kith_ivf_lists(ivf)] = blocks;
+    for (uint32_t e = 0; e < a->entry_count; e++) a->order[a->first[list_of_entry(a, e)]++] = e;
+    for (size_t l = kith_ivf_lists(ivf); l > 0; l--) a->first[l] = a->first[l - 1]; /* each had moved to its end */
     a->first[0] = 0;
     return KITH_OK;
 }
@@ -137,13 +150,13 @@ static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes
 /* New rows that stand together: at most a block's. */
 typedef struct piece {
     size_t list, position; /* of the first */
-    const uint32_t *rows;  /* their numbers */
+    const uint32_t *entries;
     size_t count;
 } piece;
 
 /* The list that block number `block` of those to be written belongs to: the last whose blocks begin at or before. */
 static size_t list_of(const arrival *a, size_t block) {
-    size_t first = 0, last = a->ivf->list_count; /* blocks[first] <= block < blocks[last] */
+    size_t first = 0, last = kith_ivf_lists(a->ivf); /* blocks[first] <= block < blocks[last] */
     while (last - first > 1) {
         size_t middle = first + (last - first) / 2;
         if (a->blocks[middle] <= block)
@@ -191,7 +204,7 @@ static kith_status name_row(const arrival *a, const kith_code_rows *rows, const 
         one.rows += i * code->projected_dim;
         if (one.assigned != NULL) one.assigned += i;
         one.count = 1;
-        one.first_row = numbers[i];
+        one.first_row = row_of(a, numbers[i]);
         kith_status own = code->vtable->encode(code, &one, codes);
         if (own != KITH_OK) return kith_error_prefix(own, "%s", a->what);
     }
@@ -204,7 +217,7 @@ static kith_status encode_rows(const arrival *a, const workplace *at, const uint
     const kith_ivf *ivf = a->ivf;
     const kith_code *code = ivf->code;
     for (size_t i = 0; i < count; i++) {
-        kith_ivf_row(ivf->base.metric, &a->addition->view, numbers[i], at->rows + i * code->dim);
+        kith_ivf_row(ivf->base.metric, &a->addition->view, row_of(a, numbers[i]), at->rows + i * code->dim);
         at->assigned[i] = a->assigned[numbers[i]];
     }
     if (code->vtable->project != NULL) {
@@ -224,7 +237,7 @@ static void put_piece(const arrival *a, const piece *p, const unsigned char *cod
     const kith_list *list = &ivf->lists[p->list];
     kith_list_put(ivf->code, list, p->position, p->count, codes);
     for (size_t i = 0; i < p->count; i++)
-        kith_list_set_id(ivf, list, p->position + i, new_id(a->addition, p->rows[i]));
+        kith_list_set_id(ivf, list, p->position + i, new_id(a->addition, row_of(a, p->entries[i])));
 }
 
 static kith_status encode_item(void *context, size_t item, size_t worker) {
@@ -233,10 +246,10 @@ static kith_status encode_item(void *context, size_t item, size_t worker) {
     uint32_t numbers[ITEM_ROWS];
     piece pieces[ITEM_BLOCKS];
     size_t first = item * ITEM_BLOCKS, count = 0;
-    size_t piece_count = kith_min_size(ITEM_BLOCKS, a->blocks[a->ivf->list_count] - first);
+    size_t piece_count = kith_min_size(ITEM_BLOCKS, a->blocks[kith_ivf_lists(a->ivf)] - first);
     for (size_t p = 0; p < piece_count; p++) {
         pieces[p] = piece_of(a, first + p);
-        memcpy(numbers + count, pieces[p].rows, pieces[p].count * sizeof *numbers);
+        memcpy(numbers + count, pieces[p].entries, pieces[p].count * sizeof *numbers);
         count += pieces[p].count;
     }
     KITH_TRY(encode_rows(a, &at, numbers, count, worker));
@@ -262,9 +275,10 @@ static int64_t largest_id(const kith_addition *addition) {
 /* Sets memory aside and writes the vectors behind what the lists hold. After a failure the lists are as before. */
 static kith_status bring_in(arrival *a) {
     kith_ivf *ivf = a->ivf;
-    size_t slabs = ivf->code_slabs.count, blocks = a->blocks[ivf->list_count];
+    size_t slabs = ivf->code_slabs.count, blocks = a->blocks[kith_ivf_lists(ivf)];
     if (largest_id(a->addition) > UINT32_MAX) KITH_TRY(kith_lists_widen_ids(ivf));
-    if (ivf->has_map) KITH_TRY(kith_idmap_reserve(&ivf->map, ivf->map.count + a->addition->view.count));
+    for (size_t c = 0; c < ivf->copies && ivf->has_map; c++)
+        KITH_TRY(kith_idmap_reserve(&ivf->maps[c], ivf->maps[c].count + a->addition->view.count));
     KITH_TRY(kith_lists_reserve(ivf, a->added));
     kith_status status = kith_parallel_for(a->workers, (blocks - 1) / ITEM_BLOCKS + 1, encode_item, a);
     if (status == KITH_OK) status = kith_meter_finish(&a->meter);
@@ -275,11 +289,11 @@ static kith_status bring_in(arrival *a) {
 /* Counts what has been written. Cannot fail. */
 static void publish(arrival *a) {
     kith_ivf *ivf = a->ivf;
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         kith_list *list = &ivf->lists[l];
         if (a->added[l] == 0) continue;
         for (size_t i = 0; ivf->has_map && i < a->added[l]; i++)
-            kith_idmap_put(&ivf->map, new_id(a->addition, a->order[a->first[l] + i]),
+            kith_idmap_put(kith_list_map(ivf, l), new_id(a->addition, row_of(a, a->order[a->first[l] + i])),
                            kith_ivf_place(ivf, l, list->count + i));
         kith_list_set_count(list, list->count + a->added[l]);
     }
@@ -316,7 +330,7 @@ kith_status kith_ivf_add(kith_index *index, const kith_addition *addition) {
  * place to the first, so that no place moves before its turn. */
 kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
     kith_ivf *ivf = kith_ivf_of(index);
-    size_t count = vectors->count;
+    size_t count = vectors->count, place_count = count * ivf->copies;
     uint64_t *places = NULL;
     unsigned char *row = NULL;
     kith_job job;
@@ -325,15 +339,17 @@ kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const i
     const kith_addition addition = {
         .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, count), .job = &job};
     kith_status status;
-    KITH_GO(kith_alloc(count, 2 * sizeof *places, &places));
+    KITH_GO(kith_alloc(place_count, 2 * sizeof *places, &places));
     KITH_GO(kith_alloc(1, ivf->code->code_bytes, &row));
     KITH_GO(kith_ivf_need_map(ivf));
-    for (size_t i = 0; i < count; i++)
-        if (!kith_idmap_get(&ivf->map, ids[i], &places[i]))
-            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "update: id %lld is not in the index", (long long)ids[i]));
+    for (size_t i = 0; i < place_count; i++)
+        if (!kith_idmap_get(&ivf->maps[i / count], ids[i % count], &places[i]))
+            KITH_GO(
+                kith_error(KITH_ERR_NOT_FOUND, "update: id %lld is not in the index", (long long)ids[i % count]));
     KITH_GO(arrive(ivf, &addition, NULL, "update"));
-    kith_sort_i64((int64_t *)places, count, (int64_t *)places + count);
-    for (size_t i = count; i-- > 0;) kith_ivf_take_out(ivf, places[i], row);
+    kith_sort_i64((int64_t *)places, place_count, (int64_t *)places + place_count);
+    for (size_t i = place_count; i-- > 0;) kith_ivf_take_out(ivf, places[i], row);
+    index->count -= count;
 done:
     kith_free(row);
     kith_free(places);

@@ -166,3 +166,141 @@ done:
     kith_free(converted);
     return status;
 }
+
+/* ---- A second list ---------------------------------------------------------------------------------------------- */
+
+enum { SPILL_ROWS = 4096, SPILL_ASKED = 16 }; /* rows at once, and centroids near a row that are tried */
+
+typedef struct spill_loop {
+    const kith_view *view;
+    kith_metric metric;
+    const kith_centroids *centroids;
+    const uint32_t *assigned;
+    size_t first, count, asked;
+    float *rows;      /* count x dim */
+    float *residuals; /* of each worker */
+    int64_t *near;    /* count x asked */
+    size_t *found;    /* count */
+    uint32_t *spilled;
+} spill_loop;
+
+/* What a second copy in a list costs: |x - c|^2 and the square of its part along r, the residual in the first list. */
+static float spill_loss(const float *row, const float *centroid, const float *residual, float product, float square,
+                        size_t dim) {
+    const kith_simd_table *simd = kith_simd();
+    float distance = simd->floats[KITH_OP_L2SQ][KITH_PAIR_F32_F32].one(row, centroid, dim);
+    if (!(square > 0)) return distance;
+    float along = product - simd->floats[KITH_OP_IP][KITH_PAIR_F32_F32].one(residual, centroid, dim);
+    return distance + along * along / square;
+}
+
+static kith_status spill_item(void *context, size_t item, size_t worker) {
+    const spill_loop *loop = context;
+    const kith_float_kernels *ip = &kith_simd()->floats[KITH_OP_IP][KITH_PAIR_F32_F32];
+    size_t dim = loop->view->dim, first = item * CONVERT_ROWS,
+           last = kith_min_size(first + CONVERT_ROWS, loop->count);
+    float *residual = loop->residuals + worker * dim;
+    for (size_t i = first; i < last; i++) {
+        const float *row = loop->rows + i * dim;
+        uint32_t own = loop->assigned[loop->first + i];
+        const float *centroid = loop->centroids->rows + own * dim;
+        for (size_t d = 0; d < dim; d++) residual[d] = row[d] - centroid[d];
+        float square = ip->one(residual, residual, dim), product = ip->one(row, residual, dim);
+        kith_hit best = {.id = own == 0 ? 1 : 0, .key = INT32_MAX}; /* when an index finds no other */
+        for (size_t c = 0; c < loop->found[i]; c++) {
+            int64_t id = loop->near[i * loop->asked + c];
+            if (id == own) continue;
+            float loss = spill_loss(row, loop->centroids->rows + (size_t)id * dim, residual, product, square, dim);
+            kith_hit hit = {.id = id, .key = kith_key_f32(loss)};
+            if (kith_hit_before(&hit, &best)) best = hit;
+        }
+        loop->spilled[loop->first + i] = (uint32_t)best.id;
+    }
+    return KITH_OK;
+}
+
+/* The centroids near the loop's rows, by their index or all compared. */
+static kith_status find_near(const spill_loop *loop, size_t threads, kith_arena *arena, kith_hit *hits) {
+    const kith_centroids *centroids = loop->centroids;
+    const kith_view rows = {loop->rows, KITH_F32, loop->count, loop->view->dim,
+                            loop->view->dim * sizeof *loop->rows};
+    if (centroids->index != NULL) {
+        kith_search_params params;
+        kith_search_params_init(&params);
+        params.threads = threads;
+        return kith_index_search(centroids->index, &rows, loop->asked, &params, loop->near, NULL, loop->found);
+    }
+    const kith_exact_request request = {
+        .queries = rows, .metric = KITH_L2, .row_dtype = KITH_F32, .threads = threads, .arena = arena};
+    const kith_rows all = {.dtype = KITH_F32,
+                           .dim = rows.dim,
+                           .count = centroids->count,
+                           .base = centroids->rows,
+                           .stride = rows.stride};
+    kith_exact *exact;
+    kith_topk *tops;
+    size_t capacity = kith_topk_capacity(loop->asked);
+    KITH_TRY(kith_arena_begin(arena));
+    KITH_TRY(kith_arena_take(arena, loop->count, sizeof *tops, &tops));
+    for (size_t i = 0; i < loop->count; i++) kith_topk_init(&tops[i], hits + i * capacity, loop->asked);
+    KITH_TRY(kith_exact_open(&request, &exact));
+    KITH_TRY(kith_exact_topk(exact, &all, tops));
+    for (size_t i = 0; i < loop->count; i++) {
+        kith_topk_finish(&tops[i]);
+        loop->found[i] = tops[i].count;
+        for (size_t c = 0; c < tops[i].count; c++) loop->near[i * loop->asked + c] = tops[i].hits[c].id;
+    }
+    return KITH_OK;
+}
+
+/* Rows at once: with their f32, which exact search packs once more, and the hits of each. */
+static kith_status plan_spill(const kith_view *view, size_t asked, size_t threads, uint64_t bytes_max,
+                              size_t *rows) {
+    size_t each = 2 * view->dim * sizeof(float) + asked * sizeof(int64_t) +
+                  kith_topk_capacity(asked) * sizeof(kith_hit) + sizeof(kith_topk) + sizeof(size_t);
+    size_t fixed = threads * view->dim * sizeof(float);
+    *rows = kith_min_size(SPILL_ROWS, view->count);
+    if (bytes_max == 0) return KITH_OK;
+    size_t least = kith_min_size(*rows, CONVERT_ROWS) * each + fixed;
+    if (least > bytes_max)
+        return kith_error(KITH_ERR_BUDGET, "finding second lists needs %zu bytes, the budget leaves %llu", least,
+                          (unsigned long long)bytes_max);
+    *rows = kith_min_size(*rows, (size_t)((bytes_max - fixed) / each));
+    return KITH_OK;
+}
+
+kith_status kith_ivf_spill(const kith_view *view, kith_metric metric, const kith_centroids *centroids,
+                           const uint32_t *assigned, size_t threads, uint64_t bytes_max, uint32_t *spilled) {
+    size_t block, asked = kith_min_size(SPILL_ASKED, centroids->count);
+    KITH_TRY(plan_spill(view, asked, threads, bytes_max, &block));
+    spill_loop loop = {.view = view,
+                       .metric = metric,
+                       .centroids = centroids,
+                       .assigned = assigned,
+                       .asked = asked,
+                       .spilled = spilled};
+    kith_arena arena = {0};
+    kith_hit *hits = NULL;
+    kith_status status;
+    KITH_GO(kith_alloc(block, view->dim * sizeof *loop.rows, &loop.rows));
+    KITH_GO(kith_alloc(threads, view->dim * sizeof *loop.residuals, &loop.residuals));
+    KITH_GO(kith_alloc(block, asked * sizeof *loop.near, &loop.near));
+    KITH_GO(kith_alloc(block, sizeof *loop.found, &loop.found));
+    KITH_GO(kith_alloc(block, kith_topk_capacity(asked) * sizeof *hits, &hits));
+    for (loop.first = 0; loop.first < view->count; loop.first += block) {
+        loop.count = kith_min_size(block, view->count - loop.first);
+        size_t items = (loop.count - 1) / CONVERT_ROWS + 1;
+        convert_loop convert = {view, metric, loop.first, loop.count, loop.rows};
+        KITH_GO(kith_parallel_for(threads, items, convert_item, &convert));
+        KITH_GO(find_near(&loop, threads, &arena, hits));
+        KITH_GO(kith_parallel_for(threads, items, spill_item, &loop));
+    }
+done:
+    kith_arena_free(&arena);
+    kith_free(hits);
+    kith_free(loop.found);
+    kith_free(loop.near);
+    kith_free(loop.residuals);
+    kith_free(loop.rows);
+    return status;
+}

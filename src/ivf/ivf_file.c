@@ -11,10 +11,11 @@
  *   IVFLCOAR  with has_coarse_code only: the blocks of the centroids' codes
  *
  * when trained:
- *   IVFLSIZE  list_count x u64: how many vectors each list has
+ *   IVFLSIZE  list_count x u64: how many vectors each list has; with two copies ("IVF1024s") list_count x 2: first
+ *             copies, second copies. All that follows takes these as lists of their own
  *   IVFLCODE  blocks of 32 codes as kith_layout_next lays lists of these sizes out (docs/format.md); lanes without a
  *             code are zero. Of raw codes count rows, list after list
- *   IVFLNIDS  count x u32 or u64, as id_bytes says: ids, list after list, distinct, from 0 up to below next_id
+ *   IVFLNIDS  count x copies x u32 or u64, as id_bytes says: ids, list after list, distinct, from 0 up to below next_id
  *
  * The code follows as the next part (codes.h), then, with has_coarse_code, that of the centroids: "SQ8" in
  * projected_dim dimensions. The index that finds the lists ("IVF1024_HNSW32") comes last: list_count centroids under
@@ -59,7 +60,7 @@ static kith_status write_centroids(const kith_ivf *ivf, uint32_t instance, kith_
 
 static kith_status write_sizes(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
     KITH_TRY(kith_container_writer_begin(writer, sizes_tag, instance, VERSION, 0));
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         unsigned char bytes[8];
         kith_put_u64(bytes, ivf->lists[l].count);
         KITH_TRY(kith_container_writer_write(writer, bytes, sizeof bytes));
@@ -114,13 +115,13 @@ static kith_status write_blocks(const code_writer *w, size_t l, bool begins_tail
 static kith_status write_lists(const code_writer *w) {
     const kith_ivf *ivf = w->ivf;
     kith_layout layout = {0};
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         kith_layout_place place = kith_layout_next(&layout, ivf->lists[l].count, l);
         w->next[l] = KITH_LAYOUT_NO_LIST;
         if (place.neighbour != KITH_LAYOUT_NO_LIST) w->next[place.neighbour] = l;
     }
     layout = (kith_layout){0};
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         size_t count = ivf->lists[l].count;
         kith_layout_place place = kith_layout_next(&layout, count, l);
         bool begins_tail = count % KITH_BLOCK_ROWS > 0 && place.neighbour == KITH_LAYOUT_NO_LIST;
@@ -132,7 +133,7 @@ static kith_status write_lists(const code_writer *w) {
 static kith_status write_codes(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
     code_writer w = {.ivf = ivf, .writer = writer};
     kith_status status;
-    KITH_GO(kith_alloc(ivf->list_count, sizeof *w.next, &w.next));
+    KITH_GO(kith_alloc(kith_ivf_lists(ivf), sizeof *w.next, &w.next));
     KITH_GO(kith_alloc(KITH_BLOCK_ROWS, ivf->code->code_bytes, &w.rows));
     KITH_GO(kith_alloc(1, ivf->code->block_bytes, &w.block));
     KITH_GO(kith_container_writer_begin(writer, codes_tag, instance, VERSION, 0));
@@ -146,7 +147,7 @@ done:
 
 static kith_status write_ids(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
     KITH_TRY(kith_container_writer_begin(writer, ids_tag, instance, VERSION, 0));
-    for (size_t l = 0; l < ivf->list_count; l++)
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
         for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
             const kith_list_segment *segment = &ivf->lists[l].segments[s];
             KITH_TRY(kith_container_writer_write(writer, segment->ids, segment->count * ivf->id_bytes));
@@ -254,20 +255,21 @@ static kith_status read_sizes(opening *o, const unsigned char **sizes, kith_layo
     kith_ivf *ivf = o->ivf;
     const kith_section *section;
     KITH_TRY(kith_container_need(o->file, sizes_tag, ivf->instance, VERSION, &section));
-    KITH_TRY(open_items(o, sizes_tag, ivf->list_count, sizeof(uint64_t), sizes));
-    size_t left = ivf->base.count;
+    KITH_TRY(open_items(o, sizes_tag, kith_ivf_lists(ivf), sizeof(uint64_t), sizes));
+    size_t left[2] = {ivf->base.count, ivf->base.count}; /* of each copy */
     *layout = (kith_layout){0};
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         uint64_t size = kith_get_u64(*sizes + 8 * l);
-        if (size > left)
+        if (size > left[l % ivf->copies])
             return kith_section_error(o->file, section, "the lists up to %zu hold more than the %zu vectors", l,
                                       ivf->base.count);
-        left -= (size_t)size;
+        left[l % ivf->copies] -= (size_t)size;
         (void)kith_layout_next(layout, (size_t)size, l);
     }
-    if (left > 0)
-        return kith_section_error(o->file, section, "the lists hold %zu vectors less than the %zu of the index",
-                                  left, ivf->base.count);
+    for (size_t c = 0; c < ivf->copies; c++)
+        if (left[c] > 0)
+            return kith_section_error(o->file, section, "the lists hold %zu vectors less than the %zu of the index",
+                                      left[c], ivf->base.count);
     return KITH_OK;
 }
 
@@ -280,11 +282,11 @@ static kith_status open_lists(opening *o) {
     KITH_TRY(read_sizes(o, &sizes, &layout));
     kith_layout_items(&layout, ivf->code, &items, &each);
     KITH_TRY(open_items(o, codes_tag, items, each, &codes));
-    KITH_TRY(open_items(o, ids_tag, ivf->base.count, ivf->id_bytes, &ids));
+    KITH_TRY(open_items(o, ids_tag, ivf->base.count, ivf->copies * ivf->id_bytes, &ids));
     KITH_TRY(kith_lists_create(ivf));
     ivf->mapped_bytes = (uint64_t)items * each;
     layout = (kith_layout){0};
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         kith_list *list = &ivf->lists[l];
         size_t count = (size_t)kith_get_u64(sizes + 8 * l);
         if (count == 0) continue;
@@ -393,7 +395,7 @@ static kith_status verify_codes(const kith_ivf *ivf) {
     void *query;
     KITH_TRY(kith_code_zero_query(ivf->code, &query));
     verify_loop loop = {ivf, query};
-    kith_status status = kith_parallel_for(kith_threads_default(), ivf->list_count, verify_list, &loop);
+    kith_status status = kith_parallel_for(kith_threads_default(), kith_ivf_lists(ivf), verify_list, &loop);
     kith_free(query);
     if (status != KITH_OK || ivf->coarse_code == NULL) return status;
     KITH_TRY(kith_code_zero_query(ivf->coarse_code, &query));
@@ -406,27 +408,34 @@ static kith_status verify_codes(const kith_ivf *ivf) {
     return status;
 }
 
-void kith_ivf_list_ids(const kith_index *index, int64_t *ids) {
-    const kith_ivf *ivf = kith_ivf_of_const(index);
+/* The ids in the lists of one copy. */
+static void list_copy_ids(const kith_ivf *ivf, size_t copy, int64_t *ids) {
     size_t at = 0;
-    for (size_t l = 0; l < ivf->list_count && index->count > 0; l++)
+    for (size_t l = copy; l < kith_ivf_lists(ivf) && ivf->base.count > 0; l += ivf->copies)
         for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
             for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
                 ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
 }
 
+void kith_ivf_list_ids(const kith_index *index, int64_t *ids) { list_copy_ids(kith_ivf_of_const(index), 0, ids); }
+
+/* Ids are distinct, and each has all of its copies. */
 static kith_status verify_ids(const kith_ivf *ivf) {
     size_t count = ivf->base.count;
     int64_t *ids, *scratch = NULL;
     kith_status status;
-    KITH_TRY(kith_alloc(count, sizeof *ids, &ids));
+    KITH_TRY(kith_alloc(count, ivf->copies * sizeof *ids, &ids));
     KITH_GO(kith_alloc(count, sizeof *scratch, &scratch));
-    kith_ivf_list_ids(&ivf->base, ids);
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] < 0 || ids[i] >= ivf->base.next_id)
-            KITH_GO(bad_content(ivf, ids_tag, "an id is not in 0 .. next_id - 1"));
-    kith_sort_i64(ids, count, scratch);
-    if (!kith_rises_i64(ids, count)) KITH_GO(bad_content(ivf, ids_tag, "an id stands twice"));
+    for (size_t c = 0; c < ivf->copies; c++) {
+        list_copy_ids(ivf, c, ids + c * count);
+        for (size_t i = c * count; i < (c + 1) * count; i++)
+            if (ids[i] < 0 || ids[i] >= ivf->base.next_id)
+                KITH_GO(bad_content(ivf, ids_tag, "an id is not in 0 .. next_id - 1"));
+        kith_sort_i64(ids + c * count, count, scratch);
+        if (!kith_rises_i64(ids + c * count, count)) KITH_GO(bad_content(ivf, ids_tag, "an id stands twice"));
+        if (memcmp(ids, ids + c * count, count * sizeof *ids) != 0)
+            KITH_GO(bad_content(ivf, ids_tag, "an id has one copy"));
+    }
 done:
     kith_free(scratch);
     kith_free(ids);

@@ -9,11 +9,12 @@
 #include "base/error.h"
 #include "ivf/ivf_inside.h"
 
-/* Calls `visit` for each id that is held, list by list. */
-static void visit_ids(const kith_ivf *ivf, void (*visit)(void *context, int64_t id, uint64_t place),
-                      void *context) {
-    for (size_t l = 0; ivf->lists != NULL && l < ivf->list_count; l++) {
+/* Calls `visit` for each id that is held, list by list; with `only_first` for first copies alone. */
+static void visit_ids(const kith_ivf *ivf, bool only_first,
+                      void (*visit)(void *context, int64_t id, uint64_t place), void *context) {
+    for (size_t l = 0; ivf->lists != NULL && l < kith_ivf_lists(ivf); l++) {
         const kith_list *list = &ivf->lists[l];
+        if (only_first && l % ivf->copies > 0) continue;
         size_t position = 0;
         for (size_t s = 0; s < list->segment_count; s++)
             for (size_t i = 0; i < list->segments[s].count; i++, position++)
@@ -21,13 +22,23 @@ static void visit_ids(const kith_ivf *ivf, void (*visit)(void *context, int64_t 
     }
 }
 
-static void put_id(void *map, int64_t id, uint64_t place) { kith_idmap_put(map, id, place); }
+static void put_id(void *index, int64_t id, uint64_t place) {
+    kith_ivf *ivf = index;
+    kith_idmap_put(kith_list_map(ivf, kith_place_list(ivf, place)), id, place);
+}
+
+void kith_ivf_free_maps(kith_ivf *ivf) {
+    for (size_t c = 0; c < 2; c++) kith_idmap_free(&ivf->maps[c]);
+    ivf->has_map = false;
+}
 
 kith_status kith_ivf_need_map(kith_ivf *ivf) {
     if (ivf->has_map) return KITH_OK;
-    kith_idmap_clear(&ivf->map);
-    KITH_TRY(kith_idmap_reserve(&ivf->map, ivf->base.count));
-    visit_ids(ivf, put_id, &ivf->map);
+    for (size_t c = 0; c < ivf->copies; c++) {
+        kith_idmap_clear(&ivf->maps[c]);
+        KITH_TRY(kith_idmap_reserve(&ivf->maps[c], ivf->base.count));
+    }
+    visit_ids(ivf, false, put_id, ivf);
     ivf->has_map = true;
     return KITH_OK;
 }
@@ -43,7 +54,7 @@ static kith_status find_by_reading(const kith_ivf *ivf, const int64_t *ids, size
     KITH_TRY(kith_idmap_reserve(&wanted, count));
     for (size_t i = 0; i < count; i++)
         if (ids[i] >= 0) kith_idmap_put(&wanted, ids[i], KITH_IVF_NO_PLACE);
-    visit_ids(ivf, note_id, &wanted);
+    visit_ids(ivf, true, note_id, &wanted);
     for (size_t i = 0; i < count; i++)
         if (!kith_idmap_get(&wanted, ids[i], &places[i])) places[i] = KITH_IVF_NO_PLACE;
     kith_idmap_free(&wanted);
@@ -53,7 +64,7 @@ static kith_status find_by_reading(const kith_ivf *ivf, const int64_t *ids, size
 kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count, uint64_t *places) {
     if (!ivf->has_map) return find_by_reading(ivf, ids, count, places);
     for (size_t i = 0; i < count; i++)
-        if (!kith_idmap_get(&ivf->map, ids[i], &places[i])) places[i] = KITH_IVF_NO_PLACE;
+        if (!kith_idmap_get(&ivf->maps[0], ids[i], &places[i])) places[i] = KITH_IVF_NO_PLACE;
     return KITH_OK;
 }
 
@@ -61,17 +72,17 @@ kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count,
 
 void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row) {
     const kith_code *code = ivf->code;
-    kith_list *list = &ivf->lists[kith_place_list(ivf, place)];
+    size_t number = kith_place_list(ivf, place);
+    kith_list *list = &ivf->lists[number];
     size_t position = kith_place_position(ivf, place), last = list->count - 1;
     if (position != last) {
         int64_t moved = kith_list_id(ivf, list, last);
         kith_list_get(code, list, last, 1, row);
         kith_list_put(code, list, position, 1, row);
         kith_list_set_id(ivf, list, position, moved);
-        kith_idmap_put(&ivf->map, moved, place);
+        kith_idmap_put(kith_list_map(ivf, number), moved, place);
     }
     kith_list_set_count(list, last);
-    ivf->base.count--;
 }
 
 kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
@@ -83,9 +94,13 @@ kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count,
     kith_status status = kith_ivf_need_map(ivf);
     for (size_t i = 0; status == KITH_OK && i < count; i++) {
         uint64_t place;
-        if (ids[i] < 0 || !kith_idmap_get(&ivf->map, ids[i], &place)) continue;
-        kith_idmap_remove(&ivf->map, ids[i]);
-        kith_ivf_take_out(ivf, place, row);
+        if (ids[i] < 0 || !kith_idmap_get(&ivf->maps[0], ids[i], &place)) continue;
+        for (size_t c = 0; c < ivf->copies; c++) {
+            (void)kith_idmap_get(&ivf->maps[c], ids[i], &place);
+            kith_idmap_remove(&ivf->maps[c], ids[i]);
+            kith_ivf_take_out(ivf, place, row);
+        }
+        index->count--;
         ++*removed;
     }
     if (index->count == 0) kith_lists_clear(ivf);
@@ -116,7 +131,7 @@ static kith_status decode_item(void *context, size_t item, size_t worker) {
         size_t l = kith_place_list(ivf, loop->places[first + i]);
         kith_list_get(code, &ivf->lists[l], kith_place_position(ivf, loop->places[first + i]), 1,
                       codes + i * code->code_bytes);
-        assigned[i] = (uint32_t)l;
+        assigned[i] = (uint32_t)(l / ivf->copies);
     }
     const kith_code_rows rows = {.count = count,
                                  .centroids = ivf->by_residual ? ivf->projected : NULL,

@@ -47,16 +47,17 @@ typedef struct kith_ivf {
     size_t list_count;  /* 1 when there is no coarse step */
     bool has_coarse;    /* false: one list, searched whole: "SQ8" */
     bool by_residual;   /* codes are of x - centroid */
+    size_t copies;      /* lists that a vector stands in: 1, or 2 with "IVF1024s" */
     kith_index *coarse; /* of the centroids: finds the lists of a vector; NULL: they are all compared */
     float *centroids;   /* list_count x dim; NULL without coarse step */
     float *projected;   /* list_count x code->projected_dim; centroids themselves when the code projects nothing */
     kith_code *coarse_code; /* 8-bit scalar code of the projected centroids; NULL for few lists, or with `coarse` */
     unsigned char *coarse_blocks;      /* its blocks, kith_code_blocks(list_count) of them */
     size_t id_bytes;                   /* 4 while all ids are below 2^32, then 8 */
-    kith_list *lists;                  /* NULL until list_count is known */
+    kith_list *lists;                  /* kith_ivf_lists of them; NULL until list_count is known */
     kith_list_segment *first_segments; /* of each list: most have one */
     kith_slabs code_slabs, id_slabs;   /* empty when mapped: the segments point into the file */
-    kith_idmap map;                    /* from an id to where it lies, kith_ivf_place; kept when has_map */
+    kith_idmap maps[2]; /* from an id to where it lies, and where its second copy: kith_ivf_place; with has_map */
     bool has_map;
     uint32_t instance;                  /* of the sections of a mapped index */
     uint64_t mapped_bytes;              /* of the codes of a mapped index */
@@ -67,6 +68,10 @@ extern const kith_index_vtable kith_ivf_vtable, kith_coded_vtable; /* with and w
 
 static inline kith_ivf *kith_ivf_of(kith_index *index) { return (kith_ivf *)index; }
 static inline const kith_ivf *kith_ivf_of_const(const kith_index *index) { return (const kith_ivf *)index; }
+
+/* How many there are in `lists`: for each centroid one for the vectors that it is nearest to and, with two copies, one
+ * behind it for second copies. */
+static inline size_t kith_ivf_lists(const kith_ivf *ivf) { return ivf->list_count * ivf->copies; }
 
 static inline int64_t kith_segment_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t i) {
     return ivf->id_bytes == 4 ? (int64_t)((const uint32_t *)segment->ids)[i] : ((const int64_t *)segment->ids)[i];
@@ -137,7 +142,7 @@ void kith_segment_scan(const kith_code *code, const kith_list_segment *segment, 
 
 /* ---- ivf_lists.c: lists, segments and their memory ------------------------------------------------------------ */
 
-/* list_count empty lists. */
+/* Empty lists. */
 kith_status kith_lists_create(kith_ivf *ivf);
 /* Frees the lists and what lies in them; list_count stays. */
 void kith_lists_free(kith_ivf *ivf);
@@ -188,6 +193,13 @@ static inline kith_centroids kith_ivf_centroids(const kith_ivf *ivf) {
 kith_status kith_ivf_assign(const kith_view *view, kith_metric metric, const kith_centroids *centroids,
                             size_t threads, uint64_t bytes_max, kith_meter *meter, uint32_t *assigned);
 
+/* The second list of each row, not that in assigned[row]: of the centroids near it the one with the least
+ * |x - c|^2 + <x - c, u>^2, where u is the direction of the row's residual in its first list. A query for which that
+ * residual is badly placed finds the other one well placed (Sun et al., "SOAR", NeurIPS 2023, with lambda = 1). Needs
+ * two lists; an index of the centroids is asked where there is one. Scratch memory as above. */
+kith_status kith_ivf_spill(const kith_view *view, kith_metric metric, const kith_centroids *centroids,
+                           const uint32_t *assigned, size_t threads, uint64_t bytes_max, uint32_t *spilled);
+
 /* ---- ivf_add.c ------------------------------------------------------------------------------------------------ */
 
 kith_status kith_ivf_add(kith_index *index, const kith_addition *addition);
@@ -197,24 +209,27 @@ kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const i
 
 /* ---- ivf_ids.c: finding ids ----------------------------------------------------------------------------------- */
 
-/* Where a vector lies, as one number. */
+/* Where a vector lies, as one number, by the number of the list in `lists`. */
 #define KITH_IVF_NO_PLACE UINT64_MAX
 static inline uint64_t kith_ivf_place(const kith_ivf *ivf, size_t list, size_t position) {
-    return (uint64_t)position * ivf->list_count + list;
+    return (uint64_t)position * kith_ivf_lists(ivf) + list;
 }
 static inline size_t kith_place_list(const kith_ivf *ivf, uint64_t place) {
-    return (size_t)(place % ivf->list_count);
+    return (size_t)(place % kith_ivf_lists(ivf));
 }
 static inline size_t kith_place_position(const kith_ivf *ivf, uint64_t place) {
-    return (size_t)(place / ivf->list_count);
+    return (size_t)(place / kith_ivf_lists(ivf));
 }
 
-/* Builds the map of all ids, unless it is there. */
+/* The map that knows the ids of a list. */
+static inline kith_idmap *kith_list_map(kith_ivf *ivf, size_t list) { return &ivf->maps[list % ivf->copies]; }
+void kith_ivf_free_maps(kith_ivf *ivf);
+/* Builds the maps of all ids, unless they are there. */
 kith_status kith_ivf_need_map(kith_ivf *ivf);
-/* The place of each id, KITH_IVF_NO_PLACE for those that are not there: by the map, or by reading all ids. */
+/* The place of each id's first copy, KITH_IVF_NO_PLACE for those that are not there: by the map, or by reading all ids. */
 kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count, uint64_t *places);
-/* Takes the vector at a place out; the last one of the list moves there. `row`: scratch for one code. The map is
- * there, and knows the moved id afterwards; it is not told of the one that goes. */
+/* Takes one copy of a vector out; the last one of its list moves there. `row`: scratch for one code. The maps are
+ * there, and know the moved id afterwards; they are not told of the one that goes, nor is the count. */
 void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row);
 kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_ivf_reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out);

@@ -51,9 +51,9 @@ uint64_t kith_slabs_bytes(const kith_slabs *slabs) {
 
 kith_status kith_lists_create(kith_ivf *ivf) {
     kith_status status;
-    KITH_GO(kith_alloc_zeroed(ivf->list_count, sizeof *ivf->lists, &ivf->lists));
-    KITH_GO(kith_alloc_zeroed(ivf->list_count, sizeof *ivf->first_segments, &ivf->first_segments));
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    KITH_GO(kith_alloc_zeroed(kith_ivf_lists(ivf), sizeof *ivf->lists, &ivf->lists));
+    KITH_GO(kith_alloc_zeroed(kith_ivf_lists(ivf), sizeof *ivf->first_segments, &ivf->first_segments));
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         ivf->lists[l].segments = &ivf->first_segments[l];
         ivf->lists[l].segment_room = 1;
     }
@@ -63,7 +63,7 @@ done:
 }
 
 void kith_lists_clear(kith_ivf *ivf) {
-    for (size_t l = 0; ivf->lists != NULL && l < ivf->list_count; l++) {
+    for (size_t l = 0; ivf->lists != NULL && l < kith_ivf_lists(ivf); l++) {
         kith_list *list = &ivf->lists[l];
         if (list->segments != &ivf->first_segments[l]) kith_free(list->segments);
         *list = (kith_list){.segments = &ivf->first_segments[l], .segment_room = 1};
@@ -149,7 +149,7 @@ typedef struct reservation {
 static kith_status count_room(reservation *r) {
     kith_ivf *ivf = r->ivf;
     kith_layout layout = {0};
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         size_t room = room_to_add(ivf, &ivf->lists[l], r->added[l], r->is_tight);
         if (room == 0) continue;
         KITH_TRY(reserve_segment(ivf, l));
@@ -169,7 +169,7 @@ static void hand_out(const reservation *r, unsigned char *codes, unsigned char *
     kith_ivf *ivf = r->ivf;
     const kith_code *code = ivf->code;
     kith_layout layout = {0};
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         kith_list *list = &ivf->lists[l];
         size_t room = room_to_add(ivf, list, r->added[l], r->is_tight);
         if (room == 0) continue;
@@ -208,15 +208,15 @@ done:
 
 kith_status kith_lists_reserve(kith_ivf *ivf, const size_t *added) {
     size_t total = 0;
-    for (size_t l = 0; l < ivf->list_count; l++) total += added[l];
-    return reserve(ivf, added, total / TIGHT_SHARE >= ivf->list_count);
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) total += added[l];
+    return reserve(ivf, added, total / TIGHT_SHARE >= kith_ivf_lists(ivf));
 }
 
 void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count) {
     if (ivf->code_slabs.count == slab_count) return;
     const struct kith_slab *slab = &ivf->id_slabs.slabs[ivf->id_slabs.count - 1];
     const unsigned char *first = slab->memory, *last = first + slab->bytes;
-    for (size_t l = 0; l < ivf->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         kith_list *list = &ivf->lists[l];
         if (list->segment_held == 0) continue;
         const kith_list_segment *segment = &list->segments[list->segment_held - 1];
@@ -232,7 +232,7 @@ void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count) {
 kith_status kith_lists_widen_ids(kith_ivf *ivf) {
     if (ivf->id_bytes == 8) return KITH_OK;
     size_t total = 0;
-    for (size_t l = 0; l < ivf->list_count; l++) total += ivf->lists[l].capacity;
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) total += ivf->lists[l].capacity;
     kith_slabs wide = {0};
     int64_t *ids = NULL;
     kith_status status;
@@ -241,7 +241,7 @@ kith_status kith_lists_widen_ids(kith_ivf *ivf) {
         KITH_GO(kith_alloc(total, sizeof *ids, &ids));
         slab_put(&wide, ids, total * sizeof *ids);
     }
-    for (size_t l = 0; l < ivf->list_count; l++)
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
         for (size_t s = 0; s < ivf->lists[l].segment_held; s++) {
             kith_list_segment *segment = &ivf->lists[l].segments[s];
             for (size_t i = 0; i < segment->count; i++) ids[i] = kith_segment_id(ivf, segment, i);
@@ -295,16 +295,16 @@ static kith_status copy_list(void *context, size_t l, size_t worker) {
 }
 
 kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to) {
-    size_t *counts = NULL, threads = kith_min_size(kith_threads_default(), from->list_count);
+    size_t *counts = NULL, threads = kith_min_size(kith_threads_default(), kith_ivf_lists(from));
     copy_loop loop = {.from = from, .to = to};
     loop.row_bytes = kith_round_up(KITH_BLOCK_ROWS * from->code->code_bytes, KITH_ALIGNMENT);
     kith_status status;
     KITH_GO(kith_alloc(threads, loop.row_bytes, &loop.rows));
-    KITH_GO(kith_alloc(from->list_count, sizeof *counts, &counts));
-    for (size_t l = 0; l < from->list_count; l++) counts[l] = from->lists[l].count;
+    KITH_GO(kith_alloc(kith_ivf_lists(from), sizeof *counts, &counts));
+    for (size_t l = 0; l < kith_ivf_lists(from); l++) counts[l] = from->lists[l].count;
     to->id_bytes = from->id_bytes;
     KITH_GO(reserve(to, counts, true));
-    KITH_GO(kith_parallel_for(threads, from->list_count, copy_list, &loop));
+    KITH_GO(kith_parallel_for(threads, kith_ivf_lists(from), copy_list, &loop));
 done:
     kith_free(counts);
     kith_free(loop.rows);
@@ -313,7 +313,7 @@ done:
 
 kith_status kith_lists_compact(kith_ivf *ivf) {
     if (ivf->lists == NULL) return KITH_OK;
-    kith_ivf fresh = {.code = ivf->code, .list_count = ivf->list_count};
+    kith_ivf fresh = {.code = ivf->code, .list_count = ivf->list_count, .copies = ivf->copies};
     KITH_TRY(kith_lists_create(&fresh));
     kith_status status = kith_lists_copy(ivf, &fresh);
     if (status == KITH_OK) { /* the fresh one gets the old lists, which are freed with it */

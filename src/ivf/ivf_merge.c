@@ -16,7 +16,7 @@ enum { PROBE_ROWS = 64 };
 /* The codes of the first vectors of an index, at most PROBE_ROWS. */
 static size_t first_codes(const kith_ivf *ivf, unsigned char *codes) {
     size_t count = 0;
-    for (size_t l = 0; l < ivf->list_count && count < PROBE_ROWS; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf) && count < PROBE_ROWS; l++) {
         size_t part = kith_min_size(PROBE_ROWS - count, ivf->lists[l].count);
         kith_list_get(ivf->code, &ivf->lists[l], 0, part, codes + count * ivf->code->code_bytes);
         count += part;
@@ -46,7 +46,7 @@ static kith_status check_alike(const kith_ivf *into, const kith_ivf *from) {
 typedef void (*visit_fn)(void *context, int64_t id);
 
 static void visit_ids(const kith_ivf *ivf, visit_fn visit, void *context) {
-    for (size_t l = 0; l < ivf->list_count; l++)
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
         for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
             for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
                 visit(context, kith_segment_id(ivf, &ivf->lists[l].segments[s], i));
@@ -79,7 +79,7 @@ static kith_status check_ids(kith_ivf *into, const kith_ivf *from, int64_t shift
     *largest = range.largest + shift;
     if (range.least + shift >= into->base.next_id) return KITH_OK;
     KITH_TRY(kith_ivf_need_map(into));
-    lookup look = {&into->map, shift, KITH_NO_ID};
+    lookup look = {&into->maps[0], shift, KITH_NO_ID};
     visit_ids(from, look_up, &look);
     if (look.found == KITH_NO_ID) return KITH_OK;
     return kith_error(KITH_ERR_EXISTS, "merge: id %lld is in the index already", (long long)look.found);
@@ -112,12 +112,12 @@ static kith_status move_list(void *context, size_t l, size_t worker) {
 }
 
 static void publish(kith_ivf *into, const kith_ivf *from) {
-    for (size_t l = 0; l < into->list_count; l++) {
+    for (size_t l = 0; l < kith_ivf_lists(into); l++) {
         kith_list *list = &into->lists[l];
         size_t before = list->count;
         kith_list_set_count(list, before + from->lists[l].count);
         for (size_t p = before; into->has_map && p < list->count; p++)
-            kith_idmap_put(&into->map, kith_list_id(into, list, p), kith_ivf_place(into, l, p));
+            kith_idmap_put(kith_list_map(into, l), kith_list_id(into, list, p), kith_ivf_place(into, l, p));
     }
     into->base.count += from->base.count;
 }
@@ -133,13 +133,14 @@ kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t s
     KITH_TRY(check_alike(into, from));
     KITH_TRY(check_ids(into, from, shift, &largest));
     kith_status status;
-    KITH_GO(kith_alloc(into->list_count, sizeof *added, &added));
+    KITH_GO(kith_alloc(kith_ivf_lists(into), sizeof *added, &added));
     KITH_GO(kith_alloc(threads, loop.scratch_bytes, &loop.scratch));
-    for (size_t l = 0; l < into->list_count; l++) added[l] = from->lists[l].count;
+    for (size_t l = 0; l < kith_ivf_lists(into); l++) added[l] = from->lists[l].count;
     if (largest > UINT32_MAX) KITH_GO(kith_lists_widen_ids(into));
-    if (into->has_map) KITH_GO(kith_idmap_reserve(&into->map, into->base.count + from->base.count));
+    for (size_t c = 0; c < into->copies && into->has_map; c++)
+        KITH_GO(kith_idmap_reserve(&into->maps[c], into->base.count + from->base.count));
     KITH_GO(kith_lists_reserve(into, added));
-    KITH_GO(kith_parallel_for(threads, into->list_count, move_list, &loop));
+    KITH_GO(kith_parallel_for(threads, kith_ivf_lists(into), move_list, &loop));
     publish(into, from);
 done:
     kith_free(loop.scratch);

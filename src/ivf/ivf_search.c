@@ -11,6 +11,8 @@
  * The coarse step holds the query against 8-bit codes of the centroids, takes some more lists than asked for, and
  * orders these by their exact distance. Where there is an index of the centroids, that finds the lists of all queries
  * beforehand.
+ *
+ * Where a vector stands in two lists, twice as many hits are kept, and of those with one id the better one stays.
  */
 #include <math.h>
 #include <string.h>
@@ -59,6 +61,7 @@ typedef struct worker_scratch {
     size_t *list_first;             /* list_count + 1 */
     uint32_t *members;              /* group_size: the queries of a list, for exact codes */
     uint32_t *lists;                /* group_size x nprobe: the lists that have visits, in order */
+    uint32_t *table;                /* table_size of the call, where vectors have two copies */
     float *spreads;                 /* nprobe: of one query, for errors */
 } worker_scratch;
 
@@ -74,7 +77,8 @@ typedef struct ivf_call {
     kith_exact *exact;      /* the queries as exact search takes them, for raw codes; NULL else */
     float *errors;          /* query_count x k, or NULL */
     int64_t *near; /* query_count x coarse_k: the lists that the index of centroids finds; NULL: there is none */
-    size_t *near_counts; /* query_count */
+    size_t *near_counts;      /* query_count */
+    size_t top_k, table_size; /* hits that are kept: k of each copy; a power of two above twice as many */
     worker_scratch *workers;
 } ivf_call;
 
@@ -130,6 +134,8 @@ static kith_status take_worker(const ivf_call *call, worker_scratch *scratch) {
     KITH_TRY(kith_arena_take(arena, probes, sizeof(visit), &scratch->visits));
     KITH_TRY(kith_arena_take(arena, probes, sizeof(uint32_t), &scratch->lists));
     KITH_TRY(kith_arena_take(arena, call->group_size, sizeof(uint32_t), &scratch->members));
+    if (call->table_size > 0)
+        KITH_TRY(kith_arena_take(arena, call->table_size, sizeof *scratch->table, &scratch->table));
     if (call->errors != NULL) KITH_TRY(kith_arena_take(arena, call->nprobe, sizeof(float), &scratch->spreads));
     return kith_arena_take(arena, ivf->list_count + 1, sizeof(size_t), &scratch->list_first);
 }
@@ -266,13 +272,20 @@ static void measure_lists(const kith_ivf *ivf, const float *query, kith_hit *hit
     }
 }
 
+/* The vectors in all lists of a centroid. */
+static size_t centroid_count(const kith_ivf *ivf, size_t list) {
+    size_t count = 0;
+    for (size_t c = 0; c < ivf->copies; c++) count += ivf->lists[list * ivf->copies + c].count;
+    return count;
+}
+
 /* Cuts the first `count` probes where the bound on distances is reached. */
 static void set_limits(const ivf_call *call, probe *probes, size_t count) {
     uint64_t left = call->request->params->max_distances;
     if (left == 0) left = UINT64_MAX;
     size_t before = 0;
     for (size_t p = 0; p < count; p++) {
-        size_t size = call->ivf->lists[probes[p].list].count;
+        size_t size = centroid_count(call->ivf, probes[p].list);
         probes[p].limit = size <= left ? size : (size_t)left;
         probes[p].before = (uint32_t)before; /* read only where there are fewer than 2^32 */
         left -= probes[p].limit;
@@ -447,8 +460,11 @@ static size_t sort_probes(const ivf_call *call, worker_scratch *scratch, size_t 
     return named; /* first[list] is now where the visits of the list end */
 }
 
-/* One list for its visits at..end - 1. */
-static kith_status read_visits(const ivf_call *call, worker_scratch *scratch, const kith_list *list,
+/* What is left of a limit behind the lists of a centroid that have been read. */
+static size_t limit_behind(size_t limit, size_t read) { return limit > read ? limit - read : 0; }
+
+/* One list for its visits at..end - 1; `read` vectors of the same centroid lie in the list before it. */
+static kith_status read_visits(const ivf_call *call, worker_scratch *scratch, const kith_list *list, size_t read,
                                size_t query_first, size_t at, size_t end) {
     const kith_code *code = call->ivf->code;
     while (at < end) {
@@ -460,7 +476,8 @@ static kith_status read_visits(const ivf_call *call, worker_scratch *scratch, co
             const visit *one = &scratch->visits[at];
             prepared[tile] = scratch->prepared + one->query * code->query_bytes;
             bases[tile] = one->base;
-            readers[tile] = (reader){query_first + one->query, one->limit, one->before};
+            readers[tile] =
+                (reader){query_first + one->query, limit_behind(one->limit, read), one->before + (uint32_t)read};
         }
         KITH_TRY(read_list(call, scratch, list, prepared, bases, readers, tile));
     }
@@ -469,15 +486,16 @@ static kith_status read_visits(const ivf_call *call, worker_scratch *scratch, co
 
 /* The same for raw vectors: those that see the whole list together, others one by one. */
 static kith_status read_raw_visits(const ivf_call *call, worker_scratch *scratch, size_t worker,
-                                   const kith_list *list, size_t query_first, size_t at, size_t end) {
+                                   const kith_list *list, size_t read, size_t query_first, size_t at, size_t end) {
     size_t whole = 0;
     for (; at < end; at++) {
         const visit *one = &scratch->visits[at];
         uint32_t query = (uint32_t)(query_first + one->query);
-        if (one->limit == list->count)
+        size_t limit = limit_behind(one->limit, read);
+        if (limit >= list->count)
             scratch->members[whole++] = query;
         else
-            KITH_TRY(read_raw_list(call, worker, list, &query, 1, one->limit));
+            KITH_TRY(read_raw_list(call, worker, list, &query, 1, limit));
     }
     return read_raw_list(call, worker, list, scratch->members, whole, list->count);
 }
@@ -486,34 +504,93 @@ static kith_status read_by_list(const ivf_call *call, worker_scratch *scratch, s
                                 size_t count, size_t rank_first, size_t rank_last) {
     size_t named = sort_probes(call, scratch, count, rank_first, rank_last), at = 0;
     for (size_t n = 0; n < named; n++) {
-        const kith_list *list = &call->ivf->lists[scratch->lists[n]];
-        size_t end = scratch->list_first[scratch->lists[n]];
-        if (call->exact != NULL)
-            KITH_TRY(read_raw_visits(call, scratch, worker, list, query_first, at, end));
-        else
-            KITH_TRY(read_visits(call, scratch, list, query_first, at, end));
+        size_t end = scratch->list_first[scratch->lists[n]], copies = call->ivf->copies, read = 0;
+        for (size_t c = 0; c < copies; c++) {
+            const kith_list *list = &call->ivf->lists[scratch->lists[n] * copies + c];
+            if (call->exact != NULL)
+                KITH_TRY(read_raw_visits(call, scratch, worker, list, read, query_first, at, end));
+            else
+                KITH_TRY(read_visits(call, scratch, list, read, query_first, at, end));
+            read += list->count;
+        }
         at = end;
+    }
+    return KITH_OK;
+}
+
+/* The lists of one probe of query number `query` of the call. */
+static kith_status read_probe(const ivf_call *call, worker_scratch *scratch, size_t worker, size_t query,
+                              const probe *one, const void *prepared) {
+    size_t copies = call->ivf->copies, read = 0;
+    for (size_t c = 0; c < copies && read < one->limit; c++) {
+        const kith_list *list = &call->ivf->lists[one->list * copies + c];
+        size_t limit = one->limit - read;
+        reader by = {query, limit, one->before + (uint32_t)read};
+        uint32_t member = (uint32_t)query;
+        if (call->exact != NULL)
+            KITH_TRY(read_raw_list(call, worker, list, &member, 1, limit));
+        else
+            KITH_TRY(read_list(call, scratch, list, &prepared, &one->base, &by, 1));
+        read += list->count;
     }
     return KITH_OK;
 }
 
 static kith_status read_by_query(const ivf_call *call, worker_scratch *scratch, size_t worker, size_t query_first,
                                  size_t count) {
-    const kith_code *code = call->ivf->code;
     for (size_t q = 0; q < count; q++)
-        for (size_t p = 0; p < call->nprobe; p++) {
-            const probe *one = &scratch->probes[q * call->nprobe + p];
-            const kith_list *list = &call->ivf->lists[one->list];
-            if (one->limit == 0) continue;
-            if (call->exact != NULL) {
-                KITH_TRY(
-                    read_raw_list(call, worker, list, &(uint32_t){(uint32_t)(query_first + q)}, 1, one->limit));
-                continue;
-            }
-            const void *prepared = scratch->prepared + q * code->query_bytes;
-            reader by = {query_first + q, one->limit, one->before};
-            KITH_TRY(read_list(call, scratch, list, &prepared, &one->base, &by, 1));
+        for (size_t p = 0; p < call->nprobe; p++)
+            KITH_TRY(read_probe(call, scratch, worker, query_first + q, &scratch->probes[q * call->nprobe + p],
+                                scratch->prepared + q * call->ivf->code->query_bytes));
+    return KITH_OK;
+}
+
+/* ---- Vectors found twice ---------------------------------------------------------------------------------------- */
+
+/* A power of two that is more than twice `count`. */
+static size_t table_size_of(size_t count) {
+    size_t size = 8;
+    while (size <= 2 * count) size *= 2;
+    return size;
+}
+
+/* Of hits with the same id keeps the better one, and returns how many are left. `table`: table_size_of(count). */
+static size_t drop_repeats(kith_hit *hits, size_t count, uint32_t *table, size_t table_size) {
+    size_t left = 0;
+    memset(table, 0, table_size * sizeof *table); /* of what is left, number + 1 */
+    for (size_t i = 0; i < count; i++) {
+        kith_hit hit = hits[i];
+        size_t at = (size_t)((uint64_t)hit.id * 0x9e3779b97f4a7c15u >> 32) & (table_size - 1);
+        while (table[at] != 0 && hits[table[at] - 1].id != hit.id) at = (at + 1) & (table_size - 1);
+        if (table[at] == 0) {
+            hits[left++] = hit;
+            table[at] = (uint32_t)left;
+            continue;
         }
+        kith_hit *other = &hits[table[at] - 1];
+        if (hit.key < other->key || (hit.key == other->key && hit.row < other->row)) *other = hit;
+    }
+    return left;
+}
+
+/* Of a vector that was found in both of its lists the better estimate stays. Among the 2k best of all copies there are
+ * the k best vectors. */
+static kith_status merge_copies(const ivf_call *call, const worker_scratch *scratch, size_t query) {
+    if (call->tops != NULL) {
+        kith_topk *top = &call->tops[query];
+        kith_topk_shrink(top);
+        top->count = drop_repeats(top->hits, top->count, scratch->table, table_size_of(top->count));
+        top->k = call->request->k;
+        return KITH_OK;
+    }
+    kith_hit_list *list = &call->lists[query];
+    uint32_t *table;
+    size_t size = table_size_of(list->count);
+    if (list->count > UINT32_MAX)
+        return kith_error(KITH_ERR_OVERFLOW, "search: %zu vectors within the radius", list->count);
+    KITH_TRY(kith_alloc(size, sizeof *table, &table));
+    list->count = drop_repeats(list->hits, list->count, table, size);
+    kith_free(table);
     return KITH_OK;
 }
 
@@ -534,7 +611,7 @@ static void find_errors(const ivf_call *call, worker_scratch *scratch, size_t qu
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     kith_topk *top = &call->tops[query];
-    float *errors = call->errors + query * top->k;
+    float *errors = call->errors + query * call->request->k;
     for (size_t p = 0; p < call->nprobe; p++) scratch->spreads[p] = -1;
     kith_topk_finish(top);
     for (size_t i = 0; i < top->count; i++) {
@@ -549,15 +626,16 @@ static void find_errors(const ivf_call *call, worker_scratch *scratch, size_t qu
         }
         if (scratch->spreads[p] < 0)
             scratch->spreads[p] = spread_of(ivf, call->projected + query * code->projected_dim, probes[p].list);
-        const unsigned char *block =
-            kith_list_block(code, &ivf->lists[probes[p].list], number - probes[p].before, &lane);
+        size_t list = probes[p].list * ivf->copies, position = number - probes[p].before;
+        if (position >= ivf->lists[list].count) position -= ivf->lists[list++].count; /* a second copy */
+        const unsigned char *block = kith_list_block(code, &ivf->lists[list], position, &lane);
         errors[i] = code->vtable->error_in_block(code, prepared, scratch->spreads[p], block, lane);
     }
 }
 
 bool kith_ivf_bounds_errors(const kith_index *index) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
-    return ivf->code->vtable->error != NULL && index->count <= UINT32_MAX;
+    return ivf->code->vtable->error != NULL && index->count <= UINT32_MAX / ivf->copies;
 }
 
 /* ---- A group of queries ---------------------------------------------------------------------------------------- */
@@ -579,6 +657,7 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
         KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
         if (near < call->nprobe) KITH_TRY(read_by_list(call, scratch, worker, first, count, near, call->nprobe));
     }
+    for (size_t q = 0; q < count && call->ivf->copies > 1; q++) KITH_TRY(merge_copies(call, scratch, first + q));
     for (size_t q = 0; q < count && call->errors != NULL; q++)
         find_errors(call, scratch, first + q, scratch->probes + q * call->nprobe,
                     scratch->prepared + q * code->query_bytes);
@@ -625,6 +704,8 @@ static kith_status begin(ivf_call *call, const kith_index *index, const kith_sea
     size_t nprobe = request->params->nprobe != 0 ? request->params->nprobe : kith_ivf_nprobe_default(ivf);
     call->nprobe = kith_min_size(nprobe, ivf->list_count);
     call->coarse_k = call->nprobe;
+    call->top_k = request->k * ivf->copies;
+    if (ivf->copies > 1) call->table_size = table_size_of(call->top_k);
     if (ivf->coarse_code != NULL)
         call->coarse_k = kith_min_size(ivf->list_count, call->nprobe + call->nprobe / 8 + PROBE_MARGIN);
     KITH_TRY(take_queries(call));
@@ -641,11 +722,11 @@ kith_status kith_ivf_search(const kith_index *index, const kith_search_request *
                             const kith_search_results *results) {
     ivf_call call;
     KITH_TRY(begin(&call, index, request, results->errors));
-    size_t capacity = kith_topk_capacity(request->k);
+    size_t capacity = kith_topk_capacity(call.top_k);
     kith_hit *hits;
     KITH_TRY(kith_arena_take(request->arena, call.query_count, sizeof *call.tops, &call.tops));
     KITH_TRY(kith_arena_take(request->arena, call.query_count * capacity, sizeof *hits, &hits));
-    for (size_t q = 0; q < call.query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, request->k);
+    for (size_t q = 0; q < call.query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, call.top_k);
     KITH_TRY(run(&call));
     return kith_search_emit(index, request, results, call.tops, value_fn(call.ivf), NULL);
 }

@@ -162,6 +162,9 @@ static kith_status find_centroids(lesson *l) {
     if (s->count < l->list_count)
         return kith_error(KITH_ERR_ARGUMENT, "train: %zu vectors%s for %zu lists; at least as many are needed",
                           s->count, l->ivf->base.metric == KITH_IP ? " with a direction" : "", l->list_count);
+    if (l->list_count < l->ivf->copies)
+        return kith_error(KITH_ERR_ARGUMENT, "train: a vector cannot stand in %zu lists of %zu", l->ivf->copies,
+                          l->list_count);
     KITH_TRY(kith_alloc(l->list_count, s->dim * sizeof *l->centroids, &l->centroids));
     kith_kmeans_options options;
     kith_kmeans_options_init(&options);
@@ -194,7 +197,7 @@ static kith_status train_code(lesson *l) {
     kith_code_rows rows = {.rows = all->rows, .count = count};
     size_t *chosen = NULL;
     float *own = NULL;
-    uint32_t *assigned = NULL;
+    uint32_t *assigned = NULL, *spilled = NULL;
     kith_status status;
     if (count < all->count) {
         KITH_GO(check_budget(l->job, count, all->dim));
@@ -210,11 +213,18 @@ static kith_status train_code(lesson *l) {
         const kith_centroids centroids = {l->centroids, l->list_count, l->coarse};
         KITH_GO(kith_ivf_assign(&view, ivf->code->metric, &centroids, l->job->threads, l->job->memory_bytes_max,
                                 NULL, assigned));
+        if (ivf->copies > 1) { /* residuals of first copies and of second ones, in turn */
+            KITH_GO(kith_alloc(count, sizeof *spilled, &spilled));
+            KITH_GO(kith_ivf_spill(&view, ivf->code->metric, &centroids, assigned, l->job->threads,
+                                   l->job->memory_bytes_max, spilled));
+            for (size_t i = 1; i < count; i += 2) assigned[i] = spilled[i];
+        }
         rows.centroids = l->centroids;
         rows.assigned = assigned;
     }
     KITH_GO(kith_code_train(l->code, &rows, l->job));
 done:
+    kith_free(spilled);
     kith_free(assigned);
     kith_free(own);
     kith_free(chosen);
