@@ -868,6 +868,16 @@ class Info(CliTest):
             self.assertIn(part, table)
         self.assertNotIn("graph", self.kith_json("info", path)[0])
         self.refused(DATA, ["base.kith", "Flat", "no graph"], "info", "--graph", self.at("base.kith"))
+        measured = ["info", "--graph", "--query", self.at("query.fvecs"), "--gt", self.at("gt.ivecs"), "--k", "5"]
+        walks = self.kith_json(*measured, path)[0]["graph"]["walks"]
+        self.assertEqual([row["max_distances"] for row in walks], [100 * 2**i for i in range(len(walks))])
+        self.assertGreater(walks[-1]["recall"], 0.9)
+        self.assertTrue(walks[-1]["recall"] == 1.0 or walks[-1]["max_distances"] >= BASE_COUNT)
+        self.assertLess(walks[0]["recall"], walks[-1]["recall"])
+        self.assertIn("distances of a query", self.kith_ok(*measured, path))
+        self.refused(USAGE, ["--gt"], *measured[:4], path)
+        self.refused(USAGE, ["--graph"], "info", *measured[2:], path)
+        self.refused(DATA, ["500", "20"], "info", "--graph", "--query", self.at("base.fvecs"), "--gt", self.at("gt.ivecs"), path)
 
     def test_errors(self):
         self.refused(IO, ["absent"], "info", self.at("absent"))

@@ -12,18 +12,23 @@
 
 typedef struct info_settings {
     kith_tool_common common;
-    const char *dataset;
-    size_t threads;
+    const char *dataset, *query, *gt;
+    size_t threads, k;
     bool fast, graph;
 } info_settings;
 
-static const info_settings defaults;
+static const info_settings defaults = {.k = 10};
 
 static const kith_tool_option options[] = {
     {"fast", NULL, "vector files: the shape alone, without reading the rows", offsetof(info_settings, fast),
      KITH_TOOL_FLAG, false, 0, 0},
     {"graph", NULL, "index files: how the nodes of a graph are linked, and whether all can be reached",
      offsetof(info_settings, graph), KITH_TOOL_FLAG, false, 0, 0},
+    {"query", "FILE", "with --graph: queries, to find how many distances give which recall",
+     offsetof(info_settings, query), KITH_TOOL_FILE, false, 0, 0},
+    {"gt", "FILE", "their ground truth: ids", offsetof(info_settings, gt), KITH_TOOL_FILE, false, 0, 0},
+    {"k", "N", "neighbours of each query (default 10)", offsetof(info_settings, k), KITH_TOOL_COUNT, false, 1,
+     SIZE_MAX},
     {"dataset", "NAME", "data set of an HDF5 file (default train)", offsetof(info_settings, dataset),
      KITH_TOOL_TEXT, false, 0, 0},
     KITH_TOOL_THREADS(info_settings),
@@ -162,6 +167,8 @@ static int describe_index(const info_settings *settings, const char *path, json_
     kith_tool_put(object, "memory_parts", parts);
     KITH_TOOL_GO(put_lists(object, index));
     if (settings->graph) KITH_TOOL_GO(kith_tool_graph_put(object, index, path));
+    if (settings->query != NULL)
+        KITH_TOOL_GO(kith_tool_graph_put_walks(object, index, settings->query, settings->gt, settings->k));
     put_params(object, index);
     KITH_TOOL_GO(put_sections(object, path));
 done:
@@ -292,6 +299,8 @@ static int describe(const info_settings *settings, const char *path, json_t *lis
 /* Each file is looked at; the first failure's code is returned. */
 static int run(const void *given, const kith_tool_operands *operands) {
     const info_settings *settings = given;
+    if ((settings->query != NULL) != (settings->gt != NULL) || (settings->query != NULL && !settings->graph))
+        return kith_tool_error(KITH_EXIT_USAGE, "--query and --gt go together, and with --graph");
     json_t *list = kith_tool_array();
     int first_code = KITH_EXIT_OK;
     for (size_t i = 0; i < operands->count && kith_tool_interrupted() == 0; i++) {

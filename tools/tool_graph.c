@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tool_graph.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tool_eval.h"
+
 enum {
-    BARS = 16,          /* lines of the histogram in a table */
+    BARS = 16, /* lines of the histogram in a table */
+    WALK_QUERIES = 500,
+    WALK_EF = 4096,
+    DISTANCES_MIN = 100,
+    DISTANCES_MAX = 51200,
     DEGREES_ROOM = 4096 /* HNSW512, the largest M, has nodes with up to 1,024 links */
 };
 
@@ -27,6 +34,10 @@ static const kith_tool_column bar_columns[] = {
     {"links", "links of a node", KITH_TOOL_CELL_TEXT},
     {"nodes", "nodes", KITH_TOOL_CELL_COUNT},
     {"share", "share", KITH_TOOL_CELL_RECALL},
+};
+static const kith_tool_column walk_columns[] = {
+    {"max_distances", "distances of a query", KITH_TOOL_CELL_COUNT},
+    {"recall", "recall", KITH_TOOL_CELL_RECALL},
 };
 
 static json_t *numbers(const uint64_t *degrees, size_t count) {
@@ -70,6 +81,64 @@ int kith_tool_graph_put(json_t *object, const kith_index *index, const char *pat
     return code;
 }
 
+/* "max_distances=100,200,...,ef=...": up to what all nodes are, or a bound. ef stops no walk before its distances are used up. */
+static void write_grid(uint64_t node_count, char *text, size_t bytes) {
+    int at = snprintf(text, bytes, "ef=%d,max_distances=", WALK_EF);
+    for (uint64_t distances = DISTANCES_MIN; distances <= DISTANCES_MAX; distances *= 2) {
+        at +=
+            snprintf(text + at, bytes - (size_t)at, "%s%" PRIu64, distances == DISTANCES_MIN ? "" : ",", distances);
+        if (distances >= node_count) break;
+    }
+}
+
+static json_t *walks_of(const kith_sweep *sweep) {
+    json_t *rows = kith_tool_array();
+    for (size_t i = 0; i < sweep->point_count; i++) {
+        const kith_sweep_point *point = sweep->points[i];
+        json_t *row = kith_tool_object();
+        kith_tool_put_count(row, "max_distances", strtoull(point->values[1].value, NULL, 10));
+        kith_tool_put_real(row, "recall", point->recall);
+        kith_tool_append(rows, row);
+        if (point->recall == 1.0) break;
+    }
+    return rows;
+}
+
+int kith_tool_graph_put_walks(json_t *object, const kith_index *index, const char *query_path, const char *gt_path,
+                              size_t k) {
+    kith_vectors *vectors = NULL;
+    kith_neighbors *truth = NULL;
+    kith_sweep *sweep = NULL;
+    void *owned = NULL;
+    kith_view queries;
+    char grid[256];
+    const char *const axes[] = {grid};
+    kith_sweep_options options;
+    int code;
+    kith_sweep_options_init(&options);
+    options.k = k;
+    options.grid = axes;
+    options.grid_count = 1;
+    options.threads = options.repeats = 1;
+    options.warmup = options.latency_queries = 0;
+    options.progress = kith_tool_progress;
+    write_grid(kith_index_count(index), grid, sizeof grid);
+    KITH_TOOL_GO(kith_tool_vectors_open(query_path, NULL, &vectors));
+    KITH_TOOL_GO(kith_tool_vectors_view(vectors, query_path, &queries, &owned));
+    KITH_TOOL_GO(kith_tool_neighbors_load(gt_path, NULL, kith_index_metric(index), &truth));
+    kith_neighbors first = *truth;
+    if (queries.count == first.query_count && queries.count > WALK_QUERIES)
+        queries.count = first.query_count = WALK_QUERIES;
+    KITH_TOOL_GO(kith_tool_check(kith_sweep_run(index, &queries, &first, &options, &sweep), NULL));
+    kith_tool_put(json_object_get(object, "graph"), "walks", walks_of(sweep));
+done:
+    kith_sweep_free(sweep);
+    kith_neighbors_free(truth);
+    free(owned);
+    kith_vectors_close(vectors);
+    return code;
+}
+
 /* The histogram in at most BARS lines, empty ones left out. */
 static json_t *bars_of(const json_t *degrees, json_int_t node_count) {
     json_t *rows = kith_tool_array();
@@ -105,5 +174,8 @@ int kith_tool_graph_print(const kith_tool_common *common, const json_t *object) 
         code = kith_tool_print_rows(common, bars, bars, bar_columns, sizeof bar_columns / sizeof *bar_columns);
     }
     json_decref(bars);
-    return code;
+    const json_t *walks = json_object_get(graph, "walks");
+    if (code != KITH_EXIT_OK || json_array_size(walks) == 0) return code;
+    (void)putchar('\n');
+    return kith_tool_print_rows(common, walks, walks, walk_columns, sizeof walk_columns / sizeof *walk_columns);
 }
