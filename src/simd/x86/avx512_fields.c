@@ -9,6 +9,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define VEC    __m512i
+#define FVEC   __m512
 enum { LANES = 16, TILE_QUERIES = 8 };
 
 /* The first `count` lanes of 16; count may be larger. */
@@ -44,107 +45,33 @@ INLINE __m128i fold_four(const __m512i v[4]) {
     return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
 }
 
-/* ---- estimates ---- */
+/* ---- what fields_estimates.h needs ---- */
 
-INLINE __m512 f32_of_dots(const int32_t *dots) { return _mm512_cvtepi32_ps(load_words(dots)); }
-
-/* Sixteen rows of one query. */
-INLINE void estimate_sixteen(const kith_affine *query, size_t parts, const int32_t *dots, __m512 add, __m512 scale,
-                             float *out) {
-    __m512 unit = _mm512_set1_ps(query->unit), offset = _mm512_set1_ps(query->offset);
-    __m512 inner = _mm512_fmadd_ps(f32_of_dots(dots + (parts - 1) * KITH_BLOCK_ROWS), unit, offset);
-    if (parts == 2) inner = _mm512_fmadd_ps(f32_of_dots(dots), _mm512_set1_ps(128 * query->unit), inner);
-    __m512 in_steps = _mm512_fmadd_ps(scale, inner, add);
-    _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_set1_ps(query->step), in_steps, _mm512_set1_ps(query->base)));
-}
-
-INLINE void estimate(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
-                     const __m512 add[2], const __m512 scale[2], float *out, size_t out_stride) {
-    for (size_t q = 0; q < query_count; q++, dots += parts * KITH_BLOCK_ROWS, out += out_stride) {
-        estimate_sixteen(&queries[q], parts, dots, add[0], scale[0], out);
-        estimate_sixteen(&queries[q], parts, dots + LANES, add[1], scale[1], out + LANES);
-    }
-}
-
-static void estimate_block(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
-                           const float *add, const float *scale, float *out, size_t out_stride) {
-    const __m512 adds[2] = {_mm512_loadu_ps(add), _mm512_loadu_ps(add + LANES)};
-    const __m512 scales[2] = {_mm512_loadu_ps(scale), _mm512_loadu_ps(scale + LANES)};
-    if (parts == 1)
-        estimate(queries, query_count, 1, dots, adds, scales, out, out_stride);
-    else
-        estimate(queries, query_count, 2, dots, adds, scales, out, out_stride);
-}
-
+INLINE __m512i sub_32(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
+INLINE __m512i shift_left_by(__m512i v, unsigned bits) { return _mm512_sll_epi32(v, _mm_cvtsi32_si128((int)bits)); }
+INLINE __m512i shift_right_signed(__m512i v, unsigned bits) { return _mm512_srai_epi32(v, bits); }
+INLINE __m512 set_f32(float value) { return _mm512_set1_ps(value); }
+INLINE __m512 load_f32(const float *p) { return _mm512_loadu_ps(p); }
+INLINE __m512 load_f32_part(const float *p, size_t count) { return _mm512_maskz_loadu_ps(lanes_below(count), p); }
+INLINE void store_f32(float *p, __m512 v) { _mm512_storeu_ps(p, v); }
+INLINE __m512 f32_of_words(__m512i words) { return _mm512_cvtepi32_ps(words); }
+INLINE __m512i words_of_f32(__m512 v) { return _mm512_cvtps_epi32(v); }
 INLINE __m512 f32_of_f16(const uint16_t *from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)from));
 }
-
-static void estimate_block_f16(const kith_affine *queries, size_t query_count, size_t parts, const int32_t *dots,
-                               const uint16_t *add, const uint16_t *scale, float *out, size_t out_stride) {
-    const __m512 adds[2] = {f32_of_f16(add), f32_of_f16(add + LANES)};
-    const __m512 scales[2] = {f32_of_f16(scale), f32_of_f16(scale + LANES)};
-    if (parts == 1)
-        estimate(queries, query_count, 1, dots, adds, scales, out, out_stride);
-    else
-        estimate(queries, query_count, 2, dots, adds, scales, out, out_stride);
+INLINE __m512 multiply_f32(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }
+INLINE __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE __m512 min_f32(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
+INLINE __m512 max_f32(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+INLINE __m512 magnitude(__m512 v) { return _mm512_abs_ps(v); }
+INLINE float largest_lane(__m512 v) { return _mm512_reduce_max_ps(v); }
+INLINE int32_t sum_of_lanes(__m512i words) { return _mm512_reduce_add_epi32(words); }
+/* The first `count` of sixteen words that fit a byte. */
+INLINE void store_bytes(int8_t *out, __m512i words, size_t count) {
+    _mm512_mask_cvtepi32_storeu_epi8(out, lanes_below(count), words);
 }
 
-static void next_plane(int32_t *sums, const int32_t *dots, unsigned bits, size_t count) {
-    const __m128i shift = _mm_cvtsi32_si128((int)bits);
-    for (size_t i = 0; i < count; i += LANES) {
-        __mmask16 lanes = lanes_below(count - i);
-        __m512i shifted = _mm512_sll_epi32(_mm512_maskz_loadu_epi32(lanes, sums + i), shift);
-        _mm512_mask_storeu_epi32(sums + i, lanes, add_32(shifted, _mm512_maskz_loadu_epi32(lanes, dots + i)));
-    }
-}
-
-/* ---- rounding ---- */
-
-static float largest(const float *values, size_t count) {
-    __m512 first = _mm512_setzero_ps(), second = first;
-    size_t i = 0;
-    for (; count - i >= 2 * LANES; i += 2 * LANES) {
-        first = _mm512_max_ps(first, _mm512_abs_ps(_mm512_loadu_ps(values + i)));
-        second = _mm512_max_ps(second, _mm512_abs_ps(_mm512_loadu_ps(values + i + LANES)));
-    }
-    for (; i < count; i += LANES)
-        first = _mm512_max_ps(first, _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes_below(count - i), values + i)));
-    return _mm512_reduce_max_ps(_mm512_max_ps(first, second));
-}
-
-INLINE __m512i whole(const float *values, __mmask16 lanes, __m512 factor, __m512 limit) {
-    __m512 product = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, values), factor);
-    return _mm512_cvtps_epi32(
-        _mm512_max_ps(_mm512_min_ps(product, limit), _mm512_sub_ps(_mm512_setzero_ps(), limit)));
-}
-
-static int32_t to_s8(const float *values, size_t count, float factor, int8_t *out) {
-    const __m512 factors = _mm512_set1_ps(factor), limit = _mm512_set1_ps(127);
-    __m512i sums = _mm512_setzero_si512();
-    for (size_t i = 0; i < count; i += LANES) {
-        __mmask16 lanes = lanes_below(count - i);
-        __m512i value = whole(values + i, lanes, factors, limit);
-        _mm512_mask_cvtepi32_storeu_epi8(out + i, lanes, value);
-        sums = _mm512_add_epi32(sums, value);
-    }
-    return _mm512_reduce_add_epi32(sums);
-}
-
-static int32_t to_s15(const float *values, size_t count, float factor, int8_t *high, int8_t *low) {
-    const __m512 factors = _mm512_set1_ps(factor), limit = _mm512_set1_ps(127 * 128);
-    __m512i sums = _mm512_setzero_si512();
-    for (size_t i = 0; i < count; i += LANES) {
-        __mmask16 lanes = lanes_below(count - i);
-        __m512i value = whole(values + i, lanes, factors, limit);
-        __m512i top = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(64)), 7);
-        _mm512_mask_cvtepi32_storeu_epi8(high + i, lanes, top);
-        _mm512_mask_cvtepi32_storeu_epi8(low + i, lanes, _mm512_sub_epi32(value, _mm512_slli_epi32(top, 7)));
-        sums = _mm512_add_epi32(sums, value);
-    }
-    return _mm512_reduce_add_epi32(sums);
-}
-
+#include "simd/x86/fields_estimates.h"
 #include "simd/x86/fields_pairs.h"
 
 void kith_fill_avx512_fields(kith_simd_table *table) {
