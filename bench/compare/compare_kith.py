@@ -52,6 +52,7 @@ class Kith:
             getattr(self.kith, name).restype = result
         self.kith.kith_index_search.argtypes = [ctypes.c_void_p, ctypes.POINTER(View), ctypes.c_size_t] + 4 * [ctypes.c_void_p]
         self.index, self.context = ctypes.c_void_p(), ctypes.c_void_p()
+        self.one = None
         self.buffer = ctypes.create_string_buffer(PARAMS_BYTES)
         self.check(self.kith.kith_search_context_create(ctypes.byref(self.context)))
 
@@ -110,11 +111,32 @@ class Kith:
         ParamsHead.from_buffer(self.buffer).context = self.context.value
 
     def search(self, queries, k):
+        if len(queries) == 1:
+            return self.search_one(queries, k)
+        output = Output(queries, k)
+        self.call(output, k)
+        return output.ids
+
+    def search_one(self, query, k):
+        """Into arrays that stay: to make them, and to ask them for their addresses, takes longer than a search may."""
+        if self.one is None or self.one.query.dtype != query.dtype or self.one.ids.shape[1] != k:
+            self.one = Output(query.copy(), k)
+        self.one.query[:] = query
+        self.call(self.one, k)
+        return self.one.ids
+
+    def call(self, output, k):
+        self.check(self.kith.kith_index_search(self.index, output.view, k, self.buffer, *output.addresses))
+
+
+class Output:
+    """Queries as a view, and where their results go."""
+
+    def __init__(self, queries, k):
         import numpy as np
 
-        view = View(queries.ctypes.data, DTYPES[queries.dtype.name], len(queries), queries.shape[1], queries.strides[0])
-        ids = np.empty((len(queries), k), np.int64)
-        distances = np.empty((len(queries), k), np.float32)
-        counts = np.empty(len(queries), np.uint64)
-        self.check(self.kith.kith_index_search(self.index, ctypes.byref(view), k, self.buffer, ids.ctypes.data, distances.ctypes.data, counts.ctypes.data))
-        return ids
+        count, dim = queries.shape
+        self.query = queries
+        self.view = ctypes.byref(View(queries.ctypes.data, DTYPES[queries.dtype.name], count, dim, queries.strides[0]))
+        self.ids, self.distances, self.counts = np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.empty(count, np.uint64)
+        self.addresses = [ctypes.c_void_p(array.ctypes.data) for array in (self.ids, self.distances, self.counts)]
