@@ -15,6 +15,7 @@
 #include "hnsw/hnsw_inside.h"
 
 enum { LINE = 64, NODES = 1024, ORDER_STREAM = 0x6f72 };
+#define HASH_FACTOR 2654435769u /* 2^32 over the golden ratio: spreads neighbouring numbers */
 
 typedef struct bench {
     kith_pruner pruner;
@@ -22,6 +23,8 @@ typedef struct bench {
     float *distances;
     int64_t *entries, *scratch;
     kith_candidate *candidates;
+    uint32_t *table; /* table_count, a power of two: of the nodes that have been gathered */
+    size_t table_count;
 } bench;
 
 typedef struct bulk {
@@ -48,6 +51,7 @@ static void free_benches(bulk *work) {
         kith_free(own->entries);
         kith_free(own->scratch);
         kith_free(own->candidates);
+        kith_free(own->table);
     }
     kith_free(work->benches);
     work->benches = NULL;
@@ -66,6 +70,8 @@ static kith_status take_benches(bulk *work, size_t count) {
         KITH_TRY(kith_alloc(padded, sizeof *own->entries, &own->entries));
         KITH_TRY(kith_alloc(padded, sizeof *own->scratch, &own->scratch));
         KITH_TRY(kith_alloc(padded, sizeof *own->candidates, &own->candidates));
+        for (own->table_count = 1; own->table_count < 2 * count;) own->table_count *= 2;
+        KITH_TRY(kith_alloc(own->table_count, sizeof *own->table, &own->table));
     }
     return KITH_OK;
 }
@@ -97,6 +103,20 @@ static size_t order_candidates(const bulk *work, bench *own, uint32_t node, size
 
 /* ---- Forward links ---------------------------------------------------------------------------------------- */
 
+/* Gathers those of a row of slots that have not been gathered for this node yet. */
+static size_t gather(bench *own, const uint32_t *slots, size_t slot_count, size_t count) {
+    for (size_t i = 0; i < slot_count; i++) {
+        uint32_t node = slots[i];
+        if (node == KITH_NO_NODE) continue;
+        size_t at = (node * HASH_FACTOR >> 8) & (own->table_count - 1);
+        while (own->table[at] != node && own->table[at] != KITH_NO_NODE) at = (at + 1) & (own->table_count - 1);
+        own->nodes[count] = node;
+        count += own->table[at] != node;
+        own->table[at] = node;
+    }
+    return count;
+}
+
 static kith_status link_forward(void *context, size_t item, size_t worker) {
     bulk *work = context;
     bench *own = &work->benches[worker];
@@ -104,12 +124,10 @@ static kith_status link_forward(void *context, size_t item, size_t worker) {
     uint32_t node = work->order[item];
     size_t count = 0;
     if (node < work->first) return KITH_OK;
+    memset(own->table, 0xff, own->table_count * sizeof *own->table);
     for (size_t r = 0; r < carved->round_count && (r == 0 || item < carved->counts[r]); r++) {
         const uint32_t *slots = carved->slots[r] + (r == 0 ? node : item) * carved->per_node;
-        for (size_t i = 0; i < carved->per_node; i++) {
-            own->nodes[count] = slots[i];
-            count += slots[i] != KITH_NO_NODE;
-        }
+        count = gather(own, slots, carved->per_node, count);
     }
     count = order_candidates(work, own, node, count, 0);
     count = kith_min_size(count, work->graph->options.ef_build);
@@ -129,6 +147,8 @@ static kith_status turn_links(void *context, size_t item, size_t worker) {
     (void)worker;
     for (size_t node = from; node < to; node++) {
         const uint32_t *links = kith_hnsw_links(graph, (uint32_t)node);
+        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++)
+            __builtin_prefetch((const void *)&work->incoming[links[i]], 1);
         for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) {
             if (work->sources == NULL) {
                 atomic_fetch_add_explicit(&work->incoming[links[i]], 1, memory_order_relaxed);

@@ -210,12 +210,18 @@ static float bound(const float *values, size_t count, size_t k) {
 enum { GREATEST_COLUMNS = 64, GREATEST_ROUNDS = 12 };
 
 static size_t count_from(const int32_t *columns, int32_t least) {
+    typedef int32_t quarter __attribute__((vector_size(16)));
+    quarter parts[VECTOR_BYTES / 16], all = {0};
     i32_vector sums = {0};
     for (size_t i = 0; i < GREATEST_COLUMNS; i += F32_LANES) sums -= (LOAD_I32(columns + i) >= least);
-    size_t total = 0;
-    for (size_t l = 0; l < F32_LANES; l++) total += (size_t)sums[l];
-    return total;
+    memcpy(parts, &sums, sizeof parts);
+    for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) all += parts[p];
+    return (size_t)(all[0] + all[1] + all[2] + all[3]);
 }
+
+#if !defined(MAXIMUM_I32)
+#define MAXIMUM_I32(a, b) CHOOSE((a) < (b), b, a)
+#endif
 
 static int32_t bound_i32(const int32_t *values, size_t count, size_t k) {
     enum { VECTORS = GREATEST_COLUMNS / F32_LANES };
@@ -228,7 +234,7 @@ static int32_t bound_i32(const int32_t *values, size_t count, size_t k) {
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++) {
             i32_vector value = LOAD_I32(values + first + p * F32_LANES);
-            greatest[p] = CHOOSE(greatest[p] < value, value, greatest[p]);
+            greatest[p] = MAXIMUM_I32(greatest[p], value);
         }
     memcpy(columns, greatest, sizeof columns);
     for (size_t i = whole; i < count; i++)
