@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,29 +38,49 @@ Test(graph_kernels, unseen) {
     }
 }
 
-/* A pool that is filled from nothing, with equal entries and the ends of the range among them, stays sorted. */
-Test(graph_kernels, insert) {
-    enum { COUNT = 150 };
+static int compare(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Pools of every capacity are filled from nothing, some nodes at the same distance and at the ends of the range, others
+ * followed meanwhile. */
+Test(graph_kernels, offer) {
+    enum { CAPACITY_MAX = 150, ROUNDS = 12, OFFERED_MAX = 70 };
     for (size_t t = 0; t < NAME_COUNT; t++) {
         const kith_simd_table *table = kith_simd_find(names[t]);
         if (table == NULL) continue;
-        for (uint64_t round = 0; round < 40; round++) {
-            int64_t expected[COUNT];
-            for (size_t count = 0; count < COUNT; count++) {
-                int64_t *pool = aligned_alloc(64, (count + KITH_POOL_UNIT) / KITH_POOL_UNIT * 64);
-                int64_t entry = (int64_t)kith_random_u64(2, round, count);
-                if (count % 5 == 4) entry = expected[count / 2];
-                if (count % 29 == 28) entry = count % 2 == 0 ? INT64_MIN : INT64_MAX;
-                size_t place = 0;
-                while (place < count && expected[place] < entry) place++;
-                if (count > 0) memcpy(pool, expected, count * sizeof *pool);
-                memmove(expected + place + 1, expected + place, (count - place) * sizeof *expected);
-                expected[place] = entry;
-                cr_assert_eq(table->graph.insert(pool, count, entry), place, "%s, %zu entries", names[t], count);
-                cr_assert_eq(memcmp(pool, expected, (count + 1) * sizeof *pool), 0, "%s, %zu entries", names[t],
-                             count);
-                free(pool);
+        for (size_t capacity = 1; capacity <= CAPACITY_MAX; capacity++) {
+            size_t places = (capacity + KITH_POOL_UNIT - 1) / KITH_POOL_UNIT * KITH_POOL_UNIT, count = 0;
+            int64_t *pool = aligned_alloc(64, places * sizeof *pool), expected[CAPACITY_MAX + OFFERED_MAX];
+            for (size_t p = 0; p < places; p++) pool[p] = KITH_POOL_NOTHING;
+            for (size_t round = 0; round < ROUNDS; round++) {
+                size_t offered = (size_t)kith_random_below(capacity, round, 0, OFFERED_MAX + 1), first;
+                float *distances = malloc((offered + 1) * sizeof *distances);
+                uint32_t *nodes = malloc((offered + 1) * sizeof *nodes);
+                for (size_t i = 0; i < offered; i++) {
+                    distances[i] = (float)kith_random_below(capacity, round, 1 + i, 200) - 100;
+                    if (i % 31 == 30) distances[i] = i % 2 == 0 ? INFINITY : -INFINITY;
+                    nodes[i] = (uint32_t)((round * OFFERED_MAX + i) * 7919 % 100000);
+                    expected[count + i] = kith_pool_entry(distances[i], nodes[i]);
+                }
+                int64_t before[CAPACITY_MAX];
+                memcpy(before, pool, capacity * sizeof *pool);
+                size_t wanted = count + offered < capacity ? count + offered : capacity;
+                qsort(expected, count + offered, sizeof *expected, compare);
+                count = table->graph.offer(pool, count, capacity, distances, nodes, offered, &first);
+                cr_assert_eq(count, wanted, "%s, capacity %zu", names[t], capacity);
+                cr_assert_eq(memcmp(pool, expected, count * sizeof *pool), 0, "%s, capacity %zu", names[t],
+                             capacity);
+                for (size_t p = count; p < places; p++) cr_assert_eq(pool[p], KITH_POOL_NOTHING);
+                size_t same = 0;
+                while (same < capacity && pool[same] == before[same]) same++;
+                cr_assert_eq(first, same, "%s, capacity %zu", names[t], capacity);
+                for (size_t p = 0; p < count; p += 3) expected[p] = pool[p] |= 1;
+                free(nodes);
+                free(distances);
             }
+            free(pool);
         }
     }
 }

@@ -214,12 +214,10 @@ static kith_status take_worker(const linking *work, worker *mine) {
     size_t row = graph->degree + KITH_WALK_ROOM;
     mine->walker.graph = graph;
     mine->walker.kernels = &kith_simd()->graph;
-    mine->walker.filter = kith_simd()->filter_below_f32;
     mine->walker.pool_capacity = ef;
     KITH_TRY(kith_alloc_zeroed(words, sizeof *mine->walker.seen, &mine->walker.seen));
     KITH_TRY(kith_alloc(words + 1, sizeof *mine->walker.touched, &mine->walker.touched));
     KITH_TRY(kith_alloc(kith_walk_pool_count(ef), sizeof *mine->walker.pool, &mine->walker.pool));
-    KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.near, &mine->walker.near));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.fresh, &mine->walker.fresh));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.rows, &mine->walker.rows));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof(float), &mine->walker.distances));
@@ -235,7 +233,6 @@ static void free_worker(worker *mine) {
     kith_free(mine->walker.fresh);
     kith_free(mine->walker.rows);
     kith_free(mine->walker.distances);
-    kith_free(mine->walker.near);
     kith_free(mine->candidates);
     kith_free(mine->pruner.kept_old);
     kith_free(mine->pruner.kept_new);

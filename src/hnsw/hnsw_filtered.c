@@ -169,7 +169,6 @@ kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_aren
     KITH_TRY(take_marks(arena, words, &out->descended));
     KITH_TRY(kith_arena_take(arena, filtered->graph->degree, sizeof *out->bridges, &out->bridges));
     KITH_TRY(kith_arena_take(arena, kith_walk_pool_count(KITH_DESCENT), sizeof *out->nearest, &out->nearest));
-    KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->near, &walker->near));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));
     for (size_t w = 0; w < words; w++) {
@@ -192,6 +191,8 @@ static void clear(kith_crosser *crosser) {
         descended->bits[descended->touched[i]] = ~blocked[descended->touched[i]];
     for (size_t i = 0; i < crossed->touched_count; i++) crossed->bits[crossed->touched[i]] = 0;
     walker->touched_count = descended->touched_count = crossed->touched_count = 0;
+    kith_pool_clear(walker->pool, walker->pool_capacity);
+    kith_pool_clear(crosser->nearest, KITH_DESCENT);
     walker->pool_count = crosser->nearest_count = 0;
     walker->distance_count = walker->hop_count = 0;
 }
@@ -293,26 +294,6 @@ static size_t gather(kith_crosser *crosser, const kith_probe *probe, uint32_t no
     return fresh;
 }
 
-static size_t insert_near(kith_walker *walker, size_t count, size_t next) {
-    size_t changed = SIZE_MAX, near_count = count;
-    bool was_full = walker->pool_count == walker->pool_capacity;
-    if (was_full)
-        near_count = walker->filter(walker->distances, count,
-                                    kith_pool_distance(walker->pool[walker->pool_count - 1]), walker->near);
-    for (size_t i = 0; i < near_count; i++) {
-        size_t at = was_full ? walker->near[i] : i;
-        int64_t entry = kith_pool_entry(walker->distances[at], walker->fresh[at]);
-        if (walker->pool_count == walker->pool_capacity) {
-            if (entry >= walker->pool[walker->pool_count - 1]) continue;
-            walker->pool_count--;
-        }
-        size_t place = walker->kernels->insert(walker->pool, walker->pool_count++, entry);
-        if (place <= next) prefetch_links(walker->graph, walker->fresh[at]);
-        changed = place < changed ? place : changed;
-    }
-    return changed;
-}
-
 /* Distances of the nodes in `fresh`, as far as the bound on them goes; *count becomes how many these are. */
 static void measure(kith_walker *walker, const kith_probe *probe, size_t *count) {
     if (walker->distances_max != 0)
@@ -322,20 +303,11 @@ static void measure(kith_walker *walker, const kith_probe *probe, size_t *count)
     walker->distance_count += *count;
 }
 
-/* Offers the first `count` nodes in `fresh`, whose distances are there, to the pool. */
-static kith_status offer(kith_walker *walker, size_t count, size_t next, size_t *changed) {
-    *changed = insert_near(walker, count, next);
-    for (size_t i = 0; walker->met != NULL && i < count; i++)
-        KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
-    return KITH_OK;
-}
-
-static kith_status hop(kith_crosser *crosser, const kith_probe *probe, uint32_t node, size_t next,
-                       size_t *changed) {
+static kith_status hop(kith_crosser *crosser, const kith_probe *probe, uint32_t node, size_t *changed) {
     size_t count = gather(crosser, probe, node);
     crosser->walker->hop_count++;
     measure(crosser->walker, probe, &count);
-    return offer(crosser->walker, count, next, changed);
+    return kith_walker_offer(crosser->walker, count, changed);
 }
 
 static bool is_spent(const kith_walker *walker) {
@@ -350,15 +322,9 @@ static kith_status descend_to(kith_crosser *crosser, const kith_probe *probe, co
     size_t changed, allowed = take(crosser, probe, nodes, count, 0);
     size_t all = take_blocked(crosser, probe, nodes, count, allowed);
     measure(walker, probe, &all);
-    for (size_t i = 0; i < all; i++) {
-        int64_t entry = kith_pool_entry(walker->distances[i], walker->fresh[i]);
-        if (crosser->nearest_count == KITH_DESCENT) {
-            if (entry >= crosser->nearest[KITH_DESCENT - 1]) continue;
-            crosser->nearest_count--;
-        }
-        walker->kernels->insert(crosser->nearest, crosser->nearest_count++, entry);
-    }
-    return offer(walker, kith_min_size(allowed, all), 1, &changed);
+    crosser->nearest_count = walker->kernels->offer(crosser->nearest, crosser->nearest_count, KITH_DESCENT,
+                                                    walker->distances, walker->fresh, all, &changed);
+    return kith_walker_offer(walker, kith_min_size(allowed, all), &changed);
 }
 
 /* Follows the nearest node until it has been followed; then the pool is given what lies two steps from there. */
@@ -372,7 +338,7 @@ static kith_status descend(kith_crosser *crosser, const kith_probe *probe) {
         KITH_TRY(descend_to(crosser, probe, kith_hnsw_links(graph, node), graph->degree));
     }
     for (size_t i = 0; i < crosser->nearest_count && !is_spent(crosser->walker); i++)
-        KITH_TRY(hop(crosser, probe, kith_pool_node(crosser->nearest[i]), 1, &changed));
+        KITH_TRY(hop(crosser, probe, kith_pool_node(crosser->nearest[i]), &changed));
     return KITH_OK;
 }
 
@@ -380,7 +346,7 @@ static kith_status descend(kith_crosser *crosser, const kith_probe *probe) {
 
 kith_status kith_hnsw_cross(kith_crosser *crosser, const kith_probe *probe, uint32_t node) {
     size_t changed;
-    return hop(crosser, probe, node, 1, &changed);
+    return hop(crosser, probe, node, &changed);
 }
 
 /* Entries and seeds lie far apart: only few of them are put into the pool, as in the plain walk. */
@@ -394,7 +360,7 @@ static kith_status begin(kith_crosser *crosser, const kith_probe *probe, size_t 
     KITH_GO(descend_to(crosser, probe, filtered->graph->entries, filtered->graph->entry_count));
     size_t count = take(crosser, probe, filtered->seeds, filtered->seed_count, 0);
     measure(walker, probe, &count);
-    KITH_GO(offer(walker, count, 1, &changed));
+    KITH_GO(kith_walker_offer(walker, count, &changed));
 done:
     walker->pool_capacity = capacity;
     return status == KITH_OK ? descend(crosser, probe) : status;
@@ -412,7 +378,7 @@ kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *prob
         }
         walker->pool[at] = entry | FOLLOWED;
         if (at + 1 < walker->pool_count) prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
-        KITH_TRY(hop(crosser, probe, kith_pool_node(entry), at + 1, &changed));
+        KITH_TRY(hop(crosser, probe, kith_pool_node(entry), &changed));
         at = kith_min_size(at + 1, changed);
     }
     return KITH_OK;

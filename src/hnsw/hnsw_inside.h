@@ -147,9 +147,6 @@ void kith_probe_rows(const kith_probe *probe, uint32_t *nodes, const void **rows
 /* ---- hnsw_walk.c ------------------------------------------------------------------------------------------ */
 
 /* A node of the pool: ordered by distance, then number. The lowest bit says that its links have been followed. */
-static inline int64_t kith_pool_entry(float distance, uint32_t node) {
-    return (int64_t)((uint64_t)(uint32_t)kith_key_f32(distance) << 32 | (uint64_t)node << 1);
-}
 static inline uint32_t kith_pool_node(int64_t entry) { return (uint32_t)entry >> 1; }
 static inline float kith_pool_distance(int64_t entry) { return kith_key_to_f32((int32_t)(entry >> 32)); }
 
@@ -165,17 +162,15 @@ typedef enum kith_walk_stage {
 typedef struct kith_walker {
     const kith_hnsw *graph;
     const kith_graph_kernels *kernels;
-    size_t (*filter)(const float *values, size_t count, float threshold, uint32_t *out); /* filter_below_f32 */
-    uint32_t *seen;                                                                      /* a bit per node */
+    uint32_t *seen;    /* a bit per node */
     uint32_t *touched; /* words of it that are not 0; room for one more than there are */
     size_t touched_count;
-    int64_t *pool; /* nearest first; room for kith_walk_pool_count(pool_capacity) */
+    int64_t *pool; /* of graph.h: nearest first; room for kith_walk_pool_count(pool_capacity) */
     size_t pool_count, pool_capacity;
     uint32_t *fresh; /* nodes met for the first time: room for a row of links or all entries */
     size_t fresh_count;
     const void **rows; /* theirs */
     float *distances;
-    uint32_t *near;          /* places in `fresh` of those that may be near enough */
     const kith_probe *probe; /* of the walk that is under way */
     size_t ef, at;           /* the place in the pool that was followed last */
     kith_walk_stage stage;
@@ -194,7 +189,7 @@ static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
     return kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX) + KITH_WALK_ROOM;
 }
 
-static inline size_t kith_walk_pool_count(size_t capacity) { return kith_round_up(capacity + 1, KITH_POOL_UNIT); }
+static inline size_t kith_walk_pool_count(size_t capacity) { return kith_round_up(capacity, KITH_POOL_UNIT); }
 
 /* Walks from the entries until the `ef` nearest nodes that were met have all been followed; the pool_capacity
  * nearest stand in the pool. The walker has been cleared. */
@@ -205,6 +200,12 @@ kith_status kith_walk_step(kith_walker *walker, bool *more);
 /* Offers the links of one node that have not been seen. */
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node);
 void kith_walker_clear(kith_walker *walker);
+static inline void kith_pool_clear(int64_t *pool, size_t capacity) {
+    for (size_t i = 0; i < kith_walk_pool_count(capacity); i++) pool[i] = KITH_POOL_NOTHING;
+}
+/* Offers the first `count` nodes in `fresh`, whose distances are there, to the pool. Places before *changed are as they
+ * were. */
+kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed);
 
 /* ---- hnsw_filtered.c -------------------------------------------------------------------------------------- */
 

@@ -50,16 +50,13 @@ static bool next_node(kith_walker *walker, uint32_t *node) {
 static kith_status offer_unseen(kith_walker *walker, const kith_probe *probe) {
     for (size_t node = 0; node < walker->graph->node_count && !is_at_bound(walker); node++) {
         if ((walker->seen[node / 32] >> (node % 32) & 1) != 0 || kith_hnsw_is_dead(walker->graph, node)) continue;
+        size_t changed;
         uint32_t nodes[PIECE] = {(uint32_t)node};
         float distances[PIECE];
         kith_probe_many(probe, nodes, 1, distances);
         walker->distance_count++;
-        int64_t entry = kith_pool_entry(distances[0], (uint32_t)node);
-        if (walker->pool_count == walker->pool_capacity) {
-            if (entry >= walker->pool[walker->pool_count - 1]) continue;
-            walker->pool_count--;
-        }
-        (void)walker->kernels->insert(walker->pool, walker->pool_count++, entry);
+        walker->pool_count = walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity,
+                                                    distances, nodes, 1, &changed);
     }
     return KITH_OK;
 }

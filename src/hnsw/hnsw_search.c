@@ -98,13 +98,11 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith
     size_t words = kith_walk_seen_words(graph->node_count), fresh = kith_walk_fresh_count(graph);
     *walker = (kith_walker){.graph = graph,
                             .kernels = &kith_simd()->graph,
-                            .filter = kith_simd()->filter_below_f32,
                             .pool_capacity = pool_capacity,
                             .distances_max = call->request->params->max_distances};
     KITH_TRY(kith_arena_take(arena, words, sizeof *walker->seen, &walker->seen));
     KITH_TRY(kith_arena_take(arena, words + 1, sizeof *walker->touched, &walker->touched));
     KITH_TRY(kith_arena_take(arena, kith_walk_pool_count(pool_capacity), sizeof *walker->pool, &walker->pool));
-    KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->near, &walker->near));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->rows, &walker->rows));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));

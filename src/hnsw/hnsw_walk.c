@@ -48,40 +48,22 @@ static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
     for (size_t at = 0; at < graph->degree * sizeof(uint32_t); at += LINE) __builtin_prefetch(links + at);
 }
 
-/* Puts those of the nodes in `fresh` into the pool that are near enough, and asks for the links of those that come
- * before place `next`: they are likely to be followed soon. Returns the first place that changed. */
-static size_t insert_near(kith_walker *walker, size_t count) {
-    size_t changed = SIZE_MAX, near_count = count;
-    bool was_full = walker->pool_count == walker->pool_capacity;
-    if (was_full)
-        near_count = walker->filter(walker->distances, count,
-                                    kith_pool_distance(walker->pool[walker->pool_count - 1]), walker->near);
-    for (size_t i = 0; i < near_count; i++) {
-        size_t at = was_full ? walker->near[i] : i;
-        int64_t entry = kith_pool_entry(walker->distances[at], walker->fresh[at]);
-        if (walker->pool_count == walker->pool_capacity) {
-            if (entry >= walker->pool[walker->pool_count - 1]) continue;
-            walker->pool_count--;
-        }
-        size_t place = walker->kernels->insert(walker->pool, walker->pool_count++, entry);
-        changed = place < changed ? place : changed;
-    }
-    return changed;
+kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed) {
+    walker->pool_count = walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity,
+                                                walker->distances, walker->fresh, count, changed);
+    for (size_t i = 0; walker->met != NULL && i < count; i++)
+        KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
+    return KITH_OK;
 }
 
-/* Computes the distances of the nodes in `fresh` and offers them to the pool, of which places from `next` on may be
- * followed next. Returns the first place that changed. */
+/* Computes the distances of the nodes in `fresh` and offers them. */
 static kith_status offer(kith_walker *walker, size_t *changed) {
     size_t count = walker->fresh_count;
-    *changed = SIZE_MAX;
+    *changed = walker->pool_capacity;
     if (count == 0) return KITH_OK;
     kith_probe_rows(walker->probe, walker->fresh, walker->rows, count, walker->distances);
     walker->distance_count += count;
-    *changed = insert_near(walker, count);
-    if (walker->met != NULL)
-        for (size_t i = 0; i < count; i++)
-            KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
-    return KITH_OK;
+    return kith_walker_offer(walker, count, changed);
 }
 
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node) {
@@ -121,6 +103,7 @@ void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef) {
     walker->probe = probe;
     walker->ef = ef;
     walker->stage = KITH_WALK_ENTRIES;
+    kith_pool_clear(walker->pool, walker->pool_capacity);
     take_unseen(walker, walker->graph->entries, walker->graph->entry_count);
 }
 

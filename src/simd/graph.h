@@ -2,7 +2,9 @@
  *
  * graph.h: what a walk along the links of a graph does beside distances, a part of the kernel table.
  *
- * A pool is a sorted array of int64_t, smallest first: a key in the upper half, anything in the lower one.
+ * A pool is an array of entries, the nearest first: the key of a distance in the upper half, the number of a node
+ * and a bit below it that is the walk's own in the lower one. Places that are not in use hold KITH_POOL_NOTHING, up to
+ * the next multiple of KITH_POOL_UNIT behind its capacity.
  */
 #ifndef KITH_SIMD_GRAPH_H
 #define KITH_SIMD_GRAPH_H
@@ -10,20 +12,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/topk.h"
+
 enum {
     KITH_UNSEEN_ROOM = 16, /* past the end of what unseen writes */
     KITH_POOL_UNIT = 8
 };
+#define KITH_POOL_NOTHING INT64_MAX
+
+static inline int64_t kith_pool_entry(float distance, uint32_t node) {
+    return (int64_t)((uint64_t)(uint32_t)kith_key_f32(distance) << 32 | (uint64_t)node << 1);
+}
 
 typedef struct kith_graph_kernels {
     /* Writes those of `count` node numbers that are below node_count and whose bit in `seen` (bit v % 32 of word
      * v / 32) is not set, in their order, and returns how many. `fresh` has room for count + KITH_UNSEEN_ROOM. */
     size_t (*unseen)(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
                      uint32_t *fresh);
-    /* Puts an entry before the first of `count` entries that is not smaller, moves these up by one, and returns its
-     * place. The pool is at a multiple of 64 bytes and has room for count + 1 entries rounded up to a multiple of
-     * KITH_POOL_UNIT; what stands past the entries means nothing. */
-    size_t (*insert)(int64_t *pool, size_t count, int64_t entry);
+    /* Keeps the `capacity` nearest of the `count` entries that are there and of `offered` nodes, none of which is
+     * there. Returns how many entries there are then and, in *first, a place before which nothing has changed. The
+     * pool is at a multiple of 64 bytes. */
+    size_t (*offer)(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
+                    size_t offered, size_t *first);
 } kith_graph_kernels;
 
 #endif

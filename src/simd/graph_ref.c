@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "simd/graph_offer.h"
 #include "simd/isa.h"
 
 static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
@@ -31,4 +32,9 @@ static size_t insert(int64_t *pool, size_t count, int64_t entry) {
     return first;
 }
 
-void kith_fill_ref_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, insert}; }
+static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
+                    size_t offered, size_t *first) {
+    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+}
+
+void kith_fill_ref_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, offer}; }

@@ -6,6 +6,7 @@
  * and that is what the reference does, without a branch on what it finds.
  */
 #include "simd/arm/neon.h"
+#include "simd/graph_offer.h"
 
 enum { LANES = 2, GROUP = 2 * LANES };
 
@@ -38,4 +39,9 @@ static size_t insert(int64_t *pool, size_t count, int64_t entry) {
     return first;
 }
 
-void kith_fill_neon_graph(kith_simd_table *table) { table->graph.insert = insert; }
+static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
+                    size_t offered, size_t *first) {
+    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+}
+
+void kith_fill_neon_graph(kith_simd_table *table) { table->graph.offer = offer; }

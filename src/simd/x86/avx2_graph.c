@@ -4,6 +4,7 @@
  */
 #include <immintrin.h>
 
+#include "simd/graph_offer.h"
 #include "simd/isa.h"
 
 enum { LANES = 4 };
@@ -29,4 +30,9 @@ static size_t insert(int64_t *pool, size_t count, int64_t entry) {
     return first;
 }
 
-void kith_fill_avx2_graph(kith_simd_table *table) { table->graph.insert = insert; }
+static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
+                    size_t offered, size_t *first) {
+    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+}
+
+void kith_fill_avx2_graph(kith_simd_table *table) { table->graph.offer = offer; }

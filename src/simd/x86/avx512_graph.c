@@ -6,7 +6,7 @@
 
 #include "simd/isa.h"
 
-enum { NODES = 16, LANES = 8 };
+enum { NODES = 16, LANES = 8, SHORT_BLOCKS = 8 };
 
 static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
                      uint32_t *fresh) {
@@ -28,31 +28,73 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
     return found;
 }
 
-/* Eight entries at their own place, never across two: what one insertion has stored the next one loads whole, straight
- * from the store buffer. */
-static size_t insert(int64_t *pool, size_t count, int64_t entry) {
-    const __m512i wanted = _mm512_set1_epi64(entry);
-    size_t first = 0;
-    for (size_t i = 0; i < count; i += LANES) {
-        size_t left = count - i;
-        __mmask8 here = left < LANES ? (__mmask8)_bzhi_u32(0xff, (unsigned)left) : 0xff;
-        __mmask8 smaller = _mm512_mask_cmplt_epi64_mask(here, _mm512_load_si512(pool + i), wanted);
-        first += (size_t)__builtin_popcount(smaller);
-        if (smaller != 0xff) break;
+/* Puts an entry into its place. Each entry becomes the smaller of itself and of the larger of the one before it and the
+ * new one: no search, no branch, and eight entries always at their own place, so that what one insertion has stored
+ * the next one loads whole, straight from the store buffer. Only a long pool is left at the block of the new entry. */
+static inline void insert(int64_t *pool, size_t blocks, __m512i wanted) {
+    __m512i here = _mm512_load_si512(pool + (blocks - 1) * LANES);
+    for (size_t b = blocks - 1; b > 0; b--) {
+        __m512i below = _mm512_load_si512(pool + (b - 1) * LANES);
+        __m512i moved = _mm512_max_epi64(_mm512_alignr_epi64(here, below, LANES - 1), wanted);
+        _mm512_store_si512(pool + b * LANES, _mm512_min_epi64(here, moved));
+        if (blocks > SHORT_BLOCKS && _mm512_cmplt_epi64_mask(below, wanted) == 0xff) return;
+        here = below;
     }
-    size_t block = count / LANES * LANES, changed = first / LANES * LANES;
-    __m512i held = _mm512_load_si512(pool + block);
-    for (; block > changed; block -= LANES) {
-        __m512i below = _mm512_load_si512(pool + block - LANES);
-        _mm512_store_si512(pool + block, _mm512_alignr_epi64(held, below, LANES - 1));
-        held = below;
-    }
-    unsigned lane = (unsigned)(first % LANES);
-    __m512i shifted = _mm512_alignr_epi64(held, wanted, LANES - 1);
-    __mmask8 kept = (__mmask8)_bzhi_u32(0xff, lane);
-    shifted = _mm512_mask_mov_epi64(shifted, (__mmask8)(1u << lane), wanted);
-    _mm512_store_si512(pool + block, _mm512_mask_mov_epi64(shifted, kept, held));
-    return first;
+    __m512i moved = _mm512_max_epi64(_mm512_alignr_epi64(here, _mm512_set1_epi64(INT64_MIN), LANES - 1), wanted);
+    _mm512_store_si512(pool, _mm512_min_epi64(here, moved));
 }
 
-void kith_fill_avx512_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, insert}; }
+/* How many entries are smaller. */
+static inline size_t rank_of(const int64_t *pool, size_t blocks, int64_t entry) {
+    size_t rank = 0;
+    for (size_t b = 0; b < blocks; b++) {
+        __mmask8 smaller = _mm512_cmplt_epi64_mask(_mm512_load_si512(pool + b * LANES), _mm512_set1_epi64(entry));
+        rank += (size_t)__builtin_popcount(smaller);
+        if (blocks > SHORT_BLOCKS && smaller != 0xff) break;
+    }
+    return rank;
+}
+
+static inline __m512i keys_of(__m512 distances) {
+    __m512i bits = _mm512_castps_si512(_mm512_add_ps(distances, _mm512_setzero_ps()));
+    return _mm512_xor_si512(bits, _mm512_srli_epi32(_mm512_srai_epi32(bits, 31), 1));
+}
+
+static inline __m512i entries_of(__m256i keys, __m256i nodes) {
+    __m512i upper = _mm512_slli_epi64(_mm512_cvtepu32_epi64(keys), 32);
+    return _mm512_or_si512(upper, _mm512_slli_epi64(_mm512_cvtepu32_epi64(nodes), 1));
+}
+
+/* The entries of those of 16 nodes that are no further than `worst`; returns how many. */
+static inline size_t take_near(const float *distances, const uint32_t *nodes, size_t count, int64_t worst,
+                               int64_t *entries) {
+    __mmask16 here = count < NODES ? (__mmask16)_bzhi_u32(0xffff, (unsigned)count) : 0xffff;
+    __m512i keys = keys_of(_mm512_maskz_loadu_ps(here, distances));
+    __mmask16 near = _mm512_mask_cmple_epi32_mask(here, keys, _mm512_set1_epi32((int)(worst >> 32)));
+    keys = _mm512_maskz_compress_epi32(near, keys);
+    __m512i numbers = _mm512_maskz_compress_epi32(near, _mm512_maskz_loadu_epi32(here, nodes));
+    _mm512_store_si512(entries, entries_of(_mm512_castsi512_si256(keys), _mm512_castsi512_si256(numbers)));
+    _mm512_store_si512(entries + LANES,
+                       entries_of(_mm512_extracti64x4_epi64(keys, 1), _mm512_extracti64x4_epi64(numbers, 1)));
+    return (size_t)__builtin_popcount(near);
+}
+
+static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
+                    size_t offered, size_t *first) {
+    const size_t blocks = (capacity + LANES - 1) / LANES;
+    int64_t nearest = KITH_POOL_NOTHING;
+    for (size_t i = 0; i < offered; i += NODES) {
+        _Alignas(64) int64_t entries[NODES];
+        size_t taken = take_near(distances + i, nodes + i, offered - i, pool[capacity - 1], entries);
+        for (size_t e = 0; e < taken; e++) {
+            insert(pool, blocks, _mm512_set1_epi64(entries[e]));
+            nearest = entries[e] < nearest ? entries[e] : nearest;
+        }
+        for (size_t p = capacity; p < blocks * LANES; p++) pool[p] = KITH_POOL_NOTHING;
+        count = count + taken < capacity ? count + taken : capacity;
+    }
+    *first = nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, nearest);
+    return count;
+}
+
+void kith_fill_avx512_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, offer}; }
