@@ -93,3 +93,28 @@ Test(arena, survives_each_failed_allocation) {
         cr_assert_lt(n, 100);
     }
 }
+
+Test(arena, zeros_stay_zero_and_are_made_once) {
+    memory_faults_install();
+    kith_arena arena = {0};
+    unsigned char *first, *again, *larger;
+    kith_status status;
+    MEMORY_FAULTS_EACH(status, kith_arena_zeros(&arena, 100, 8, &first)) { cr_assert_null(first); }
+    cr_assert_eq(status, KITH_OK);
+    for (size_t i = 0; i < 800; i++) cr_assert_eq(first[i], 0);
+    first[700] = 1;
+    first[700] = 0;
+    cr_assert_eq(kith_arena_begin(&arena), KITH_OK);
+    cr_assert_eq(kith_arena_zeros(&arena, 10, 8, &again), KITH_OK);
+    cr_assert_eq(again, first, "what is large enough is taken again");
+    again[3] = 1;
+    kith_arena_drop_zeros(&arena);
+    cr_assert_eq(kith_arena_zeros(&arena, 10, 8, &again), KITH_OK);
+    cr_assert_eq(again[3], 0);
+    cr_assert_eq(kith_arena_zeros(&arena, 1000, 8, &larger), KITH_OK);
+    for (size_t i = 0; i < 8000; i++) cr_assert_eq(larger[i], 0);
+    cr_assert_eq(kith_arena_zeros(&arena, SIZE_MAX / 2, 8, &larger), KITH_ERR_OVERFLOW);
+    cr_assert_null(larger);
+    kith_arena_free(&arena);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}

@@ -22,11 +22,21 @@ static kith_status push_block(kith_arena *arena, size_t bytes) {
     return KITH_OK;
 }
 
+static void free_blocks(kith_arena *arena) {
+    for (kith_arena_block *block = arena->blocks; block != NULL;) {
+        kith_arena_block *next = block->next;
+        kith_free(block);
+        block = next;
+    }
+    arena->blocks = NULL;
+    arena->total_bytes = 0;
+}
+
 kith_status kith_arena_begin(kith_arena *arena) {
     if (arena->blocks == NULL) return KITH_OK;
     if (arena->blocks->next != NULL) {
         size_t bytes = arena->total_bytes;
-        kith_arena_free(arena);
+        free_blocks(arena);
         KITH_TRY(push_block(arena, bytes));
     }
     arena->blocks->used = 0;
@@ -51,11 +61,29 @@ kith_status kith_arena_take(kith_arena *arena, size_t count, size_t each, void *
     return KITH_OK;
 }
 
-void kith_arena_free(kith_arena *arena) {
-    for (kith_arena_block *block = arena->blocks; block != NULL;) {
-        kith_arena_block *next = block->next;
-        kith_free(block);
-        block = next;
+void kith_arena_drop_zeros(kith_arena *arena) {
+    kith_free(arena->zeros);
+    arena->zeros = NULL;
+    arena->zeros_bytes = 0;
+}
+
+kith_status kith_arena_zeros(kith_arena *arena, size_t count, size_t each, void *out) {
+    size_t bytes;
+    void *nothing = NULL;
+    memcpy(out, &nothing, sizeof nothing);
+    if (kith_mul_overflows(count, each, &bytes))
+        return kith_error(KITH_ERR_OVERFLOW, "memory: %zu items of %zu bytes do not fit the address space", count,
+                          each);
+    if (bytes > arena->zeros_bytes) {
+        kith_arena_drop_zeros(arena);
+        KITH_TRY(kith_alloc_zeroed(1, bytes, &arena->zeros));
+        arena->zeros_bytes = bytes;
     }
-    *arena = (kith_arena){0};
+    memcpy(out, &arena->zeros, sizeof arena->zeros);
+    return KITH_OK;
+}
+
+void kith_arena_free(kith_arena *arena) {
+    kith_arena_drop_zeros(arena);
+    free_blocks(arena);
 }

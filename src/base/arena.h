@@ -16,11 +16,17 @@ typedef struct kith_arena_block kith_arena_block;
 typedef struct kith_arena {
     kith_arena_block *blocks; /* the newest first */
     size_t total_bytes;
+    unsigned char *zeros; /* see kith_arena_zeros */
+    size_t zeros_bytes;
 } kith_arena;
 
 kith_status kith_arena_begin(kith_arena *arena);
 /* `count` items of `each` bytes at a multiple of 64, uninitialised; NULL and KITH_OK when that is nothing. */
 kith_status kith_arena_take(kith_arena *arena, size_t count, size_t each, void *out);
+/* `count` items of `each` bytes, all zero, at a multiple of 64: one piece for each begin. Whoever takes it leaves it all
+ * zero, or drops it, so that bits for every vector cost a call nothing but those that it sets. */
+kith_status kith_arena_zeros(kith_arena *arena, size_t count, size_t each, void *out);
+void kith_arena_drop_zeros(kith_arena *arena);
 void kith_arena_free(kith_arena *arena);
 
 #endif

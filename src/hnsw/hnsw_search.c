@@ -92,7 +92,8 @@ static kith_status take_queries(hnsw_call *call) {
     return convert_queries(call);
 }
 
-static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith_walker *walker) {
+/* `seen`: bits that are all zero; NULL: some are to be made. */
+static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint32_t *seen, kith_walker *walker) {
     const kith_hnsw *graph = call->graph;
     kith_arena *arena = call->request->arena;
     size_t words = kith_walk_seen_words(graph->node_count), fresh = kith_walk_fresh_count(graph);
@@ -100,13 +101,16 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, kith
                             .kernels = &kith_simd()->graph,
                             .pool_capacity = pool_capacity,
                             .distances_max = call->request->params->max_distances};
-    KITH_TRY(kith_arena_take(arena, words, sizeof *walker->seen, &walker->seen));
+    walker->seen = seen;
+    if (seen == NULL) {
+        KITH_TRY(kith_arena_take(arena, words, sizeof *walker->seen, &walker->seen));
+        memset(walker->seen, 0, words * sizeof *walker->seen);
+    }
     KITH_TRY(kith_arena_take(arena, words + 1, sizeof *walker->touched, &walker->touched));
     KITH_TRY(kith_arena_take(arena, kith_walk_pool_count(pool_capacity), sizeof *walker->pool, &walker->pool));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->rows, &walker->rows));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));
-    memset(walker->seen, 0, words * sizeof *walker->seen);
     return KITH_OK;
 }
 
@@ -131,8 +135,13 @@ static size_t asked_ef(const hnsw_call *call) {
 }
 
 static kith_status open_call(hnsw_call *call, const kith_index *index, const kith_search_request *request,
-                             size_t turns) {
-    *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request, .turns = turns};
+                             bool is_plain) {
+    *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request, .turns = 1};
+    if (is_plain) {
+        call->queries_per_task =
+            kith_min_size(QUERIES_PER_TASK, (request->queries.count - 1) / request->threads + 1);
+        call->turns = kith_min_size(TURNS, call->queries_per_task);
+    }
     KITH_TRY(take_queries(call));
     size_t ef = request->params->ef != 0 ? request->params->ef : KITH_HNSW_EF_DEFAULT;
     call->ef = kith_min_size(ef, index->count);
@@ -142,12 +151,15 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
         KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, call->ef, request->arena, &call->filtered));
         capacity = kith_max_size(capacity, asked_ef(call));
     }
-    size_t walkers = workers * turns;
+    size_t walkers = workers * call->turns, words = kith_walk_seen_words(call->graph->node_count);
+    uint32_t *zeros = NULL;
+    if (is_plain) KITH_TRY(kith_arena_zeros(request->arena, walkers, words * sizeof *zeros, &zeros));
     KITH_TRY(kith_arena_take(request->arena, walkers, sizeof *call->walkers, &call->walkers));
     if (call->graph->code != NULL)
         KITH_TRY(kith_arena_take(request->arena, walkers, call->graph->code->query_bytes, &call->prepared));
     if (request->filter == NULL) capacity = kith_hnsw_pool_capacity(call->graph, capacity);
-    for (size_t w = 0; w < walkers; w++) KITH_TRY(take_walker(call, capacity, &call->walkers[w]));
+    for (size_t w = 0; w < walkers; w++)
+        KITH_TRY(take_walker(call, capacity, is_plain ? zeros + w * words : NULL, &call->walkers[w]));
     return request->filter != NULL ? open_filtered(call, workers) : KITH_OK;
 }
 
@@ -397,7 +409,6 @@ static void begin_turn(const hnsw_call *call, size_t query, turn *own) {
     kith_walker *walker = &call->walkers[own->walker];
     own->query = query;
     own->probe = probe_of(call, query, own->walker);
-    kith_walker_clear(walker);
     kith_walk_begin(walker, &own->probe, call->ef);
 }
 
@@ -420,6 +431,7 @@ static kith_status search_task(void *context, size_t task, size_t worker) {
             if (walker->pool_count < call->request->k)
                 KITH_TRY(kith_hnsw_walk_on(walker, &busy[t]->probe, call->request->k));
             KITH_TRY(emit_pool(call, busy[t]));
+            kith_walker_clear(walker);
             if (next < end)
                 begin_turn(call, next++, busy[t]);
             else
@@ -431,16 +443,16 @@ static kith_status search_task(void *context, size_t task, size_t worker) {
 static kith_status search_plain(const kith_index *index, const kith_search_request *request,
                                 const kith_search_results *results) {
     hnsw_call call;
-    size_t share = (request->queries.count - 1) / request->threads + 1;
-    size_t per_task = kith_min_size(QUERIES_PER_TASK, share), tasks = (request->queries.count - 1) / per_task + 1,
-           all;
-    KITH_TRY(open_call(&call, index, request, kith_min_size(TURNS, per_task)));
+    size_t all;
+    KITH_TRY(open_call(&call, index, request, true));
     if (kith_mul_overflows(request->threads * call.turns, request->k, &all))
         return kith_error(KITH_ERR_OVERFLOW, "search: k = %zu on %zu threads", request->k, request->threads);
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *call.hits, &call.hits));
-    call.queries_per_task = per_task;
     call.results = results;
-    return kith_parallel_for(request->threads, tasks, search_task, &call);
+    size_t tasks = (request->queries.count - 1) / call.queries_per_task + 1;
+    kith_status status = kith_parallel_for(request->threads, tasks, search_task, &call);
+    if (status != KITH_OK) kith_arena_drop_zeros(request->arena);
+    return status;
 }
 
 /* ---- All searches ----------------------------------------------------------------------------------------- */
@@ -450,7 +462,7 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
     hnsw_call call;
     bool is_whole = kith_hnsw_of_const(index)->dead_count == 0;
     if (request->filter == NULL && is_whole) return search_plain(index, request, results);
-    KITH_TRY(open_call(&call, index, request, 1));
+    KITH_TRY(open_call(&call, index, request, false));
     size_t query_count = request->queries.count, capacity = kith_topk_capacity(request->k), all;
     kith_hit *hits;
     if (kith_mul_overflows(query_count, capacity, &all))
@@ -466,7 +478,7 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
 kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_request *request,
                                    kith_range_lists *lists) {
     hnsw_call call;
-    KITH_TRY(open_call(&call, index, request, 1));
+    KITH_TRY(open_call(&call, index, request, false));
     if (request->filter != NULL && call.filtered.strategy == KITH_FILTERED_ASKED) {
         KITH_TRY(kith_hnsw_filtered_turn(&call.filtered, request->arena));
         KITH_TRY(take_crossers(&call, kith_min_size(request->threads, request->queries.count)));
