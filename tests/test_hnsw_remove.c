@@ -504,11 +504,11 @@ Test(hnsw_remove, every_allocation_may_fail) {
             size_t removed = 0;
             add_on(index, base, NB, 1);
             OK(kith_index_clone(index, &before));
-            memory_faults_at(n);
+            faults_fail_allocation(n);
             kith_status status = change == 0 ? kith_index_remove(index, gone, GONE, &removed)
                                              : kith_index_update(index, &view, gone);
-            done = atomic_load(&memory_faults.allocations) < n;
-            memory_faults_at(0);
+            done = faults_allocation_count() < n;
+            faults_fail_allocation(0);
             if (status != KITH_OK) {
                 cr_assert_eq(status, KITH_ERR_NO_MEMORY);
                 cr_assert_eq(removed, 0);
