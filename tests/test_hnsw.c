@@ -42,6 +42,27 @@ Test(hnsw, specs) {
     }
 }
 
+/* Without a number kith chooses, by what a row takes. */
+Test(hnsw, the_choice) {
+    static const struct {
+        const char *spec, *chosen;
+        size_t dim;
+    } cases[] = {
+        {"HNSW", "HNSW32", 16},         {"HNSW", "HNSW32,Line64,RFlat", 17},
+        {"HNSW,f16", "HNSW32,f16", 32}, {"HNSW,f16", "HNSW32,Line64,Rf16", 33},
+        {"HNSW,u8", "HNSW32,u8", 64},   {"HNSW,u8", "HNSW32,Line64,Ru8", 784},
+        {"HNSW32", "HNSW32", 784},      {"HNSW,efc64", "HNSW32,efc64", 784},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kith_index *index = created(cases[i].spec, cases[i].dim, KITH_L2);
+        cr_assert_str_eq(kith_index_spec(index), cases[i].chosen);
+        kith_index_free(index);
+    }
+    kith_index *index;
+    cr_assert_eq(kith_index_create("HNSW,f64", 100, KITH_L2, &index), KITH_ERR_ARGUMENT);
+    cr_assert_null(index);
+}
+
 /* ---- Against exact search --------------------------------------------------------------------------------- */
 
 /* So small a graph that a walk sees all of it: results as exact as Flat's, for every type and metric. */

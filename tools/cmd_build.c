@@ -24,7 +24,7 @@ static const kith_tool_option options[] = {
     {"out", "FILE", "the index file to write", offsetof(build_settings, out), KITH_TOOL_FILE, true, 0, 0},
     {"ids", "FILE", "ids of the vectors, .txt or integers (default 0, 1, ...)", offsetof(build_settings, ids),
      KITH_TOOL_FILE, false, 0, 0},
-    {"store", "auto|f32|f16|bf16|i8|u8", "element type when SPEC is Flat alone (default auto: the file's)",
+    {"store", "auto|f32|f16|bf16|i8|u8", "element type when SPEC is Flat or HNSW alone (default auto: the file's)",
      offsetof(build_settings, store), KITH_TOOL_CHOICE, false, 0, 0},
     {"train", "N", "train on so many random rows (default: what the index recommends)",
      offsetof(build_settings, train), KITH_TOOL_COUNT, false, 1, SIZE_MAX},

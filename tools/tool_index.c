@@ -17,9 +17,10 @@ static kith_dtype store_auto(kith_dtype dtype) {
     return is_stored ? dtype : KITH_F32;
 }
 
-/* "Flat" leaves the type open: --store, or the base file, decides it. */
+/* "Flat" and "HNSW" leave the type open: --store, or the base file, decides it. */
 static int spec_complete(const kith_tool_build *build, kith_dtype base, char *out) {
-    bool is_open = strcmp(build->spec, "Flat") == 0, is_auto = strcmp(build->store, "auto") == 0;
+    bool is_open = strcmp(build->spec, "Flat") == 0 || strcmp(build->spec, "HNSW") == 0,
+         is_auto = strcmp(build->store, "auto") == 0;
     if (!is_open && !is_auto)
         return kith_tool_error(KITH_EXIT_USAGE, "--store %s: the spec '%s' names what is stored", build->store,
                                build->spec);
