@@ -912,6 +912,83 @@ class Verify(CliTest):
         self.assertEqual(self.kith("verify", self.at("other.kith")).returncode, CHECK)
 
 
+class Change(CliTest):
+    def start(self, spec, name="change.kith"):
+        path = self.at(name)
+        self.kith_ok("build", "--spec", spec, "--base", self.at("base.fvecs"), "--out", path)
+        return path
+
+    def nearest(self, path, k=5):
+        """The ids of each query's nearest."""
+        self.kith_ok("search", "--index", path, "--query", self.at("query.fvecs"), "--k", str(k),
+                     "--out", self.at("nearest.ivecs"))
+        return read_vecs(self.at("nearest.ivecs"), "i")
+
+    def ids_file(self, ids, name="ids.txt"):
+        with open(self.at(name), "w", encoding="utf-8") as file:
+            file.writelines("%d\n" % i for i in ids)
+        return self.at(name)
+
+    def test_remove_add_and_compact(self):
+        for spec in ["Flat", "HNSW8", "IVF4,Flat"]:
+            path = self.start(spec)
+            expected = self.nearest(path)
+            gone = sorted({i for row in expected for i in row})
+            ids = self.ids_file(gone + [gone[0], 10 ** 9])
+            report = self.kith_json("remove", "--index", path, "--ids", ids)
+            self.assertEqual((report["removed"], report["unknown"]), (len(gone), 2), spec)
+            self.assertEqual(report["count"], BASE_COUNT - len(gone))
+            for row in self.nearest(path):
+                self.assertFalse(set(row) & set(gone))
+            self.assertGreaterEqual(self.kith_json("compact", "--index", path)["freed_bytes"], 0)
+            write_vecs(self.at("gone.fvecs"), [self.base[i] for i in gone], "f")
+            again = ("add", "--index", path, "--base", self.at("gone.fvecs"), "--ids", self.ids_file(gone))
+            report = self.kith_json(*again, "--out", self.at("other.kith"))
+            self.assertEqual((report["added"], report["count"]), (len(gone), BASE_COUNT))
+            if spec == "Flat":
+                self.assertEqual(self.nearest(self.at("other.kith")), expected)
+            self.kith_ok(*again)
+            before = self.names()
+            self.refused(DATA, ["is in the index already"], *again)
+            self.assertEqual(self.names(), before)
+            report = self.kith_json(*again, "--upsert")
+            self.assertEqual((report["added"], report["replaced"]), (0, len(gone)))
+            report = self.kith_json("add", "--index", path, "--base", self.at("gone.fvecs"))
+            self.assertEqual(report["count"], BASE_COUNT + len(gone))
+
+    def test_remove_by_filter(self):
+        path = self.start("HNSW8,u8")
+        report = self.kith_json("remove", "--index", path, "--filter", "range:0-399 & !" + self.ids_file([7]))
+        self.assertEqual(report["removed"], 399)
+        self.assertEqual({i < 400 and i != 7 for row in self.nearest(path, 50) for i in row}, {False})
+
+    def test_split_and_merge(self):
+        path = self.start("Flat")
+        expected = self.nearest(path)
+        part, rest, whole = self.at("part.kith"), self.at("rest.kith"), self.at("whole.kith")
+        rows = self.kith_json("split", "--index", path, "--filter", "range:100-199", "--out", part, "--rest", rest)
+        self.assertEqual([row["count"] for row in rows], [100, BASE_COUNT - 100])
+        self.assertEqual(self.kith_json("merge", "--out", whole, rest, part)["count"], BASE_COUNT)
+        self.assertEqual(self.nearest(whole), expected)
+        self.assertEqual(self.kith_json("merge", "--out", whole, path, path, "--id-shift", "500")["count"],
+                         2 * BASE_COUNT)
+        self.refused(DATA, ["is in the index already"], "merge", "--out", whole, path, path)
+
+    def test_errors(self):
+        path = self.start("Flat")
+        self.refused(USAGE, ["--upsert needs --ids"], "add", "--index", path, "--base", self.at("base.fvecs"),
+                     "--upsert")
+        self.refused(USAGE, ["one of --ids and --filter"], "remove", "--index", path)
+        self.refused(USAGE, ["one of --ids and --filter"], "remove", "--index", path, "--ids", "x", "--filter", "y")
+        self.refused(DATA, ["3 ids for the 500 vectors"], "add", "--index", path, "--base", self.at("base.fvecs"),
+                     "--ids", self.ids_file([1, 2, 3]))
+        self.refused(IO, ["absent"], "compact", "--index", self.at("absent"))
+        self.refused(USAGE, ["missing argument"], "merge", "--out", path, path)
+        other = self.start("HNSW8", "graph.kith")
+        self.refused(USAGE, ["merge: HNSW8"], "merge", "--out", self.at("no.kith"), path, other)
+        self.assertFalse(os.path.exists(self.at("no.kith")))
+
+
 class Outputs(CliTest):
     """Outputs that cannot be written: exit 4, one line, nothing left behind."""
 

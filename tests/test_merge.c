@@ -132,7 +132,7 @@ Test(merge, what_does_not_belong_together_is_refused) {
         kith_index_free(a);
         kith_index_free(b);
     }
-    static const char *const graphs[] = {"HNSW8", "HNSW8,SQ8,RFlat", "RR24,HNSW8"};
+    static const char *const graphs[] = {"HNSW8,SQ8", "HNSW8,SQ8,RSQ4", "RR24,HNSW8,SQ4"};
     for (size_t s = 0; s < sizeof graphs / sizeof *graphs; s++) {
         kith_index *a = make(graphs[s], KITH_L2, &first), *b = copy_of(a);
         add(a, &one, 0, 50, NULL);

@@ -11,6 +11,11 @@
 
 static const kith_tool_command *const commands[] = {
     &kith_tool_cmd_build,
+    &kith_tool_cmd_add,
+    &kith_tool_cmd_remove,
+    &kith_tool_cmd_compact,
+    &kith_tool_cmd_merge,
+    &kith_tool_cmd_split,
     &kith_tool_cmd_search,
     &kith_tool_cmd_gt,
     &kith_tool_cmd_eval,

@@ -88,6 +88,15 @@ static size_t batch_rows(const kith_tool_build *build, size_t count, size_t dim)
     return rows < count ? rows : count;
 }
 
+static kith_status add_view(kith_index *index, const kith_tool_build *build, const kith_view *view,
+                            const int64_t *ids, const kith_job *job, kith_tool_build_times *times) {
+    if (!build->upsert) return kith_index_add(index, view, ids, job);
+    size_t replaced = 0;
+    kith_status status = kith_index_upsert(index, view, ids, job, &replaced);
+    times->replaced_count += replaced;
+    return status;
+}
+
 /* Batch by batch; vectors of a type that no index takes are converted to f32. */
 static int add(kith_index *index, const kith_tool_build *build, kith_vectors *base, const int64_t *ids,
                const kith_job *job, kith_tool_build_times *times) {
@@ -114,8 +123,8 @@ static int add(kith_index *index, const kith_tool_build *build, kith_vectors *ba
         KITH_TOOL_GO(kith_tool_check(is_stored ? kith_vectors_rows(base, first, n, &view)
                                                : kith_vectors_read(base, first, n, KITH_F32, converted),
                                      build->base_path));
-        KITH_TOOL_GO(kith_tool_check(kith_index_add(index, &view, ids != NULL ? ids + first : NULL, &batch_job),
-                                     build->base_path));
+        KITH_TOOL_GO(kith_tool_check(
+            add_view(index, build, &view, ids != NULL ? ids + first : NULL, &batch_job, times), build->base_path));
         times->batch_count++;
     }
 done:
@@ -163,11 +172,33 @@ done:
     return code;
 }
 
+/* The ids of the rows; NULL without a file of them. */
+static int ids_open(const kith_tool_build *build, const kith_vectors *base, int64_t **ids) {
+    size_t count = 0;
+    *ids = NULL;
+    if (build->ids_path == NULL) return KITH_EXIT_OK;
+    int code = kith_tool_ids_read(build->ids_path, ids, &count);
+    if (code == KITH_EXIT_OK && count != kith_vectors_count(base))
+        code = kith_tool_error(KITH_EXIT_DATA, "%s: %zu ids for the %zu vectors of %s", build->ids_path, count,
+                               kith_vectors_count(base), build->base_path);
+    return code;
+}
+
+int kith_tool_index_add(kith_index *index, const kith_tool_build *build, kith_vectors *base,
+                        kith_tool_build_times *times) {
+    kith_job job = kith_tool_job(build->threads);
+    job.seed = build->seed;
+    int64_t *ids = NULL;
+    int code = ids_open(build, base, &ids);
+    if (code == KITH_EXIT_OK) code = add(index, build, base, ids, &job, times);
+    free(ids);
+    return code;
+}
+
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
                           kith_tool_build_times *times) {
     char spec[SPEC_BYTES_MAX];
     int64_t *ids = NULL;
-    size_t id_count = 0;
     kith_metric metric;
     kith_index *index = NULL;
     int code;
@@ -177,14 +208,7 @@ int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith
     KITH_TOOL_GO(kith_tool_check(kith_index_create(spec, kith_vectors_dim(base), metric, &index), NULL));
     if (kith_index_wants_vectors(index))
         KITH_TOOL_GO(kith_tool_check(kith_index_attach_vectors(index, build->base_path), build->base_path));
-    if (build->ids_path != NULL) {
-        KITH_TOOL_GO(kith_tool_ids_read(build->ids_path, &ids, &id_count));
-        if (id_count != kith_vectors_count(base)) {
-            code = kith_tool_error(KITH_EXIT_DATA, "%s: %zu ids for the %zu vectors of %s", build->ids_path,
-                                   id_count, kith_vectors_count(base), build->base_path);
-            goto done;
-        }
-    }
+    KITH_TOOL_GO(ids_open(build, base, &ids));
     KITH_TOOL_GO(fill(index, build, base, ids, times));
     if (!is_hopeless(build, times)) {
         *out = index;

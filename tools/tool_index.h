@@ -14,6 +14,7 @@ typedef struct kith_tool_build {
     size_t threads, seed;
     size_t train_count; /* rows of the training sample; 0: as many as the index recommends */
     size_t batch_rows;  /* rows added at a time; 0: as many as make a GiB of f32 */
+    bool upsert;        /* rows whose ids are there replace what is there; needs ids_path */
     uint64_t
         budget_bytes; /* 0: none; else no index, *out = NULL, when a part of the rows shows that it would take more */
 } kith_tool_build;
@@ -21,12 +22,16 @@ typedef struct kith_tool_build {
 typedef struct kith_tool_build_times {
     double train_seconds, add_seconds;
     size_t train_count, batch_count; /* rows trained on, 0 without training; batches added */
+    size_t replaced_count;           /* by an upsert */
     uint64_t estimated_bytes;        /* of the index, where there is a budget */
 } kith_tool_build_times;
 
 /* An index of all vectors of a file. Free *out with kith_index_free. */
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
                           kith_tool_build_times *times);
+/* Adds all vectors of a file to an index that is there. */
+int kith_tool_index_add(kith_index *index, const kith_tool_build *build, kith_vectors *base,
+                        kith_tool_build_times *times);
 /* Loads an index, or maps it, and attaches the file of its vectors; NULL: none. */
 int kith_tool_index_open(const char *path, bool map, const char *vectors, kith_index **out);
 /* Sum of all parts of kith_index_memory. */

@@ -18,6 +18,9 @@ extern "C" {
 #endif
 
 typedef struct kith_index kith_index;
+/* Which ids are allowed, below. Immutable; may serve any number of searches at once, of any index; has to outlive them.
+ * One that allows few ids makes a search cheaper, except a callback, whose answers nobody knows beforehand. */
+typedef struct kith_filter kith_filter;
 
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
@@ -114,9 +117,27 @@ KITH_API kith_status kith_index_remove(kith_index *index, const int64_t *ids, si
  * KITH_ERR_ARGUMENT for an id that stands twice). Converted and checked as in kith_index_add. All or nothing. */
 KITH_API kith_status kith_index_update(kith_index *index, const kith_view *vectors,
                                        const int64_t *ids) KITH_CHECK_RESULT;
-/* Adds all vectors of `from`, each under its id + id_shift (0 or more), without encoding them anew: for an index that
- * was filled in parts, each part in a clone of the same trained, empty index. `from` stays as it is and may be mapped.
- * Graphs cannot, nor what stands around one: KITH_ERR_UNSUPPORTED. A mapped `from` is verified first (KITH_ERR_FORMAT).
+/* Adds vectors as kith_index_add does, and replaces those whose ids are there: `ids` are needed, and distinct
+ * (KITH_ERR_ARGUMENT else). *replaced (may be NULL) says how many were there. All or nothing. */
+KITH_API kith_status kith_index_upsert(kith_index *index, const kith_view *vectors, const int64_t *ids,
+                                       const kith_job *job, size_t *replaced) KITH_CHECK_RESULT;
+/* Removes the vectors whose ids a filter allows; *removed (may be NULL) says how many. All or nothing. */
+KITH_API kith_status kith_index_remove_filter(kith_index *index, const kith_filter *filter,
+                                              size_t *removed) KITH_CHECK_RESULT;
+/* Takes out what removals and updates have left: removed nodes of a graph, whose neighbours are linked past them, room
+ * in lists and tables, maps of ids that can be made again. What the index holds stays as it is. Needs memory for a
+ * while, of inverted lists for all of them once more; KITH_ERR_NO_MEMORY leaves the index as it was, or in part
+ * compacted. */
+KITH_API kith_status kith_index_compact(kith_index *index) KITH_CHECK_RESULT;
+/* Moves the vectors whose ids a filter allows into an index of their own, *out, with the same training. Needs memory
+ * for a copy of the index for a while. All or nothing. */
+KITH_API kith_status kith_index_split(kith_index *index, const kith_filter *filter,
+                                      kith_index **out) KITH_CHECK_RESULT;
+/* Adds all vectors of `from`, each under its id + id_shift (0 or more). `from` stays as it is and may be mapped.
+ * Codes are not made anew, so it is for an index that was filled in parts, each part in a clone of the same trained,
+ * empty index. A graph adds the vectors of the other one as new ones, for which they are held as f32 for a while; so
+ * does a graph of codes with vectors behind it. One that has codes alone cannot: KITH_ERR_UNSUPPORTED. A mapped `from`
+ * is verified first (KITH_ERR_FORMAT).
  * Errors: KITH_ERR_ARGUMENT for an index of another spec, dimension, metric or training, or `into` itself;
  * KITH_ERR_EXISTS for an id that is there already; KITH_ERR_OVERFLOW for one past KITH_ID_MAX. All or nothing. */
 KITH_API kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t id_shift) KITH_CHECK_RESULT;
@@ -145,9 +166,6 @@ KITH_API int kith_index_wants_vectors(const kith_index *index);
 
 /* ---- Filters: which ids a search may return ------------------------------------------------------------ */
 
-/* Immutable; may serve any number of searches at once, of any index; has to outlive them. One that allows few ids
- * makes a search cheaper, except a callback, whose answers nobody knows beforehand. */
-typedef struct kith_filter kith_filter;
 /* Ids i with bit (i % 64) of words[i / 64] set; ids at or past bit_count are not allowed. The words are copied. */
 KITH_API kith_status kith_filter_bitset(const uint64_t *words, size_t bit_count,
                                         kith_filter **out) KITH_CHECK_RESULT;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "flat/flat_inside.h"
 #include "index/convert.h"
+#include "index/upsert.h"
 
 static void release(kith_index *index) {
     kith_flat *flat = kith_flat_of(index);
@@ -113,6 +114,10 @@ static void list_ids(const kith_index *index, int64_t *ids) {
     kith_idrows_list(&kith_flat_of_const(index)->ids, ids);
 }
 
+static kith_status holds(const kith_index *index, const int64_t *ids, size_t count, bool *held) {
+    return kith_idrows_holds(&kith_flat_of_const(index)->ids, ids, count, held);
+}
+
 static const kith_param params[] = {KITH_PARAM_THREADS, KITH_PARAM_MAX_DISTANCES};
 
 const kith_index_vtable kith_flat_vtable = {
@@ -127,6 +132,9 @@ const kith_index_vtable kith_flat_vtable = {
     .add = kith_flat_add,
     .remove = kith_flat_remove,
     .update = kith_flat_update,
+    .upsert = kith_upsert_staged,
+    .holds = holds,
+    .compact = kith_flat_compact,
     .reset = kith_flat_reset,
     .merge = kith_flat_merge,
     .reconstruct = reconstruct,

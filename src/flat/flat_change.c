@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * flat_change.c: add, remove, update, reset. Each change has two halves: the first sets aside all memory that is
+ * flat_change.c: add, remove, update, compact, reset. Each change has two halves: the first sets aside all memory that is
  * needed and does whatever may fail, the second cannot fail, or gives the memory back.
  */
 #include <assert.h>
@@ -220,6 +220,14 @@ kith_status kith_flat_update(kith_index *index, const kith_view *vectors, const 
 
 kith_status kith_flat_merge(kith_index *into, const kith_index *from, int64_t id_shift) {
     return change_now(into, &(kith_change){.kind = KITH_CHANGE_MERGE, .from = from, .id_shift = id_shift}, NULL);
+}
+
+kith_status kith_flat_compact(kith_index *index) {
+    kith_flat *flat = kith_flat_of(index);
+    KITH_TRY(kith_idrows_compact(&flat->ids));
+    kith_chunks_trim(&flat->vectors, index->count, 0);
+    kith_chunks_trim(&flat->inverse_norms, index->count, 0);
+    return KITH_OK;
 }
 
 void kith_flat_reset(kith_index *index) {

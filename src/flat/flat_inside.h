@@ -31,6 +31,7 @@ kith_status kith_flat_add(kith_index *index, const kith_addition *addition);
 kith_status kith_flat_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_flat_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
 kith_status kith_flat_merge(kith_index *into, const kith_index *from, int64_t id_shift);
+kith_status kith_flat_compact(kith_index *index);
 void kith_flat_reset(kith_index *index);
 kith_status kith_flat_stage(kith_index *index, const kith_change *change, kith_staged **out);
 void kith_flat_settle(kith_index *index, kith_staged *staged, bool keep);

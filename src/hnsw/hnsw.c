@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 #include "index/codes.h"
+#include "index/partition.h"
 
 enum { M_DEFAULT = 32, EF_BUILD_DEFAULT = 128, ALPHA_DEFAULT = 115 };
 
@@ -272,6 +273,14 @@ static size_t train_count(const kith_index *index) {
     return code != NULL && code->vtable->train != NULL ? KITH_TRAIN_COUNT : 0;
 }
 
+static kith_status merge(kith_index *into, const kith_index *from, int64_t id_shift) {
+    if (kith_hnsw_of(into)->code != NULL)
+        return kith_error(KITH_ERR_UNSUPPORTED,
+                          "merge: an index %s has codes only, which cannot be coded again; put RFlat behind it",
+                          into->spec);
+    return kith_merge_by_adding(into, from, id_shift);
+}
+
 static const kith_param params[] = {
     KITH_PARAM_THREADS,
     KITH_PARAM_MAX_DISTANCES,
@@ -292,7 +301,11 @@ const kith_index_vtable kith_hnsw_vtable = {
     .add = kith_hnsw_add,
     .remove = kith_hnsw_remove,
     .update = kith_hnsw_update,
+    .upsert = kith_hnsw_upsert,
+    .holds = kith_hnsw_holds,
+    .compact = kith_hnsw_compact,
     .reset = kith_hnsw_reset,
+    .merge = merge,
     .reconstruct = reconstruct,
     .search = kith_hnsw_search,
     .range_search = kith_hnsw_range_search,

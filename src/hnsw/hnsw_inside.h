@@ -324,6 +324,9 @@ kith_status kith_hnsw_find(const kith_hnsw *graph, const int64_t *ids, size_t co
 bool kith_hnsw_find_one(const kith_hnsw *graph, int64_t id, uint64_t *node);
 kith_status kith_hnsw_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
+kith_status kith_hnsw_upsert(kith_index *index, const kith_addition *addition, size_t *replaced);
+kith_status kith_hnsw_holds(const kith_index *index, const int64_t *ids, size_t count, bool *held);
+kith_status kith_hnsw_compact(kith_index *index);
 /* Takes the removed nodes out. All or nothing. */
 kith_status kith_hnsw_repair(kith_hnsw *graph);
 

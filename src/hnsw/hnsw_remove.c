@@ -103,31 +103,51 @@ kith_status kith_hnsw_remove(kith_index *index, const int64_t *ids, size_t count
 }
 
 /* The new vectors come in first, beside the old ones. */
-static kith_status replace(kith_hnsw *graph, const kith_addition *addition, size_t *replaced) {
+static kith_status replace(kith_hnsw *graph, const kith_addition *addition, const char *what, bool all_there,
+                           size_t *replaced) {
     removal plan;
-    KITH_TRY(plan_removal(graph, addition->ids, addition->view.count, addition->view.count, &plan));
-    kith_status status = kith_hnsw_append(graph, addition);
+    size_t count = addition->view.count;
+    KITH_TRY(plan_removal(graph, addition->ids, count, count, &plan));
+    kith_status status = KITH_OK;
+    for (size_t i = 0; i < count && all_there && status == KITH_OK; i++)
+        if (plan.nodes[i] == KITH_IDLIST_NO_ROW)
+            status = kith_error(KITH_ERR_NOT_FOUND, "%s: id %lld is not in the index", what,
+                                (long long)addition->ids[i]);
+    if (status == KITH_OK) status = kith_hnsw_append(graph, addition);
     if (status == KITH_OK) *replaced = carry_out(graph, &plan);
     drop_removal(&plan);
     if (status == KITH_OK && *replaced > 0) repair_when_due(graph);
     return status;
 }
 
-kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
-    kith_hnsw *graph = kith_hnsw_of(index);
-    size_t count = vectors->count, replaced;
+kith_status kith_hnsw_holds(const kith_index *index, const int64_t *ids, size_t count, bool *held) {
     uint64_t *nodes;
     KITH_TRY(kith_alloc(count, sizeof *nodes, &nodes));
-    kith_status status = kith_hnsw_find(graph, ids, count, nodes);
-    for (size_t i = 0; i < count && status == KITH_OK; i++)
-        if (nodes[i] == KITH_IDLIST_NO_ROW)
-            status = kith_error(KITH_ERR_NOT_FOUND, "update: id %lld is not in the index", (long long)ids[i]);
+    kith_status status = kith_hnsw_find(kith_hnsw_of_const(index), ids, count, nodes);
+    for (size_t i = 0; i < count && status == KITH_OK; i++) held[i] = nodes[i] != KITH_IDLIST_NO_ROW;
     kith_free(nodes);
-    if (status != KITH_OK) return status;
+    return status;
+}
+
+kith_status kith_hnsw_upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    return replace(kith_hnsw_of(index), addition, "upsert", false, replaced);
+}
+
+kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
+    size_t count = vectors->count, replaced;
     kith_job job;
     kith_job_init(&job);
     job.threads = kith_threads_default();
     const kith_addition addition = {
         .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, count), .job = &job};
-    return replace(graph, &addition, &replaced);
+    return replace(kith_hnsw_of(index), &addition, "update", true, &replaced);
+}
+
+kith_status kith_hnsw_compact(kith_index *index) {
+    kith_hnsw *graph = kith_hnsw_of(index);
+    KITH_TRY(kith_hnsw_repair(graph));
+    kith_chunks_trim(&graph->rows, graph->node_count, 0);
+    kith_chunks_trim(&graph->side, graph->node_count, 0);
+    kith_chunks_trim(&graph->links, graph->node_count, 0);
+    return KITH_OK;
 }

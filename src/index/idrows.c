@@ -75,6 +75,15 @@ kith_status kith_idrows_need(const char *what, const kith_idrows *rows, const in
     return KITH_OK;
 }
 
+kith_status kith_idrows_holds(const kith_idrows *rows, const int64_t *ids, size_t count, bool *held) {
+    uint64_t *found;
+    KITH_TRY(kith_alloc(count, sizeof *found, &found));
+    kith_status status = kith_idrows_find(rows, ids, count, found);
+    for (size_t i = 0; i < count && status == KITH_OK; i++) held[i] = found[i] != KITH_NO_ROW;
+    kith_free(found);
+    return status;
+}
+
 /* ---- The form of the ids ------------------------------------------------------------------------------------- */
 
 /* Room for the ids of `count` rows: written out where `stored`, in a map where not `rise`. On failure as before. */
@@ -255,6 +264,33 @@ void kith_idrows_remove_keep(kith_idrows *rows, kith_idrows_removal *removal, ki
 void kith_idrows_remove_drop(kith_idrows *rows, kith_idrows_removal *removal) {
     give_back(rows, removal->had_chunks, removal->had_map);
     kith_free(removal->rows);
+}
+
+/* ---- Compacting ---------------------------------------------------------------------------------------------- */
+
+static bool ids_rise(const kith_idrows *rows) {
+    for (size_t r = 1; r < rows->count; r++)
+        if (kith_idrows_id(rows, r) <= kith_idrows_id(rows, r - 1)) return false;
+    return true;
+}
+
+kith_status kith_idrows_compact(kith_idrows *rows) {
+    kith_idmap map = {0};
+    bool rise = ids_rise(rows);
+    if (!rise) {
+        KITH_TRY(kith_idmap_reserve(&map, rows->count));
+        for (size_t r = 0; r < rows->count; r++) kith_idmap_put(&map, kith_idrows_id(rows, r), r);
+    }
+    kith_idmap_free(&rows->map);
+    rows->map = map;
+    rows->ids_rise = rise;
+    if (rows->has_ids && rise && rows->count > 0) {
+        int64_t first = kith_idrows_id(rows, 0), last = kith_idrows_id(rows, rows->count - 1);
+        rows->has_ids = (uint64_t)(last - first) != (uint64_t)(rows->count - 1);
+        if (!rows->has_ids) rows->first_id = first;
+    }
+    kith_chunks_trim(&rows->ids, rows->has_ids ? rows->count : 0, 0);
+    return KITH_OK;
 }
 
 /* ---- Copies -------------------------------------------------------------------------------------------------- */

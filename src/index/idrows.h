@@ -49,6 +49,8 @@ void kith_idrows_list(const kith_idrows *rows, int64_t *ids);
 /* Writes the row of each id, KITH_NO_ROW for those that are not there. Works always. */
 #define KITH_NO_ROW UINT64_MAX
 kith_status kith_idrows_find(const kith_idrows *rows, const int64_t *ids, size_t count, uint64_t *out);
+/* Which of the ids are there. */
+kith_status kith_idrows_holds(const kith_idrows *rows, const int64_t *ids, size_t count, bool *held);
 /* The same; KITH_ERR_NOT_FOUND names the first id that is not there. */
 kith_status kith_idrows_need(const char *what, const kith_idrows *rows, const int64_t *ids, size_t count,
                              uint64_t *out);
@@ -101,6 +103,9 @@ void kith_idrows_remove_keep(kith_idrows *rows, kith_idrows_removal *removal, ki
 void kith_idrows_remove_drop(kith_idrows *rows, kith_idrows_removal *removal);
 /* No rows any more: ids may start anywhere. */
 void kith_idrows_clear(kith_idrows *rows);
+
+/* Keeps no more of ids and map than the ids that are there need. On failure as before. */
+kith_status kith_idrows_compact(kith_idrows *rows);
 
 /* ---- Copies and files ---------------------------------------------------------------------------------------- */
 

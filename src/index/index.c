@@ -125,7 +125,7 @@ size_t kith_index_train_count(const kith_index *index) {
 
 /* ---- Filling -------------------------------------------------------------------------------------------- */
 
-static kith_status check_writable(const char *what, const kith_index *index) {
+kith_status kith_index_check_writable(const char *what, const kith_index *index) {
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "%s: index must not be NULL", what);
     if (index->is_mapped)
         return kith_error(KITH_ERR_READ_ONLY, "%s: the index is mapped from a file; clone it to change it", what);
@@ -178,7 +178,7 @@ static kith_status check_ids_distinct(const char *what, const int64_t *ids, size
 }
 
 kith_status kith_index_train(kith_index *index, const kith_view *sample, const kith_job *job) {
-    KITH_TRY(check_writable("train", index));
+    KITH_TRY(kith_index_check_writable("train", index));
     kith_job own;
     KITH_TRY(kith_job_read(&own, job));
     kith_view view;
@@ -215,15 +215,25 @@ static int64_t largest_id(const kith_addition *addition) {
     return largest;
 }
 
-kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition) {
-    KITH_TRY(index->vtable->add(index, addition));
+static void note_ids(kith_index *index, const kith_addition *addition) {
     int64_t next_id = largest_id(addition) + 1;
     if (next_id > index->next_id) index->next_id = next_id;
+}
+
+kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition) {
+    KITH_TRY(index->vtable->add(index, addition));
+    note_ids(index, addition);
+    return KITH_OK;
+}
+
+kith_status kith_index_upsert_inner(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    KITH_TRY(index->vtable->upsert(index, addition, replaced));
+    note_ids(index, addition);
     return KITH_OK;
 }
 
 kith_status kith_index_add(kith_index *index, const kith_view *vectors, const int64_t *ids, const kith_job *job) {
-    KITH_TRY(check_writable("add", index));
+    KITH_TRY(kith_index_check_writable("add", index));
     kith_job own;
     KITH_TRY(kith_job_read(&own, job));
     if (!index->is_trained)
@@ -235,10 +245,32 @@ kith_status kith_index_add(kith_index *index, const kith_view *vectors, const in
     return kith_index_add_inner(index, &addition);
 }
 
+kith_status kith_index_upsert(kith_index *index, const kith_view *vectors, const int64_t *ids, const kith_job *job,
+                              size_t *replaced) {
+    size_t old = 0;
+    if (replaced != NULL) *replaced = 0;
+    KITH_TRY(kith_index_check_writable("upsert", index));
+    if (ids == NULL) return kith_error(KITH_ERR_ARGUMENT, "upsert: ids must not be NULL");
+    kith_job own;
+    KITH_TRY(kith_job_read(&own, job));
+    if (!index->is_trained)
+        return kith_error(KITH_ERR_NOT_TRAINED, "upsert: an index %s needs kith_index_train first", index->spec);
+    kith_addition addition = {.ids = ids, .job = &own};
+    KITH_TRY(check_shape("upsert", index, vectors, &addition.view));
+    KITH_TRY(check_id_range("upsert", ids, addition.view.count));
+    addition.ids_rise = kith_rises_i64(ids, addition.view.count);
+    if (!addition.ids_rise)
+        KITH_TRY(check_ids_distinct("upsert", ids, addition.view.count, KITH_ERR_ARGUMENT, own.memory_bytes_max));
+    KITH_TRY(check_values("upsert", index, &addition.view, &own));
+    KITH_TRY(kith_index_upsert_inner(index, &addition, &old));
+    if (replaced != NULL) *replaced = old;
+    return KITH_OK;
+}
+
 kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
     size_t gone = 0;
     if (removed != NULL) *removed = 0;
-    KITH_TRY(check_writable("remove", index));
+    KITH_TRY(kith_index_check_writable("remove", index));
     if (ids == NULL && count > 0) return kith_error(KITH_ERR_ARGUMENT, "remove: ids is NULL, count is %zu", count);
     if (count > 0) KITH_TRY(index->vtable->remove(index, ids, count, &gone));
     if (removed != NULL) *removed = gone;
@@ -246,7 +278,7 @@ kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t coun
 }
 
 kith_status kith_index_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
-    KITH_TRY(check_writable("update", index));
+    KITH_TRY(kith_index_check_writable("update", index));
     if (ids == NULL) return kith_error(KITH_ERR_ARGUMENT, "update: ids must not be NULL");
     kith_job job;
     KITH_TRY(kith_job_read(&job, NULL));
@@ -272,7 +304,7 @@ kith_status kith_index_merge_inner(kith_index *into, const kith_index *from, int
 }
 
 kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t id_shift) {
-    KITH_TRY(check_writable("merge", into));
+    KITH_TRY(kith_index_check_writable("merge", into));
     if (from == NULL || from == into || id_shift < 0)
         return kith_error(KITH_ERR_ARGUMENT, "merge: needs another index and a shift of 0 or more");
     if (into->vtable != from->vtable || into->dim != from->dim || into->metric != from->metric ||
@@ -293,7 +325,7 @@ void kith_index_reset_inner(kith_index *index) {
 }
 
 kith_status kith_index_reset(kith_index *index) {
-    KITH_TRY(check_writable("reset", index));
+    KITH_TRY(kith_index_check_writable("reset", index));
     kith_index_reset_inner(index);
     return KITH_OK;
 }

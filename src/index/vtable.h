@@ -175,6 +175,13 @@ struct kith_index_vtable {
     kith_status (*remove)(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
     /* KITH_ERR_NOT_FOUND for an id that is not held. The ids are distinct. */
     kith_status (*update)(kith_index *index, const kith_view *vectors, const int64_t *ids);
+    /* Adds vectors, or replaces those whose ids are held. The ids are given. *replaced: how many were. */
+    kith_status (*upsert)(kith_index *index, const kith_addition *addition, size_t *replaced);
+    /* Which of the ids are held. NULL for a store that leaves its ids to others. */
+    kith_status (*holds)(const kith_index *index, const int64_t *ids, size_t count, bool *held);
+    /* Takes out what changes have left behind, and gives memory back; what is held stays as it is. NULL: nothing to
+     * do. */
+    kith_status (*compact)(kith_index *index);
     void (*reset)(kith_index *index);
     /* Adds the vectors of an index of the same vtable, spec, dimension and metric, which has some; ids + id_shift do
      * not overflow. KITH_ERR_ARGUMENT when it was trained otherwise, KITH_ERR_EXISTS for an id that is held. NULL: it
@@ -210,6 +217,9 @@ struct kith_index_vtable {
                            const kith_candidates *candidates, const kith_search_results *results);
 };
 
+/* KITH_ERR_ARGUMENT for NULL, KITH_ERR_READ_ONLY for a mapped index; `what` begins the message. */
+kith_status kith_index_check_writable(const char *what, const kith_index *index);
+
 /* ---- For indexes made of indexes ------------------------------------------------------------------------------ */
 
 /* The vtable's call, or KITH_ERR_UNSUPPORTED. */
@@ -223,6 +233,7 @@ kith_status kith_index_copy_empty(const kith_index *index, kith_index **out);
 kith_status kith_index_add_inner(kith_index *index, const kith_addition *addition);
 /* KITH_ERR_UNSUPPORTED for an index that cannot. */
 kith_status kith_index_merge_inner(kith_index *into, const kith_index *from, int64_t id_shift);
+kith_status kith_index_upsert_inner(kith_index *index, const kith_addition *addition, size_t *replaced);
 void kith_index_reset_inner(kith_index *index);
 
 #endif

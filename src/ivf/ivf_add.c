@@ -328,30 +328,43 @@ kith_status kith_ivf_add(kith_index *index, const kith_addition *addition) {
 
 /* The new vectors come in first, beside the old ones; from there on nothing can fail. The old ones go from the last
  * place to the first, so that no place moves before its turn. */
-kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
-    kith_ivf *ivf = kith_ivf_of(index);
-    size_t count = vectors->count, place_count = count * ivf->copies;
+static kith_status replace(kith_ivf *ivf, const kith_addition *addition, const char *what, bool all_there,
+                           size_t *replaced) {
+    size_t count = addition->view.count, place_count = count * ivf->copies, old_count = 0;
     uint64_t *places = NULL;
     unsigned char *row = NULL;
-    kith_job job;
-    kith_job_init(&job);
-    job.threads = kith_threads_default();
-    const kith_addition addition = {
-        .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, count), .job = &job};
     kith_status status;
     KITH_GO(kith_alloc(place_count, 2 * sizeof *places, &places));
     KITH_GO(kith_alloc(1, ivf->code->code_bytes, &row));
     KITH_GO(kith_ivf_need_map(ivf));
-    for (size_t i = 0; i < place_count; i++)
-        if (!kith_idmap_get(&ivf->maps[i / count], ids[i % count], &places[i]))
-            KITH_GO(
-                kith_error(KITH_ERR_NOT_FOUND, "update: id %lld is not in the index", (long long)ids[i % count]));
-    KITH_GO(arrive(ivf, &addition, NULL, "update"));
-    kith_sort_i64((int64_t *)places, place_count, (int64_t *)places + place_count);
-    for (size_t i = place_count; i-- > 0;) kith_ivf_take_out(ivf, places[i], row);
-    index->count -= count;
+    for (size_t i = 0; i < place_count; i++) {
+        int64_t id = addition->ids[i % count];
+        if (kith_idmap_get(&ivf->maps[i / count], id, &places[old_count]))
+            old_count++;
+        else if (all_there)
+            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "%s: id %lld is not in the index", what, (long long)id));
+    }
+    KITH_GO(arrive(ivf, addition, NULL, what));
+    kith_sort_i64((int64_t *)places, old_count, (int64_t *)places + place_count);
+    for (size_t i = old_count; i-- > 0;) kith_ivf_take_out(ivf, places[i], row);
+    *replaced = old_count / ivf->copies;
+    ivf->base.count -= *replaced;
 done:
     kith_free(row);
     kith_free(places);
     return status;
+}
+
+kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
+    size_t replaced;
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = kith_threads_default();
+    const kith_addition addition = {
+        .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, vectors->count), .job = &job};
+    return replace(kith_ivf_of(index), &addition, "update", true, &replaced);
+}
+
+kith_status kith_ivf_upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    return replace(kith_ivf_of(index), addition, "upsert", false, replaced);
 }

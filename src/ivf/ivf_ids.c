@@ -68,6 +68,15 @@ kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count,
     return KITH_OK;
 }
 
+kith_status kith_ivf_holds(const kith_index *index, const int64_t *ids, size_t count, bool *held) {
+    uint64_t *places;
+    KITH_TRY(kith_alloc(count, sizeof *places, &places));
+    kith_status status = kith_ivf_find(kith_ivf_of_const(index), ids, count, places);
+    for (size_t i = 0; i < count && status == KITH_OK; i++) held[i] = places[i] != KITH_IVF_NO_PLACE;
+    kith_free(places);
+    return status;
+}
+
 /* ---- Remove --------------------------------------------------------------------------------------------------- */
 
 void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row) {

@@ -206,6 +206,7 @@ kith_status kith_ivf_add(kith_index *index, const kith_addition *addition);
 /* The same with the lists given: assigned[count], each below list_count (KITH_ERR_ARGUMENT). */
 kith_status kith_ivf_add_assigned(kith_ivf *ivf, const kith_addition *addition, const uint32_t *assigned);
 kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
+kith_status kith_ivf_upsert(kith_index *index, const kith_addition *addition, size_t *replaced);
 
 /* ---- ivf_ids.c: finding ids ----------------------------------------------------------------------------------- */
 
@@ -226,6 +227,8 @@ static inline kith_idmap *kith_list_map(kith_ivf *ivf, size_t list) { return &iv
 void kith_ivf_free_maps(kith_ivf *ivf);
 /* Builds the maps of all ids, unless they are there. */
 kith_status kith_ivf_need_map(kith_ivf *ivf);
+/* Which of the ids are there. */
+kith_status kith_ivf_holds(const kith_index *index, const int64_t *ids, size_t count, bool *held);
 /* The place of each id's first copy, KITH_IVF_NO_PLACE for those that are not there: by the map, or by reading all ids. */
 kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count, uint64_t *places);
 /* Takes one copy of a vector out; the last one of its list moves there. `row`: scratch for one code. The maps are

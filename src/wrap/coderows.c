@@ -16,6 +16,7 @@
 #include "index/codes.h"
 #include "index/convert.h"
 #include "index/rescore.h"
+#include "index/upsert.h"
 #include "wrap/coderows_inside.h"
 
 static const char codes_tag[] = "CROWCODE";
@@ -249,6 +250,10 @@ static void list_ids(const kith_index *index, int64_t *ids) {
     kith_idrows_list(&kith_coderows_of_const(index)->ids, ids);
 }
 
+static kith_status holds(const kith_index *index, const int64_t *ids, size_t count, bool *held) {
+    return kith_idrows_holds(&kith_coderows_of_const(index)->ids, ids, count, held);
+}
+
 static const kith_index_vtable coderows_vtable = {
     .name = "CodeRows",
     .release = release,
@@ -258,6 +263,9 @@ static const kith_index_vtable coderows_vtable = {
     .add = kith_coderows_add,
     .remove = kith_coderows_remove,
     .update = kith_coderows_update,
+    .upsert = kith_upsert_staged,
+    .holds = holds,
+    .compact = kith_coderows_compact,
     .reset = kith_coderows_reset,
     .reconstruct = reconstruct,
     .save = save,

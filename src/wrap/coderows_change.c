@@ -265,6 +265,13 @@ kith_status kith_coderows_update(kith_index *index, const kith_view *vectors, co
     return change_now(index, &change, NULL);
 }
 
+kith_status kith_coderows_compact(kith_index *index) {
+    kith_coderows *own = kith_coderows_of(index);
+    KITH_TRY(kith_idrows_compact(&own->ids));
+    kith_chunks_trim(&own->rows, index->count, 0);
+    return KITH_OK;
+}
+
 void kith_coderows_reset(kith_index *index) {
     kith_coderows *own = kith_coderows_of(index);
     kith_chunks_trim(&own->rows, 0, 0);

@@ -33,6 +33,7 @@ kith_status kith_coderows_train(kith_index *index, const kith_view *sample, cons
 kith_status kith_coderows_add(kith_index *index, const kith_addition *addition);
 kith_status kith_coderows_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_coderows_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
+kith_status kith_coderows_compact(kith_index *index);
 void kith_coderows_reset(kith_index *index);
 kith_status kith_coderows_stage(kith_index *index, const kith_change *change, kith_staged **out);
 void kith_coderows_settle(kith_index *index, kith_staged *staged, bool keep);

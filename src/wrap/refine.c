@@ -15,7 +15,9 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "index/convert.h"
+#include "index/partition.h"
 #include "index/spec.h"
+#include "index/upsert.h"
 #include "wrap/filerows.h"
 #include "wrap/transformed.h"
 
@@ -195,6 +197,33 @@ static kith_status update(kith_index *index, const kith_view *vectors, const int
     return status;
 }
 
+static kith_status upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    kith_refine *both = kith_refine_of(index);
+    KITH_TRY(check_for_base("upsert", both, &addition->view, addition->job));
+    kith_upsert staged;
+    KITH_TRY(kith_upsert_stage(both->store, addition, &staged));
+    kith_status status = kith_index_upsert_inner(both->base, addition, replaced);
+    (void)kith_upsert_settle(both->store, &staged, status == KITH_OK);
+    if (status != KITH_OK) return status;
+    both->store->next_id = both->base->next_id;
+    update_counts(both);
+    return KITH_OK;
+}
+
+static kith_status holds(const kith_index *index, const int64_t *ids, size_t count, bool *held) {
+    const kith_refine *both = kith_refine_of_const(index);
+    const kith_index *half = both->store->vtable->holds != NULL ? both->store : both->base;
+    return half->vtable->holds(half, ids, count, held);
+}
+
+/* One half may be compacted and the other not: they hold the same either way. */
+static kith_status compact(kith_index *index) {
+    kith_index *halves[] = {kith_refine_of(index)->base, kith_refine_of(index)->store};
+    for (size_t i = 0; i < 2; i++)
+        if (halves[i]->vtable->compact != NULL) KITH_TRY(halves[i]->vtable->compact(halves[i]));
+    return KITH_OK;
+}
+
 static void reset(kith_index *index) {
     kith_refine *both = kith_refine_of(index);
     kith_index_reset_inner(both->base);
@@ -210,6 +239,9 @@ static kith_status merge(kith_index *index, const kith_index *other, int64_t id_
     KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
     kith_status status = kith_index_merge_inner(both->base, from->base, id_shift);
     both->store->vtable->settle(both->store, staged, status == KITH_OK);
+    /* A graph of codes: vectors of the store, which it can do with, are coded anew. */
+    if (status == KITH_ERR_UNSUPPORTED && strncmp(both->store->spec, "Flat", 4) == 0)
+        return kith_merge_by_adding(index, other, id_shift);
     if (status != KITH_OK) return status;
     both->store->next_id = both->base->next_id;
     update_counts(both);
@@ -287,6 +319,9 @@ static const kith_index_vtable refine_vtable = {
     .add = add,
     .remove = remove_ids,
     .update = update,
+    .upsert = upsert,
+    .holds = holds,
+    .compact = compact,
     .reset = reset,
     .merge = merge,
     .reconstruct = reconstruct,

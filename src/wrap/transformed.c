@@ -235,6 +235,27 @@ static kith_status update(kith_index *index, const kith_view *vectors, const int
     return status;
 }
 
+static kith_status upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    transformed *own = of(index);
+    kith_addition inner = *addition;
+    float *floats;
+    KITH_TRY(apply_all("upsert", own->transform, own->inner, &addition->view, addition->job, &floats, &inner.view));
+    kith_status status = kith_index_upsert_inner(own->inner, &inner, replaced);
+    kith_free(floats);
+    index->count = own->inner->count;
+    return status;
+}
+
+static kith_status holds(const kith_index *index, const int64_t *ids, size_t count, bool *held) {
+    const kith_index *inner = of_const(index)->inner;
+    return inner->vtable->holds(inner, ids, count, held);
+}
+
+static kith_status compact(kith_index *index) {
+    kith_index *inner = of(index)->inner;
+    return inner->vtable->compact != NULL ? inner->vtable->compact(inner) : KITH_OK;
+}
+
 static void reset(kith_index *index) {
     kith_index_reset_inner(of(index)->inner);
     index->count = 0;
@@ -365,6 +386,9 @@ static const kith_index_vtable transformed_vtable = {
     .add = add,
     .remove = remove_ids,
     .update = update,
+    .upsert = upsert,
+    .holds = holds,
+    .compact = compact,
     .reset = reset,
     .merge = merge,
     .reconstruct = reconstruct,
