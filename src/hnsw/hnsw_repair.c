@@ -19,8 +19,9 @@
 #include "hnsw/hnsw_inside.h"
 
 enum {
-    FOR_EACH_LOST = 3,  /* candidates that a lost link is replaced by */
-    FOUND_SHARE = 4,    /* they are the nearest of at most so many rows of links */
+    BEHIND_EACH = 8,    /* nodes that are looked at behind a removed one: the nearest to it */
+    FOUND_SHARE = 4,    /* in all at most so many rows of links */
+    FOR_EACH_LOST = 3,  /* of these, the nearest are candidates: so many for each lost link */
     CANDIDATES_MIN = 8, /* and at least so many */
     ROWS_MAX = 64,      /* removed nodes whose links one node looks at, beyond those that it links to */
     PIECE = 256,        /* nodes that a task repairs, or decodes */
@@ -162,7 +163,8 @@ static size_t look_behind(const repair *work, worker *mine, size_t *queued) {
     size_t count = 0, room = *queued + ROWS_MAX;
     for (size_t at = 0; at < *queued && count < work->found_max; at++) {
         const uint32_t *links = kith_hnsw_links(graph, mine->queue[at]);
-        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE && count < work->found_max; i++) {
+        size_t most = kith_min_size(work->found_max, count + BEHIND_EACH);
+        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE && count < most; i++) {
             bool is_dead = kith_hnsw_is_dead(graph, links[i]);
             if ((is_dead && *queued == room) || !mark(mine, links[i])) continue;
             if (is_dead)
