@@ -123,6 +123,13 @@ void kith_idrows_clear(kith_idrows *rows) {
     rows->first_id = 0;
 }
 
+/* Whether they do, even if nobody has noticed: removals at the end may leave ids that rise. */
+static bool ids_rise(const kith_idrows *rows) {
+    for (size_t r = 1; r < rows->count; r++)
+        if (kith_idrows_id(rows, r) <= kith_idrows_id(rows, r - 1)) return false;
+    return true;
+}
+
 /* ---- Adding -------------------------------------------------------------------------------------------------- */
 
 static int64_t new_id(const kith_addition *addition, size_t i) {
@@ -268,12 +275,6 @@ void kith_idrows_remove_drop(kith_idrows *rows, kith_idrows_removal *removal) {
 
 /* ---- Compacting ---------------------------------------------------------------------------------------------- */
 
-static bool ids_rise(const kith_idrows *rows) {
-    for (size_t r = 1; r < rows->count; r++)
-        if (kith_idrows_id(rows, r) <= kith_idrows_id(rows, r - 1)) return false;
-    return true;
-}
-
 kith_status kith_idrows_compact(kith_idrows *rows) {
     kith_idmap map = {0};
     bool rise = ids_rise(rows);
@@ -367,7 +368,7 @@ kith_status kith_idrows_save(const kith_idrows *rows, const kith_idrows_tags *ta
     unsigned char meta[META_BYTES];
     kith_put_u64(meta, rows->has_ids ? 0 : (uint64_t)rows->first_id);
     kith_put_u32(meta + 8, rows->has_ids);
-    kith_put_u32(meta + 12, rows->ids_rise);
+    kith_put_u32(meta + 12, rows->ids_rise || ids_rise(rows));
     KITH_TRY(kith_container_writer_add(writer, tags->meta, instance, meta, sizeof meta));
     return rows->has_ids ? kith_chunks_save(&rows->ids, rows->count, tags->ids, instance, writer) : KITH_OK;
 }
