@@ -222,14 +222,12 @@ static void check(sequence *run, const fixture_vectors *queries) {
     }
 }
 
-static void run_sequence(const index_kind *kind, uint64_t number, const fixture_vectors *vectors,
-                         const fixture_vectors *queries, const char *folder) {
+static void run_sequence(const index_kind *kind, const kith_index *trained, uint64_t number,
+                         const fixture_vectors *vectors, const fixture_vectors *queries, const char *folder) {
     sequence run = {.kind = kind, .vectors = vectors, .number = number, .folder = folder};
     snprintf(where, sizeof where, "%s, sequence %llu", kind->spec, (unsigned long long)number);
     fixture_model_init(&run.model, DIM);
-    OK(kith_index_create(kind->spec, DIM, kind->metric, &run.index));
-    kith_view sample = fixture_view(vectors, ROWS - TRAINED, TRAINED);
-    OK(kith_index_train(run.index, &sample, NULL));
+    OK(kith_index_clone(trained, &run.index));
     run.next_row = draw(&run, ROWS);
     for (size_t s = 0; s < STEPS; s++) {
         size_t step = draw(&run, sizeof steps / sizeof *steps);
@@ -252,7 +250,12 @@ static void run_kind(const index_kind *kind) {
     const char *folder = faults_folder();
     fixture_vectors vectors = fixture_vectors_make(KITH_F16, ROWS, DIM, 91); /* every type here holds them */
     fixture_vectors queries = fixture_vectors_make(KITH_F16, 4, DIM, 92);
-    for (size_t i = 0; i < count; i++) run_sequence(kind, first + i, &vectors, &queries, folder);
+    kith_index *trained;
+    kith_view sample = fixture_view(&vectors, ROWS - TRAINED, TRAINED);
+    OK(kith_index_create(kind->spec, DIM, kind->metric, &trained));
+    OK(kith_index_train(trained, &sample, NULL));
+    for (size_t i = 0; i < count; i++) run_sequence(kind, trained, first + i, &vectors, &queries, folder);
+    kith_index_free(trained);
     fixture_vectors_free(&queries);
     fixture_vectors_free(&vectors);
     faults_folder_remove(folder);
