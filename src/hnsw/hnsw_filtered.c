@@ -32,6 +32,7 @@ enum {
     ALLOWED_LINKS = 24, /* allowed nodes that a hop offers at least, where two steps lead to as many */
     SEEDS_MIN = 4,      /* as in the plain walk */
     SEED_SHARE = 4,
+    FAR_SHARE = 4,
     LINE = 64,
     FOLLOWED = 1
 };
@@ -194,6 +195,7 @@ static void clear(kith_crosser *crosser) {
     kith_pool_clear(walker->pool, walker->pool_capacity);
     kith_pool_clear(crosser->nearest, KITH_DESCENT);
     walker->pool_count = crosser->nearest_count = 0;
+    crosser->met_count = crosser->met_allowed_count = 0;
     walker->distance_count = walker->hop_count = 0;
 }
 
@@ -321,6 +323,8 @@ static kith_status descend_to(kith_crosser *crosser, const kith_probe *probe, co
     kith_walker *walker = crosser->walker;
     size_t changed, allowed = take(crosser, probe, nodes, count, 0);
     size_t all = take_blocked(crosser, probe, nodes, count, allowed);
+    crosser->met_count += all;
+    crosser->met_allowed_count += allowed;
     measure(walker, probe, &all);
     crosser->nearest_count = walker->kernels->offer(crosser->nearest, crosser->nearest_count, KITH_DESCENT,
                                                     walker->distances, walker->fresh, all, &changed);
@@ -331,6 +335,7 @@ static kith_status descend_to(kith_crosser *crosser, const kith_probe *probe, co
 static kith_status descend(kith_crosser *crosser, const kith_probe *probe) {
     const kith_hnsw *graph = crosser->filtered->graph;
     size_t changed;
+    crosser->met_count = crosser->met_allowed_count = 0;
     while (crosser->nearest_count > 0 && (crosser->nearest[0] & FOLLOWED) == 0 && !is_spent(crosser->walker)) {
         uint32_t node = kith_pool_node(crosser->nearest[0]);
         crosser->nearest[0] |= FOLLOWED;
@@ -366,10 +371,20 @@ done:
     return status == KITH_OK ? descend(crosser, probe) : status;
 }
 
-kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef) {
+/* The way down to the query met far fewer allowed nodes than there are elsewhere. */
+static bool is_far(const kith_crosser *crosser) {
+    return (float)crosser->met_allowed_count < crosser->filtered->share * (float)crosser->met_count / FAR_SHARE;
+}
+
+kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef, size_t k) {
     kith_walker *walker = crosser->walker;
     size_t changed, at = 0;
+    walker->pool_capacity = kith_max_size(ef, k);
     KITH_TRY(begin(crosser, probe, ef));
+    if (is_far(crosser)) {
+        ef *= KITH_FILTERED_FAR;
+        walker->pool_capacity = kith_max_size(ef, k);
+    }
     while (at < kith_min_size(walker->pool_count, ef) && !is_spent(walker)) {
         int64_t entry = walker->pool[at];
         if ((entry & FOLLOWED) != 0) {

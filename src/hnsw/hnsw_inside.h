@@ -248,7 +248,11 @@ typedef struct kith_crosser {
     uint32_t *bridges;       /* degree */
     int64_t *nearest;        /* kith_walk_pool_count(KITH_DESCENT) */
     size_t nearest_count;
+    size_t met_count, met_allowed_count; /* of the descent, after the entries */
 } kith_crosser;
+
+/* A query around which few are allowed is answered with so many times ef. */
+enum { KITH_FILTERED_FAR = 3 };
 
 /* Chooses the strategy for a filter, which is not NULL. */
 kith_status kith_hnsw_filtered_open(const kith_hnsw *graph, const kith_filter *filter, size_t ef, kith_arena *arena,
@@ -257,8 +261,9 @@ kith_status kith_hnsw_filtered_open(const kith_hnsw *graph, const kith_filter *f
 kith_status kith_hnsw_filtered_turn(kith_hnsw_filtered *filtered, kith_arena *arena);
 kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_arena *arena, kith_walker *walker,
                                    kith_crosser *out);
-/* As kith_hnsw_walk, but only allowed nodes come into the pool. The walker is cleared at the beginning. */
-kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef);
+/* As kith_hnsw_walk, but only allowed nodes come into the pool: the nearest max(ef, k), or more for a query that few
+ * are allowed around, for which the pool has room. The walker is cleared at the beginning. */
+kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef, size_t k);
 /* As kith_hnsw_follow. */
 kith_status kith_hnsw_cross(kith_crosser *crosser, const kith_probe *probe, uint32_t node);
 

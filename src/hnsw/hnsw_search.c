@@ -149,7 +149,7 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
     size_t capacity = kith_max_size(call->ef, request->k);
     if (request->filter != NULL) {
         KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, call->ef, request->arena, &call->filtered));
-        capacity = kith_max_size(capacity, asked_ef(call));
+        capacity = kith_max_size(capacity, kith_max_size(asked_ef(call), KITH_FILTERED_FAR * call->ef));
     }
     size_t walkers = workers * call->turns, words = kith_walk_seen_words(call->graph->node_count);
     uint32_t *zeros = NULL;
@@ -273,7 +273,7 @@ static kith_status search_listed(const hnsw_call *call, kith_walker *walker, con
 /* A walk that has met all it could reach and found too few gives way to a look at all allowed nodes. */
 static kith_status search_bridged(const hnsw_call *call, size_t worker, const kith_probe *probe, meeting *met) {
     kith_walker *walker = &call->walkers[worker];
-    KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], probe, call->ef));
+    KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], probe, call->ef, call->request->k));
     size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
     if (walker->pool_count >= enough) return keep_pool(call, walker, met);
     return search_bits(call, walker, probe, met);
@@ -282,6 +282,7 @@ static kith_status search_bridged(const hnsw_call *call, size_t worker, const ki
 /* Around a query fewer than half as many may be allowed as elsewhere: then it is left for later. */
 static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walker, const kith_probe *probe,
                                 meeting *met) {
+    walker->pool_capacity = asked_ef(call);
     walker->met = meet_and_ask;
     walker->met_context = met;
     KITH_TRY(kith_hnsw_walk(walker, probe, asked_ef(call)));
@@ -335,10 +336,7 @@ static kith_status search_left(hnsw_call *call) {
     size_t workers = kith_min_size(call->request->threads, call->request->queries.count);
     KITH_TRY(kith_hnsw_filtered_turn(&call->filtered, call->request->arena));
     KITH_TRY(take_crossers(call, workers));
-    for (size_t w = 0; w < workers; w++) {
-        call->walkers[w].met = NULL;
-        call->walkers[w].pool_capacity = kith_max_size(call->ef, call->request->k);
-    }
+    for (size_t w = 0; w < workers; w++) call->walkers[w].met = NULL;
     return kith_parallel_for(workers, call->again_count, search_again, call);
 }
 
@@ -363,7 +361,7 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
     if (is_filtered && call->filtered.strategy == KITH_FILTERED_LISTED) {
         KITH_TRY(search_listed(call, walker, &probe, &met));
     } else if (is_filtered) {
-        KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], &probe, call->ef));
+        KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], &probe, call->ef, 1));
         for (size_t i = 0; i < met.list->count; i++)
             KITH_TRY(kith_hnsw_cross(&call->crossers[worker], &probe, met.list->hits[i].row));
     } else {
