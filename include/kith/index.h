@@ -175,7 +175,8 @@ KITH_API kith_status kith_filter_ids(const int64_t *ids, size_t count, kith_filt
 KITH_API kith_status kith_filter_range(int64_t first, int64_t last, kith_filter **out) KITH_CHECK_RESULT;
 /* Ids for which allow(user, id) is not 0. Called from the searching threads, at most once per id and query, or twice
  * where inverted lists hold each vector twice ("IVF1024s"); a graph asks about some 1,000 ids more in each call, to
- * learn how many are allowed, and where few are, or few around a query, it asks about all of them once. */
+ * learn how many are allowed, and where few are, or few around a query, it asks about all of them once; inverted lists do the
+ * same list by list. */
 typedef int (*kith_filter_fn)(void *user, int64_t id);
 KITH_API kith_status kith_filter_callback(kith_filter_fn allow, void *user, kith_filter **out) KITH_CHECK_RESULT;
 /* Ids that all of `count` filters allow, that at least one of them allows, or that one does not. The new filter shares
@@ -209,8 +210,9 @@ typedef struct kith_search_params {
                                      first so many rows are looked at) */
     kith_progress_fn progress;    /* default NULL */
     void *progress_user;
-    size_t nprobe; /* inverted lists: how many of the nearest lists are searched; more than there are: all of them.
-                        Default 0: the index's own default, which kith_index_param tells */
+    size_t nprobe; /* inverted lists: how many of the nearest lists are searched; more than there are: all of them;
+                        under a filter lists that hold something allowed count, and more of them where that is
+                        little. Default 0: the index's own default, which kith_index_param tells */
     size_t
         k_factor; /* refinement: k x k_factor candidates are compared again, exactly; by a range search, at least so many
                      for each hit. Default 0: the index's own */

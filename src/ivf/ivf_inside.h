@@ -10,6 +10,8 @@
 #ifndef KITH_IVF_IVF_INSIDE_H
 #define KITH_IVF_IVF_INSIDE_H
 
+#include <stdatomic.h>
+
 #include "base/idmap.h"
 #include "code/code.h"
 #include "index/vtable.h"
@@ -246,6 +248,28 @@ kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t s
 kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer, uint32_t *part);
 kith_status kith_ivf_verify(const kith_index *index);
 void kith_ivf_list_ids(const kith_index *index, int64_t *ids);
+
+/* ---- ivf_filtered.c ------------------------------------------------------------------------------------------- */
+
+/* What a call has found out about its filter; in its arena. Any worker may ask and write. */
+typedef struct kith_ivf_filtered {
+    const kith_ivf *ivf;
+    const kith_filter *filter;
+    float share;             /* of allowed vectors, an estimate above 0 */
+    _Atomic size_t *counts;  /* allowed vectors of each list */
+    size_t *first_words;     /* where the bits of each list begin */
+    _Atomic uint32_t *words; /* a bit per vector, list after list */
+} kith_ivf_filtered;
+
+kith_status kith_ivf_filtered_open(const kith_ivf *ivf, const kith_filter *filter, kith_arena *arena,
+                                   kith_ivf_filtered *out);
+/* How many vectors of a list are allowed. */
+size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list);
+/* Bits of 32 vectors from a position of a list on, which has been counted; 0 past its end. */
+uint32_t kith_ivf_filtered_bits(const kith_ivf_filtered *filtered, size_t list, size_t position);
+/* How many allowed vectors a query should see, and how many lists it may read for that. */
+size_t kith_ivf_filtered_wanted(const kith_ivf_filtered *filtered, size_t nprobe);
+size_t kith_ivf_filtered_probes_max(const kith_ivf_filtered *filtered, size_t nprobe, size_t k);
 
 /* ---- ivf_search.c --------------------------------------------------------------------------------------------- */
 

@@ -8,6 +8,9 @@
  * far. The nearest lists of all queries come before all others: they lower the thresholds. A group of a few queries
  * goes query by query.
  *
+ * Under a filter lists that hold nothing allowed are passed over, and more are read where few of the vectors in them are
+ * allowed: ivf_filtered.c.
+ *
  * The coarse step holds the query against 8-bit codes of the centroids, takes some more lists than asked for, and
  * orders these by their exact distance. Where there is an index of the centroids, that finds the lists of all queries
  * beforehand.
@@ -29,10 +32,13 @@ enum {
     STRIP = STRIP_BLOCKS * KITH_BLOCK_ROWS,
     GROUP_MAX = 1024,
     GROUP_SMALL = 4, /* so few queries hardly share a list */
-    PROBE_MARGIN = 8
+    PROBE_MARGIN = 8,
+    GATHER = 256,    /* raw vectors that are copied together */
+    GATHER_SHARE = 4 /* where fewer than one in so many are allowed */
 };
 static const size_t group_bytes_max = (size_t)4 << 20; /* prepared queries and probes of a group */
 
+#define NO_LIST UINT32_MAX /* as the `before` of a probe that stands for no list */
 /* A list to be read for a query: the query's base there, and how many of its codes may be looked at. The codes that a
  * query looks at are counted from its nearest list on, so that a number says where a hit lies. */
 typedef struct probe {
@@ -59,10 +65,12 @@ typedef struct worker_scratch {
     probe *probes;                  /* group_size x nprobe */
     visit *visits;                  /* group_size x nprobe */
     size_t *list_first;             /* list_count + 1 */
-    uint32_t *members;              /* group_size: the queries of a list, for exact codes */
-    uint32_t *lists;                /* group_size x nprobe: the lists that have visits, in order */
-    uint32_t *table;                /* table_size of the call, where vectors have two copies */
-    float *spreads;                 /* nprobe: of one query, for errors */
+    unsigned char *rows;            /* filter: GATHER raw vectors, and their ids */
+    int64_t *row_ids;
+    uint32_t *members; /* group_size: the queries of a list, for exact codes */
+    uint32_t *lists;   /* group_size x nprobe: the lists that have visits, in order */
+    uint32_t *table;   /* table_size of the call, where vectors have two copies */
+    float *spreads;    /* nprobe: of one query, for errors */
 } worker_scratch;
 
 typedef struct ivf_call {
@@ -80,6 +88,8 @@ typedef struct ivf_call {
     size_t *near_counts;      /* query_count */
     size_t top_k, table_size; /* hits that are kept: k of each copy; a power of two above twice as many */
     worker_scratch *workers;
+    kith_ivf_filtered filtered; /* where there is a filter */
+    size_t probes_wanted;       /* lists that a query reads at least; nprobe is how many at most */
 } ivf_call;
 
 /* ---- Queries -------------------------------------------------------------------------------------------------- */
@@ -137,6 +147,10 @@ static kith_status take_worker(const ivf_call *call, worker_scratch *scratch) {
     if (call->table_size > 0)
         KITH_TRY(kith_arena_take(arena, call->table_size, sizeof *scratch->table, &scratch->table));
     if (call->errors != NULL) KITH_TRY(kith_arena_take(arena, call->nprobe, sizeof(float), &scratch->spreads));
+    if (call->request->filter != NULL && ivf->code->is_exact) {
+        KITH_TRY(kith_arena_take(arena, GATHER, ivf->code->code_bytes, &scratch->rows));
+        KITH_TRY(kith_arena_take(arena, GATHER, sizeof *scratch->row_ids, &scratch->row_ids));
+    }
     return kith_arena_take(arena, ivf->list_count + 1, sizeof(size_t), &scratch->list_first);
 }
 
@@ -225,23 +239,31 @@ static void take_near(const ivf_call *call, size_t query, kith_topk *top) {
         if ((uint64_t)lists[i] < call->ivf->list_count) top->hits[top->count++] = (kith_hit){.id = lists[i]};
 }
 
+/* Lists that hold nothing allowed come last. */
+static void put_empty_last(const ivf_call *call, size_t list, size_t count, float *estimates) {
+    for (size_t i = 0; i < count; i++)
+        if (kith_ivf_filtered_count(&call->filtered, list + i) == 0) estimates[i] = INFINITY;
+}
+
 /* The coarse_k lists nearest to up to 16 queries by the centroids' codes, or by their distances where there is no
- * such code. */
-static void find_lists(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count, kith_topk *tops) {
+ * such code; with `is_picky` only those that hold an allowed vector. */
+static void find_lists(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count, bool is_picky,
+                       kith_topk *tops) {
     const kith_ivf *ivf = call->ivf;
     const kith_code *coarse = ivf->coarse_code;
     size_t dim = ivf->code->projected_dim;
     const void *prepared[KITH_CODE_QUERIES_MAX];
     const float bases[KITH_CODE_QUERIES_MAX] = {0};
+    bool asks = call->near != NULL && !is_picky; /* that index knows no filter */
     for (size_t q = 0; q < count; q++) {
         kith_topk_init(&tops[q], scratch->coarse_hits + q * kith_topk_capacity(call->coarse_k), call->coarse_k);
-        if (call->near != NULL) take_near(call, first + q, &tops[q]);
+        if (asks) take_near(call, first + q, &tops[q]);
         if (coarse == NULL) continue;
         void *query = scratch->coarse_prepared + q * coarse->query_bytes;
         coarse->vtable->prepare(coarse, call->projected + (first + q) * dim, query);
         prepared[q] = query;
     }
-    for (size_t list = 0; list < ivf->list_count && call->near == NULL; list += STRIP) {
+    for (size_t list = 0; list < ivf->list_count && !asks; list += STRIP) {
         size_t lists = kith_min_size(STRIP, ivf->list_count - list);
         if (coarse != NULL)
             coarse->vtable->scan(coarse, prepared, bases, count,
@@ -251,6 +273,7 @@ static void find_lists(const ivf_call *call, worker_scratch *scratch, size_t fir
             float *estimates = scratch->estimates + q * STRIP;
             if (coarse == NULL)
                 centroid_distances(ivf, call->projected + (first + q) * dim, list, lists, estimates);
+            if (is_picky) put_empty_last(call, list, lists, estimates);
             offer_lists(&tops[q], estimates, list, lists, scratch->positions);
         }
     }
@@ -293,26 +316,49 @@ static void set_limits(const ivf_call *call, probe *probes, size_t count) {
     }
 }
 
-/* The probes of query number `query` of the call, nearest list first. */
-static void settle_probes(const ivf_call *call, size_t query, kith_topk *top, probe *probes) {
+static probe probe_of(const ivf_call *call, const kith_hit *hit, float base) {
+    const kith_ivf *ivf = call->ivf;
+    bool is_distance = ivf->by_residual && !ivf->code->is_exact;
+    return (probe){.list = (uint32_t)hit->id, .base = is_distance ? kith_key_to_f32(hit->key) : base};
+}
+
+/* The nearest lists that hold allowed vectors, until they are enough; false: the ranked lists are not. */
+static bool pick_probes(const ivf_call *call, const kith_topk *top, float base, probe *probes, size_t *count) {
+    const kith_ivf_filtered *filtered = &call->filtered;
+    size_t wanted = kith_max_size(call->top_k, kith_ivf_filtered_wanted(filtered, call->probes_wanted));
+    size_t taken = 0, allowed = 0;
+    for (size_t i = 0; i < top->count && taken < call->nprobe; i++) {
+        size_t here = kith_ivf_filtered_count(filtered, (size_t)top->hits[i].id);
+        if (here == 0) continue;
+        if (taken >= call->probes_wanted && allowed >= wanted) break;
+        allowed += here;
+        probes[taken++] = probe_of(call, &top->hits[i], base);
+    }
+    *count = taken;
+    return taken == call->nprobe || (taken >= call->probes_wanted && allowed >= wanted);
+}
+
+/* The probes of query number `query` of the call, nearest list first; false: other lists have to be found. */
+static bool settle_probes(const ivf_call *call, size_t query, kith_topk *top, probe *probes) {
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     const float *vector = call->projected + query * code->projected_dim;
+    bool is_enough = true;
     if (ivf->coarse_code != NULL || ivf->coarse != NULL) {
         kith_topk_shrink(top);
         measure_lists(ivf, vector, top->hits, top->count);
     }
     kith_topk_finish(top);
     float base = ivf->by_residual ? 0 : kith_code_base(code, vector, NULL);
+    for (size_t p = 0; p < call->nprobe; p++) /* an index may find fewer, and so may a filter */
+        probes[p] = (probe){.before = NO_LIST};
     size_t count = kith_min_size(call->nprobe, top->count);
-    for (size_t p = count; p < call->nprobe; p++) /* an index may find fewer */
-        probes[p] = (probe){.before = UINT32_MAX};
-    for (size_t p = 0; p < count; p++) {
-        const kith_hit *hit = &top->hits[p];
-        bool is_distance = ivf->by_residual && !code->is_exact;
-        probes[p] = (probe){.list = (uint32_t)hit->id, .base = is_distance ? kith_key_to_f32(hit->key) : base};
-    }
+    if (call->request->filter != NULL)
+        is_enough = pick_probes(call, top, base, probes, &count);
+    else
+        for (size_t p = 0; p < count; p++) probes[p] = probe_of(call, &top->hits[p], base);
     set_limits(call, probes, count);
+    return is_enough;
 }
 
 static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t first, size_t count) {
@@ -324,13 +370,20 @@ static void find_probes(const ivf_call *call, worker_scratch *scratch, size_t fi
             for (size_t i = 0; i < tile; i++) {
                 const float *vector = call->projected + (first + q + i) * ivf->code->projected_dim;
                 scratch->probes[q + i] = (probe){.base = kith_code_base(ivf->code, vector, NULL)};
+                if (call->request->filter != NULL) (void)kith_ivf_filtered_count(&call->filtered, 0);
                 set_limits(call, &scratch->probes[q + i], 1);
             }
             continue;
         }
-        find_lists(call, scratch, first + q, tile, tops);
+        find_lists(call, scratch, first + q, tile, false, tops);
+        bool is_enough[KITH_CODE_QUERIES_MAX];
         for (size_t i = 0; i < tile; i++)
-            settle_probes(call, first + q + i, &tops[i], scratch->probes + (q + i) * call->nprobe);
+            is_enough[i] = settle_probes(call, first + q + i, &tops[i], scratch->probes + (q + i) * call->nprobe);
+        for (size_t i = 0; i < tile; i++) {
+            if (is_enough[i]) continue;
+            find_lists(call, scratch, first + q + i, 1, true, tops);
+            (void)settle_probes(call, first + q + i, tops, scratch->probes + (q + i) * call->nprobe);
+        }
     }
 }
 
@@ -378,25 +431,43 @@ static kith_status keep(const ivf_call *call, size_t query, const float *estimat
     return KITH_OK;
 }
 
+/* A run of blocks of a segment. */
+typedef struct block_run {
+    size_t first, count; /* codes; `first` is a multiple of 32 */
+} block_run;
+
+/* The next run of blocks from code `at` of a segment to `end` that hold an allowed vector; all of them without a
+ * filter. `before`: codes of the list before the segment. */
+static block_run next_run(const ivf_call *call, size_t list, size_t before, size_t at, size_t end) {
+    if (call->request->filter == NULL) return (block_run){at, end - at};
+    while (at < end && kith_ivf_filtered_bits(&call->filtered, list, before + at) == 0) at += KITH_BLOCK_ROWS;
+    size_t next = at;
+    while (next < end && kith_ivf_filtered_bits(&call->filtered, list, before + next) != 0) next += KITH_BLOCK_ROWS;
+    return at < end ? (block_run){at, kith_min_size(next, end) - at} : (block_run){end, 0};
+}
+
 /* Holds a list against up to 16 queries. */
 static kith_status read_list(const ivf_call *call, const worker_scratch *scratch, const kith_list *list,
                              const void *const *prepared, const float *bases, const reader *readers,
                              size_t reader_count) {
     const kith_code *code = call->ivf->code;
     size_t limit = 0, before = 0; /* codes of the segments before */
+    size_t number = (size_t)(list - call->ivf->lists);
     for (size_t r = 0; r < reader_count; r++) limit = kith_max_size(limit, readers[r].limit);
     for (size_t s = 0; s < list->segment_count && before < limit; s++) {
         const kith_list_segment *segment = &list->segments[s];
         size_t end = kith_min_size(segment->count, limit - before);
-        for (size_t first = 0; first < end; first += STRIP) {
-            size_t count = kith_min_size(STRIP, end - first);
-            kith_segment_scan(code, segment, first, count, prepared, bases, reader_count, scratch->estimates,
-                              STRIP);
+        for (size_t first = 0; first < end;) {
+            block_run next = next_run(call, number, before, first, kith_min_size(end, first + STRIP));
+            first = next.first + next.count;
+            if (next.count == 0) continue;
+            kith_segment_scan(code, segment, next.first, next.count, prepared, bases, reader_count,
+                              scratch->estimates, STRIP);
             for (size_t r = 0; r < reader_count; r++) {
-                size_t at = before + first;
+                size_t at = before + next.first;
                 if (readers[r].limit <= at) continue;
                 KITH_TRY(keep(call, readers[r].query, scratch->estimates + r * STRIP,
-                              kith_min_size(count, readers[r].limit - at), segment, first,
+                              kith_min_size(next.count, readers[r].limit - at), segment, next.first,
                               readers[r].before + (uint32_t)at, scratch->positions));
             }
         }
@@ -405,10 +476,44 @@ static kith_status read_list(const ivf_call *call, const worker_scratch *scratch
     return KITH_OK;
 }
 
+/* Copies of the allowed vectors of a raw list, GATHER at a time. */
+static kith_status read_gathered(const ivf_call *call, size_t worker, const kith_list *list,
+                                 const uint32_t *members, size_t member_count, size_t limit) {
+    const kith_ivf *ivf = call->ivf;
+    worker_scratch *scratch = &call->workers[worker];
+    size_t number = (size_t)(list - ivf->lists), row_bytes = ivf->code->code_bytes;
+    kith_rows rows = {
+        .dtype = kith_raw_dtype(ivf->code), .dim = ivf->code->dim, .base = scratch->rows, .stride = row_bytes};
+    for (size_t at = 0; at < limit; at += KITH_BLOCK_ROWS) {
+        for (uint32_t rest = kith_ivf_filtered_bits(&call->filtered, number, at); rest != 0; rest &= rest - 1) {
+            size_t position = at + (size_t)__builtin_ctz(rest), place;
+            if (position >= limit) break;
+            const kith_list_segment *segment = kith_list_at(list, position, &place);
+            memcpy(scratch->rows + rows.count * row_bytes, segment->blocks + place * row_bytes, row_bytes);
+            scratch->row_ids[rows.count++] = kith_segment_id(ivf, segment, place);
+        }
+        if (rows.count == 0 || (rows.count + KITH_BLOCK_ROWS <= GATHER && at + KITH_BLOCK_ROWS < limit)) continue;
+        unsigned char *id_table;
+        kith_chunks ids;
+        kith_chunks_view(&ids, sizeof(int64_t), scratch->row_ids, rows.count, &id_table);
+        rows.ids = &ids;
+        KITH_TRY(kith_exact_offer(call->exact, &rows, members, member_count, worker, call->tops, call->lists,
+                                  call->request->radius));
+        rows.count = 0;
+    }
+    return KITH_OK;
+}
+
+static bool is_sparse(const ivf_call *call, const kith_list *list) {
+    if (call->request->filter == NULL) return false;
+    return kith_ivf_filtered_count(&call->filtered, (size_t)(list - call->ivf->lists)) < list->count / GATHER_SHARE;
+}
+
 /* The same for raw vectors: products by tiles, for any number of queries with one limit. */
 static kith_status read_raw_list(const ivf_call *call, size_t worker, const kith_list *list,
                                  const uint32_t *members, size_t member_count, size_t limit) {
     const kith_ivf *ivf = call->ivf;
+    if (is_sparse(call, list)) return read_gathered(call, worker, list, members, member_count, limit);
     for (size_t s = 0; s < list->segment_count && limit > 0; s++) {
         const kith_list_segment *segment = &list->segments[s];
         size_t count = kith_min_size(segment->count, limit);
@@ -702,11 +807,15 @@ static kith_status begin(ivf_call *call, const kith_index *index, const kith_sea
     const kith_ivf *ivf = kith_ivf_of_const(index);
     *call = (ivf_call){.ivf = ivf, .request = request, .query_count = request->queries.count, .errors = errors};
     size_t nprobe = request->params->nprobe != 0 ? request->params->nprobe : kith_ivf_nprobe_default(ivf);
-    call->nprobe = kith_min_size(nprobe, ivf->list_count);
+    call->probes_wanted = call->nprobe = kith_min_size(nprobe, ivf->list_count);
+    if (request->filter != NULL) {
+        KITH_TRY(kith_ivf_filtered_open(ivf, request->filter, request->arena, &call->filtered));
+        call->nprobe = kith_ivf_filtered_probes_max(&call->filtered, call->nprobe, request->k * ivf->copies);
+    }
     call->coarse_k = call->nprobe;
     call->top_k = request->k * ivf->copies;
     if (ivf->copies > 1) call->table_size = table_size_of(call->top_k);
-    if (ivf->coarse_code != NULL)
+    if (ivf->coarse_code != NULL || request->filter != NULL)
         call->coarse_k = kith_min_size(ivf->list_count, call->nprobe + call->nprobe / 8 + PROBE_MARGIN);
     KITH_TRY(take_queries(call));
     KITH_TRY(ask_index(call));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_hnsw_filtered.c: the graph under filters that allow half of the vectors to none of them, chosen at random or the
+ * test_filtered.c: graphs and inverted lists under filters that allow half of the vectors to none of them, chosen at random or the
  * ones around a point, told as bits, as what cannot be listed, and as callbacks.
  */
 #include <criterion/criterion.h>
@@ -53,8 +53,11 @@ static scene scene_make(const char *spec, kith_metric metric, int64_t id_step) {
     OK(kith_index_create(spec, DIM, metric, &s.index));
     OK(kith_index_create("Flat", DIM, metric, &s.exact));
     OK(kith_index_train(s.index, &view, &job));
-    OK(kith_index_add(s.index, &view, ids, &job));
     OK(kith_index_add(s.exact, &view, ids, &job));
+    for (size_t first = 0; first < NB; first += NB / 4) { /* inverted lists of several segments */
+        view = (kith_view){s.base + first * DIM, KITH_F32, NB / 4, DIM, 0};
+        OK(kith_index_add(s.index, &view, ids + first, &job));
+    }
     free(ids);
     return s;
 }
@@ -161,7 +164,7 @@ static void check_only_allowed(const table *t, const results *got) {
 }
 
 /* ef is small, so that a tenth is still walked over: what is searched one and all is exact anyway. */
-static void check_recall(const char *spec, kith_metric metric, int64_t id_step) {
+static void check_recall(const char *spec, kith_metric metric, int64_t id_step, double at_least) {
     static const size_t counts[] = {NB, NB / 2, NB / 5, NB / 10, NB / 100, 11, 10, 9, 1, 0};
     static table t;
     static results truth, got;
@@ -177,10 +180,11 @@ static void check_recall(const char *spec, kith_metric metric, int64_t id_step) 
                 params.threads = 2;
                 search(s.exact, &s.query_view, &params, &truth);
                 params.ef = 16;
+                params.nprobe = 8;
                 search(s.index, &s.query_view, &params, &got);
                 check_only_allowed(&t, &got);
                 double share = recall(&truth, &got);
-                cr_assert_geq(share, 0.95, "%s: %zu allowed, %s, form %d: recall %g", spec, counts[c],
+                cr_assert_geq(share, at_least, "%s: %zu allowed, %s, form %d: recall %g", spec, counts[c],
                               clustered ? "clustered" : "random", (int)f, share);
                 kith_filter_free(filter);
             }
@@ -188,17 +192,24 @@ static void check_recall(const char *spec, kith_metric metric, int64_t id_step) 
     scene_free(&s);
 }
 
-Test(hnsw_filtered, recall_l2) { check_recall("HNSW16", KITH_L2, 1); }
-Test(hnsw_filtered, recall_cosine_ids_of_their_own) { check_recall("HNSW16,f16", KITH_COSINE, 3); }
-Test(hnsw_filtered, recall_codes_refined) { check_recall("HNSW16,SQ8,RFlat", KITH_L2, 1); }
+Test(filtered, recall_graph_l2) { check_recall("HNSW16", KITH_L2, 1, 0.95); }
+Test(filtered, recall_graph_cosine_ids_of_their_own) { check_recall("HNSW16,f16", KITH_COSINE, 3, 0.95); }
+Test(filtered, recall_graph_codes_refined) { check_recall("HNSW16,SQ8,RFlat", KITH_L2, 1, 0.95); }
+Test(filtered, recall_lists_raw) { check_recall("IVF80,Flat", KITH_L2, 1, 0.95); }
+Test(filtered, recall_lists_codes) { check_recall("IVF80,SQ8", KITH_IP, 1, 0.9); }
+Test(filtered, recall_lists_residuals_refined) { check_recall("IVF80,PQ8x4fs,RFlat", KITH_COSINE, 2, 0.9); }
+Test(filtered, recall_lists_found_by_a_graph) { check_recall("IVF80_HNSW8,SQ8", KITH_L2, 1, 0.9); }
+Test(filtered, recall_lists_of_two_copies) { check_recall("IVF80s,SQ8", KITH_L2, 1, 0.9); }
+Test(filtered, recall_codes_without_lists) { check_recall("SQ8", KITH_L2, 1, 0.9); }
 
 /* ---- One query, many, threads, files ------------------------------------------------------------------------ */
 
-Test(hnsw_filtered, a_query_alone_is_as_in_a_batch) {
+Test(filtered, a_query_alone_is_as_in_a_batch) {
+    static const char *const specs[] = {"HNSW12", "HNSW12", "IVF64,SQ8", "IVF64,Flat"};
     static table t;
     static results batch, alone;
-    for (int64_t id_step = 1; id_step <= 2; id_step++) {
-        scene s = scene_make("HNSW12", KITH_L2, id_step);
+    for (size_t i = 0; i < 4; i++) {
+        scene s = scene_make(specs[i], KITH_L2, 1 + (int64_t)i % 2);
         for (size_t c = 0; c < 4; c++) {
             table_fill(&t, &s, c < 2 ? NB / 2 : NB / 6, c % 2 == 1);
             for (filter_form f = 0; f < FORMS; f++) {
@@ -223,7 +234,7 @@ Test(hnsw_filtered, a_query_alone_is_as_in_a_batch) {
     }
 }
 
-Test(hnsw_filtered, mapped_files_and_range_searches) {
+Test(filtered, mapped_files_and_range_searches) {
     static table t;
     scene s = scene_make("HNSW16", KITH_L2, 2);
     const char *folder = faults_folder(), *path = faults_path(folder, "x.kith");
@@ -262,7 +273,7 @@ Test(hnsw_filtered, mapped_files_and_range_searches) {
 
 /* ---- Work and bounds ---------------------------------------------------------------------------------------- */
 
-Test(hnsw_filtered, a_callback_is_asked_little_where_much_is_allowed) {
+Test(filtered, a_callback_is_asked_little_where_much_is_allowed) {
     static table t;
     static results got;
     scene s = scene_make("HNSW16", KITH_L2, 1);
@@ -283,7 +294,7 @@ Test(hnsw_filtered, a_callback_is_asked_little_where_much_is_allowed) {
     scene_free(&s);
 }
 
-Test(hnsw_filtered, the_bound_on_distances_holds) {
+Test(filtered, the_bound_on_distances_holds) {
     static table t;
     static results got;
     scene s = scene_make("HNSW16", KITH_L2, 1);
@@ -304,7 +315,7 @@ Test(hnsw_filtered, the_bound_on_distances_holds) {
     scene_free(&s);
 }
 
-Test(hnsw_filtered, islands_that_no_walk_joins_are_all_seen) {
+Test(filtered, islands_that_no_walk_joins_are_all_seen) {
     /* Every node of a ring of groups far from each other, of which single members are allowed: two steps seldom lead
      * from one to the next. */
     enum { GROUPS = 100, EACH = 60, COUNT = GROUPS * EACH };
@@ -343,7 +354,7 @@ Test(hnsw_filtered, islands_that_no_walk_joins_are_all_seen) {
     free(values);
 }
 
-Test(hnsw_filtered, failing_memory_loses_nothing) {
+Test(filtered, failing_memory_loses_nothing) {
     memory_faults_install();
     static table t;
     scene s = scene_make("HNSW8", KITH_L2, 1);

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ivf_filtered.c: inverted lists under a filter: which lists and which codes of them are allowed.
+ *
+ * A list is asked about when the first query comes near it: its ids become bits and their number, which serve all
+ * queries of the call. Lists without an allowed vector are passed over, and so are blocks of 32 codes. What a thread
+ * writes here any other would write too, so that they need not wait for each other.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "ivf/ivf_inside.h"
+
+enum { SAMPLE = 1024, WORD = 32 };
+#define UNKNOWN SIZE_MAX
+
+/* The share of vectors that the filter allows: by its own count, or by asking about some from all over the lists. */
+static float share_of(const kith_ivf *ivf, const kith_filter *filter) {
+    uint64_t most = kith_filter_allowed_max(filter);
+    float bound = most < ivf->base.count ? (float)most / (float)ivf->base.count : 1;
+    size_t step = kith_max_size(1, ivf->base.count / SAMPLE), next = 0, before = 0, asked = 0, yes = 0;
+    kith_allow_fn allow = kith_filter_allow_fn(filter);
+    for (size_t l = 0; l < ivf->list_count; before += ivf->lists[l++].count)
+        for (; next < before + ivf->lists[l].count; next += step, asked++)
+            yes += allow(filter, kith_list_id(ivf, &ivf->lists[l], next - before));
+    float share = ((float)yes + 0.5f) / ((float)asked + 0.5f); /* never none */
+    return share < bound ? share : bound;
+}
+
+kith_status kith_ivf_filtered_open(const kith_ivf *ivf, const kith_filter *filter, kith_arena *arena,
+                                   kith_ivf_filtered *out) {
+    size_t lists = ivf->list_count, words = 0;
+    *out = (kith_ivf_filtered){.ivf = ivf, .filter = filter, .share = share_of(ivf, filter)};
+    KITH_TRY(kith_arena_take(arena, lists, sizeof *out->counts, &out->counts));
+    KITH_TRY(kith_arena_take(arena, lists, sizeof *out->first_words, &out->first_words));
+    for (size_t l = 0; l < lists; l++) {
+        atomic_init(&out->counts[l], UNKNOWN);
+        out->first_words[l] = words;
+        words += ivf->lists[l].count / WORD + 2; /* one to spare: bits are read across words */
+    }
+    return kith_arena_take(arena, words, sizeof *out->words, &out->words);
+}
+
+size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list) {
+    size_t known = atomic_load_explicit(&filtered->counts[list], memory_order_acquire);
+    if (known != UNKNOWN) return known;
+    const kith_ivf *ivf = filtered->ivf;
+    const kith_list *all = &ivf->lists[list];
+    kith_allow_fn allow = kith_filter_allow_fn(filtered->filter);
+    _Atomic uint32_t *words = filtered->words + filtered->first_words[list];
+    uint32_t word = 0;
+    size_t at = 0, count = 0;
+    for (size_t s = 0; s < all->segment_count; s++)
+        for (size_t i = 0; i < all->segments[s].count; i++, at++) {
+            word |= (uint32_t)allow(filtered->filter, kith_segment_id(ivf, &all->segments[s], i)) << (at % WORD);
+            if (at % WORD != WORD - 1) continue;
+            atomic_store_explicit(&words[at / WORD], word, memory_order_relaxed);
+            count += (size_t)__builtin_popcount(word);
+            word = 0;
+        }
+    count += (size_t)__builtin_popcount(word);
+    atomic_store_explicit(&words[at / WORD], word, memory_order_relaxed);
+    atomic_store_explicit(&words[at / WORD + 1], 0, memory_order_relaxed);
+    atomic_store_explicit(&filtered->counts[list], count, memory_order_release);
+    return count;
+}
+
+uint32_t kith_ivf_filtered_bits(const kith_ivf_filtered *filtered, size_t list, size_t position) {
+    _Atomic uint32_t *words = filtered->words + filtered->first_words[list] + position / WORD;
+    uint32_t shift = (uint32_t)(position % WORD), low = atomic_load_explicit(words, memory_order_relaxed);
+    if (shift == 0) return low;
+    return low >> shift | atomic_load_explicit(words + 1, memory_order_relaxed) << (WORD - shift);
+}
+
+size_t kith_ivf_filtered_wanted(const kith_ivf_filtered *filtered, size_t nprobe) {
+    double each = (double)filtered->ivf->base.count / (double)filtered->ivf->list_count;
+    return (size_t)((double)nprobe * each * sqrt((double)filtered->share));
+}
+
+size_t kith_ivf_filtered_probes_max(const kith_ivf_filtered *filtered, size_t nprobe, size_t k) {
+    double wide = 2 * (double)nprobe / sqrt((double)filtered->share) + 1;
+    size_t lists = filtered->ivf->list_count;
+    return wide < (double)lists ? kith_min_size(lists, kith_max_size(k, (size_t)wide)) : lists;
+}
