@@ -345,6 +345,38 @@ class Search(CliTest):
         ]:
             self.refused(USAGE, ["--filter", expected], *self.search("--filter", text))
 
+    def test_groups(self):
+        groups = [i // 7 if i % 5 else -1 for i in range(BASE_COUNT - 20)]
+        with open(self.at("groups.txt"), "w", encoding="utf-8") as file:
+            file.writelines("%d\n" % group for group in groups)
+        self.kith_ok(*self.search("--k", "6", "--groups", self.at("groups.txt"), "--out", self.at("g.ivecs"),
+                                  "--group-out", self.at("gg.ivecs")))
+        found = zip(read_vecs(self.at("g.ivecs"), "i"), read_vecs(self.at("gg.ivecs"), "i"))
+        for row, (ids, numbers) in zip(self.truth, found):
+            first = {}
+            for i in row:
+                if i < len(groups) and groups[i] >= 0:
+                    first.setdefault(groups[i], i)
+            self.assertEqual((numbers, ids), (list(first)[:6], list(first.values())[:6]))
+        printed = self.kith_json(*self.search("--k", "6", "--groups", self.at("groups.txt")))["results"]
+        self.assertEqual([row["group"] for row in printed[:6]], read_vecs(self.at("gg.ivecs"), "i")[0])
+        self.refused(USAGE, ["--group-out"], *self.search("--group-out", self.at("x.ivecs")))
+        self.refused(USAGE, ["--groups", "--radius"], *self.search("--groups", self.at("groups.txt"), "--radius", "1"))
+
+    def test_report_and_deadline(self):
+        summary = self.kith_json(*self.search("--k", "3", "--report", self.at("r.csv"), "--filter", "range:0-99",
+                                              "--set", "max_distances=40"))
+        with open(self.at("r.csv"), encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([int(row["query"]) for row in rows], list(range(QUERY_COUNT)))
+        for row in rows:
+            self.assertEqual((row["strategy"], row["distances"], row["limits"]), ("tested", "40", "distances"))
+        self.assertEqual((summary["distances"], summary["cut_short"]), (40, 0))
+        summary = self.kith_json(*self.search("--k", "3", "--deadline-us", "60000000", "--out", self.at("r.ivecs")))
+        self.assertEqual(summary["cut_short"], 0)
+        self.refused(USAGE, ["--report", "--radius"], *self.search("--report", self.at("r.csv"), "--radius", "1"))
+        self.refused(USAGE, ["deadline-us"], *self.search("--deadline-us", "0"))
+
     def test_range(self):
         radius = sorted(l2(self.query[0], row) for row in self.base)[25]
         self.kith_ok(*self.search("--radius", "%g" % radius, "--out", self.at("rr.ivecs"), "--counts",

@@ -200,6 +200,33 @@ typedef struct kith_search_context kith_search_context;
 KITH_API kith_status kith_search_context_create(kith_search_context **out) KITH_CHECK_RESULT;
 KITH_API void kith_search_context_free(kith_search_context *context);
 
+/* How a filter was met. */
+typedef enum kith_search_strategy {
+    KITH_STRATEGY_ALL = 0,     /* there was none */
+    KITH_STRATEGY_TESTED = 1,  /* Flat: all vectors were compared, and those near enough tested */
+    KITH_STRATEGY_LISTED = 2,  /* the allowed vectors were compared, one and all */
+    KITH_STRATEGY_BRIDGED = 3, /* graphs: a walk over allowed nodes, across the others */
+    KITH_STRATEGY_ASKED = 4,   /* graphs: a walk over all nodes, wider by as much as fewer are allowed */
+    KITH_STRATEGY_LISTS = 5 /* inverted lists: those that hold something allowed, more of them where it is little */
+} kith_search_strategy;
+/* "all", "tested", ...; "?" for another number. Static. */
+KITH_API const char *kith_search_strategy_name(kith_search_strategy strategy);
+
+/* What cut a query short: bits. */
+#define KITH_LIMIT_DISTANCES 1 /* max_distances */
+#define KITH_LIMIT_DEADLINE  2 /* deadline_us: the row holds what had been found, or nothing */
+
+/* What one query took. */
+typedef struct kith_search_report {
+    uint64_t visited;   /* vectors that were looked at, if only by the filter. Graphs: nodes met */
+    uint64_t distances; /* of these: compared with the query */
+    uint64_t hops;      /* graphs: nodes whose links were followed */
+    uint64_t lists;     /* inverted lists that were read */
+    uint64_t refined;   /* candidates of a refinement */
+    uint32_t strategy;  /* kith_search_strategy */
+    uint32_t limits;    /* KITH_LIMIT_... */
+} kith_search_report;
+
 /* Parameters of one call. NULL stands for the defaults. Initialise with kith_search_params_init. */
 typedef struct kith_search_params {
     size_t size;                  /* sizeof(kith_search_params) as the caller knows it */
@@ -222,6 +249,11 @@ typedef struct kith_search_params {
         error_percent; /* refinement of codes that know their error (RaBitQ in lists or alone): of the k x k_factor
                              candidates those alone are compared that can still be among the k nearest when their
                              estimates are off by so many hundredths of that error. Default 0: all are compared */
+    uint64_t deadline_us; /* default 0: none; else queries that are not answered so many microseconds after the call
+                             began are cut short. It is looked at between queries (graphs), lists, or tiles (Flat). A
+                             call that cut any short ends with KITH_ERR_INCOMPLETE, with all outputs filled, unless
+                             `reports` takes the news */
+    kith_search_report *reports; /* default NULL; else one per query of kith_index_search. Zeroed when it fails */
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);
@@ -260,10 +292,29 @@ KITH_API kith_status kith_index_search(const kith_index *index, const kith_view 
                                        const kith_search_params *params, int64_t *ids, float *distances,
                                        size_t *counts) KITH_CHECK_RESULT;
 
+/* The k nearest groups of each query, each as its nearest vector: chunks of documents, say, where group(user, id) is the
+ * document of a chunk. Vectors of KITH_NO_GROUP, or any number below 0, are passed over. `group` is called from the
+ * searching threads, and gives an id the same group for as long as the call lasts.
+ * Nearest first, ties by lower id; k groups, as long as there are so many (under the filter): a query whose nearest
+ * vectors belong to fewer is searched again, for vectors of other groups. As near as kith_index_search finds them.
+ *   k          1..kith_index_count(index)
+ *   ids        queries->count x k; KITH_NO_ID pads
+ *   groups     queries->count x k, or NULL; KITH_NO_GROUP pads
+ *   distances, counts, params, errors: as in kith_index_search, with groups for results. max_distances bounds each of
+ *              a query's searches. Progress is that of 256 queries at a time */
+#define KITH_NO_GROUP ((int64_t)-1)
+typedef int64_t (*kith_group_fn)(void *user, int64_t id);
+KITH_API kith_status kith_index_search_groups(const kith_index *index, const kith_view *queries, size_t k,
+                                              kith_group_fn group, void *user, const kith_search_params *params,
+                                              int64_t *ids, int64_t *groups, float *distances,
+                                              size_t *counts) KITH_CHECK_RESULT;
+
 /* All vectors within `radius` of each query: value <= radius for l2, value >= radius for ip and cosine; nearest
  * first, ties by lower id. Inverted lists, graphs and refinements may miss some, as kith_index_search may: what is
  * found is in the radius by the index's own distances, which a refinement takes from its exact half. The radius may be
- * infinite, not NaN (KITH_ERR_ARGUMENT). Other errors as in kith_index_search. Free *out with kith_range_result_free. */
+ * infinite, not NaN (KITH_ERR_ARGUMENT). Other errors as in kith_index_search. Reports are not
+ * written; past a deadline the call ends with KITH_ERR_INCOMPLETE, and *out has what had been found. Free *out with
+ * kith_range_result_free. */
 typedef struct kith_range_result {
     size_t query_count;
     size_t *limits;   /* query_count + 1: query i has results limits[i] .. limits[i + 1] - 1 */

@@ -121,6 +121,8 @@ void kith_meter_init(kith_meter *meter, kith_progress_fn report, void *user, con
     atomic_init(&meter->next_report_ns, 0);
     atomic_init(&meter->cancelled, 0);
     atomic_init(&meter->busy, 0);
+    meter->deadline_ns = 0;
+    atomic_init(&meter->is_late, 0);
 }
 
 static kith_status cancelled(const kith_meter *meter) {
@@ -138,6 +140,10 @@ static void report_if_due(kith_meter *meter) {
 }
 
 kith_status kith_meter_add(kith_meter *meter, uint64_t units) {
+    if (meter->deadline_ns != 0 && kith_now_ns() >= meter->deadline_ns) {
+        atomic_store(&meter->is_late, 1);
+        return kith_error(KITH_ERR_INCOMPLETE, "%s: the deadline has passed", meter->phase);
+    }
     if (meter->report == NULL) return KITH_OK;
     atomic_fetch_add(&meter->done, units);
     if (kith_now_ns() >= atomic_load(&meter->next_report_ns) && !atomic_exchange(&meter->busy, 1)) {

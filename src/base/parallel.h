@@ -30,10 +30,13 @@ typedef struct kith_meter {
     _Atomic uint64_t next_report_ns;
     _Atomic int cancelled;
     _Atomic int busy;
+    uint64_t deadline_ns; /* on kith_now_ns; 0: none. Set after kith_meter_init */
+    _Atomic int is_late;
 } kith_meter;
 
 void kith_meter_init(kith_meter *meter, kith_progress_fn report, void *user, const char *phase, uint64_t total);
-/* Adds `units`; KITH_ERR_CANCELLED once the callback has asked for it. Cheap when there is no callback. */
+/* Adds `units`; KITH_ERR_CANCELLED once the callback has asked for it; KITH_ERR_INCOMPLETE, and is_late set, past the
+ * deadline. Cheap when there is neither. */
 kith_status kith_meter_add(kith_meter *meter, uint64_t units);
 /* The last report, done = total; call it from the thread that made the meter. */
 kith_status kith_meter_finish(kith_meter *meter);

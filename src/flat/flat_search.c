@@ -132,6 +132,21 @@ static kith_status search_allowed(const flat_call *call) {
 
 /* ---- Both searches -------------------------------------------------------------------------------------- */
 
+/* All queries look at the same rows. */
+static void report(const flat_call *call) {
+    const kith_search_request *request = call->request;
+    bool selective = is_selective(call);
+    uint64_t rows = selective ? kith_filter_allowed_max(request->filter) : row_count_of(call);
+    for (size_t q = 0; q < request->queries.count && request->reports != NULL; q++) {
+        kith_search_report *one = &request->reports[q];
+        one->visited = one->distances = rows;
+        one->strategy = selective                 ? KITH_STRATEGY_LISTED
+                        : request->filter != NULL ? KITH_STRATEGY_TESTED
+                                                  : KITH_STRATEGY_ALL;
+        if (!selective && rows < call->flat->base.count) one->limits |= KITH_LIMIT_DISTANCES;
+    }
+}
+
 static kith_status run(const flat_call *call) {
     return is_selective(call) ? search_allowed(call) : search_all(call);
 }
@@ -149,7 +164,10 @@ kith_status kith_flat_search(const kith_index *index, const kith_search_request 
     KITH_TRY(kith_arena_take(request->arena, query_count, sizeof *call.tops, &call.tops));
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *hits, &hits));
     for (size_t q = 0; q < query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, request->k);
-    KITH_TRY(run(&call));
+    report(&call);
+    kith_status status = run(&call);
+    KITH_TRY(kith_search_unless_late(request, status));
+    for (size_t q = 0; q < query_count && status == KITH_OK; q++) kith_search_answered(request, q);
     return kith_search_emit(index, request, results, call.tops, value_of, call.exact);
 }
 

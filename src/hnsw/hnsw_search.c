@@ -309,6 +309,22 @@ static kith_status search_holed(const hnsw_call *call, kith_walker *walker, cons
     return keep_pool(call, walker, met);
 }
 
+/* What the walker has counted is added to the query's report. */
+static void report(const hnsw_call *call, size_t query, const kith_walker *walker) {
+    if (call->request->reports == NULL) return;
+    static const uint32_t strategies[] = {[KITH_FILTERED_LISTED] = KITH_STRATEGY_LISTED,
+                                          [KITH_FILTERED_BRIDGED] = KITH_STRATEGY_BRIDGED,
+                                          [KITH_FILTERED_ASKED] = KITH_STRATEGY_ASKED};
+    kith_search_report *one = &call->request->reports[query];
+    one->distances += walker->distance_count;
+    one->visited = one->distances;
+    one->hops += walker->hop_count;
+    one->strategy = call->request->filter != NULL ? strategies[call->filtered.strategy] : KITH_STRATEGY_ALL;
+    if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max)
+        one->limits |= KITH_LIMIT_DISTANCES;
+    kith_search_answered(call->request, query);
+}
+
 static kith_status search_query(void *context, size_t query, size_t worker) {
     hnsw_call *call = context;
     kith_probe probe = probe_of(call, query, worker);
@@ -318,6 +334,7 @@ static kith_status search_query(void *context, size_t query, size_t worker) {
         KITH_TRY(search_filtered(call, query, worker, &probe, &met));
     else
         KITH_TRY(search_holed(call, &call->walkers[worker], &probe, &met));
+    report(call, query, &call->walkers[worker]);
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
@@ -327,7 +344,9 @@ static kith_status search_again(void *context, size_t item, size_t worker) {
     kith_probe probe = probe_of(call, query, worker);
     meeting met = {.call = call, .top = &call->tops[query]};
     kith_topk_init(met.top, met.top->hits, call->request->k);
-    return search_bridged(call, worker, &probe, &met);
+    KITH_TRY(search_bridged(call, worker, &probe, &met));
+    report(call, query, &call->walkers[worker]);
+    return kith_meter_add(call->request->meter, 0);
 }
 
 /* The queries that were left for later. */
@@ -400,6 +419,7 @@ static kith_status emit_pool(const hnsw_call *call, const turn *own) {
         hits[at] = hit;
     }
     kith_search_emit_hits(&call->graph->base, call->results, own->query, hits, count, value_of, call->graph);
+    report(call, own->query, walker);
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
@@ -448,9 +468,11 @@ static kith_status search_plain(const kith_index *index, const kith_search_reque
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *call.hits, &call.hits));
     call.results = results;
     size_t tasks = (request->queries.count - 1) / call.queries_per_task + 1;
+    for (size_t q = 0; q < request->queries.count && request->meter->deadline_ns != 0; q++)
+        kith_search_emit_hits(index, results, q, call.hits, 0, value_of, call.graph); /* not reached in time */
     kith_status status = kith_parallel_for(request->threads, tasks, search_task, &call);
     if (status != KITH_OK) kith_arena_drop_zeros(request->arena);
-    return status;
+    return kith_search_unless_late(request, status);
 }
 
 /* ---- All searches ----------------------------------------------------------------------------------------- */
@@ -468,8 +490,9 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
     KITH_TRY(kith_arena_take(request->arena, query_count, sizeof *call.tops, &call.tops));
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *hits, &hits));
     for (size_t q = 0; q < query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, request->k);
-    KITH_TRY(kith_parallel_for(request->threads, query_count, search_query, &call));
-    KITH_TRY(search_left(&call));
+    kith_status status = kith_parallel_for(request->threads, query_count, search_query, &call);
+    if (status == KITH_OK) status = search_left(&call);
+    KITH_TRY(kith_search_unless_late(request, status));
     return kith_search_emit(index, request, results, call.tops, value_of, call.graph);
 }
 

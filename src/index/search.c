@@ -37,9 +37,16 @@ typedef struct search_call {
     kith_view queries;
     kith_search_params params;
     size_t threads;
-    kith_arena own_arena; /* used without a context */
+    kith_arena own_arena;                      /* used without a context */
+    kith_search_report *reports, *own_reports; /* the latter: nobody asks for them, but there is a deadline */
     kith_meter meter;
 } search_call;
+
+static uint64_t deadline_of(uint64_t us) {
+    uint64_t ns;
+    if (__builtin_mul_overflow(us, 1000, &ns) || __builtin_add_overflow(ns, kith_now_ns(), &ns)) ns = UINT64_MAX;
+    return ns;
+}
 
 /* Everything but the values of the queries. */
 static kith_status check_call(search_call *call, const kith_index *index, const kith_view *queries,
@@ -59,6 +66,7 @@ static kith_status check_call(search_call *call, const kith_index *index, const 
     uint64_t work;
     if (__builtin_mul_overflow((uint64_t)queries->count, (uint64_t)index->count, &work)) work = UINT64_MAX;
     kith_meter_init(&call->meter, call->params.progress, call->params.progress_user, "search", work);
+    if (call->params.deadline_us != 0) call->meter.deadline_ns = deadline_of(call->params.deadline_us);
     return KITH_OK;
 }
 
@@ -95,6 +103,7 @@ static kith_status begin_block(search_call *call, size_t first, size_t count, ki
         .params = &call->params,
         .filter = call->params.filter,
         .meter = &call->meter,
+        .reports = call->reports != NULL ? call->reports + first : NULL,
         .arena = context != NULL ? &context->arena : &call->own_arena,
     };
     request->queries.data = kith_view_row(&call->queries, first);
@@ -147,6 +156,16 @@ kith_status kith_search_emit(const kith_index *index, const kith_search_request 
     return kith_parallel_for(request->threads, request->queries.count, emit_query, &loop);
 }
 
+/* Rows from query `first` on. */
+static void fill_with_padding(const search_call *call, const kith_search_results *results, size_t first) {
+    float padding = padding_of(call->index);
+    for (size_t i = first * results->k; i < call->queries.count * results->k; i++) {
+        results->ids[i] = KITH_NO_ID;
+        if (results->distances != NULL) results->distances[i] = padding;
+    }
+    for (size_t q = first; q < call->queries.count && results->counts != NULL; q++) results->counts[q] = 0;
+}
+
 static kith_status search_blocks(search_call *call, const kith_search_results *results) {
     KITH_TRY(check_values(call));
     size_t k = results->k;
@@ -162,17 +181,12 @@ static kith_status search_blocks(search_call *call, const kith_search_results *r
             .counts = results->counts != NULL ? results->counts + first : NULL,
         };
         KITH_TRY(call->index->vtable->search(call->index, &request, &part));
+        if (atomic_load(&call->meter.is_late)) {
+            fill_with_padding(call, results, first + request.queries.count);
+            return KITH_OK;
+        }
     }
     return kith_meter_finish(&call->meter);
-}
-
-static void fill_with_padding(const search_call *call, const kith_search_results *results) {
-    float padding = padding_of(call->index);
-    for (size_t i = 0; i < call->queries.count * results->k; i++) {
-        results->ids[i] = KITH_NO_ID;
-        if (results->distances != NULL) results->distances[i] = padding;
-    }
-    for (size_t q = 0; q < call->queries.count && results->counts != NULL; q++) results->counts[q] = 0;
 }
 
 /* Where nothing else tells the caller of short rows, the status does. */
@@ -190,6 +204,46 @@ static kith_status check_complete(const search_call *call, const kith_search_res
                       call->queries.count, k, first);
 }
 
+/* ---- Reports and deadlines ------------------------------------------------------------------------------ */
+
+const char *kith_search_strategy_name(kith_search_strategy strategy) {
+    static const char *const names[] = {"all", "tested", "listed", "bridged", "asked", "lists"};
+    return (size_t)strategy < sizeof names / sizeof *names ? names[strategy] : "?";
+}
+
+kith_status kith_search_unless_late(const kith_search_request *request, kith_status status) {
+    bool is_late = status == KITH_ERR_INCOMPLETE && atomic_load(&request->meter->is_late);
+    return is_late ? KITH_OK : status;
+}
+
+static void clear_reports(search_call *call, uint32_t limits) {
+    for (size_t q = 0; q < call->queries.count && call->reports != NULL; q++)
+        call->reports[q] = (kith_search_report){.limits = limits};
+}
+
+/* With a deadline every query counts as cut short until it has been answered. */
+static kith_status open_reports(search_call *call) {
+    call->reports = call->params.reports;
+    bool has_deadline = call->meter.deadline_ns != 0;
+    if (has_deadline && call->reports == NULL) {
+        KITH_TRY(kith_alloc(call->queries.count, sizeof *call->own_reports, &call->own_reports));
+        call->reports = call->own_reports;
+    }
+    clear_reports(call, has_deadline ? KITH_LIMIT_DEADLINE : 0);
+    return KITH_OK;
+}
+
+/* Where no report tells the caller of queries that were cut short, the status does. */
+static kith_status check_in_time(const search_call *call) {
+    size_t late = 0;
+    if (call->own_reports == NULL) return KITH_OK;
+    for (size_t q = 0; q < call->queries.count; q++)
+        late += (call->own_reports[q].limits & KITH_LIMIT_DEADLINE) != 0;
+    if (late == 0) return KITH_OK;
+    return kith_error(KITH_ERR_INCOMPLETE, "search: the deadline of %llu us cut %zu of %zu queries short",
+                      (unsigned long long)call->params.deadline_us, late, call->queries.count);
+}
+
 kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
                               const kith_search_params *params, int64_t *ids, float *distances, size_t *counts) {
     search_call call;
@@ -204,11 +258,16 @@ kith_status kith_index_search(const kith_index *index, const kith_view *queries,
                           call.queries.count, k);
     KITH_TRY(take_context(&call));
     kith_search_results results = {.k = k, .ids = ids, .distances = distances, .counts = counts};
-    kith_status status = search_blocks(&call, &results);
-    if (status != KITH_OK)
-        fill_with_padding(&call, &results);
-    else
-        status = check_complete(&call, &results);
+    kith_status status = open_reports(&call);
+    if (status == KITH_OK) status = search_blocks(&call, &results);
+    if (status != KITH_OK) {
+        fill_with_padding(&call, &results, 0);
+        clear_reports(&call, 0);
+    } else {
+        status = check_in_time(&call);
+        if (status == KITH_OK) status = check_complete(&call, &results);
+    }
+    kith_free(call.own_reports);
     release_context(&call);
     return status;
 }
@@ -244,8 +303,10 @@ static kith_status range_blocks(search_call *call, float radius, kith_hit_list *
         KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), &request));
         request.radius = radius;
         kith_range_lists lists = {.lists = all + first};
-        KITH_TRY(call->index->vtable->range_search(call->index, &request, &lists));
+        kith_status status = call->index->vtable->range_search(call->index, &request, &lists);
+        KITH_TRY(kith_search_unless_late(&request, status));
         KITH_TRY(kith_parallel_for(call->threads, request.queries.count, finish_list, &lists));
+        if (atomic_load(&call->meter.is_late)) return KITH_OK;
     }
     return kith_meter_finish(&call->meter);
 }
@@ -288,6 +349,9 @@ kith_status kith_index_range_search(const kith_index *index, const kith_view *qu
     KITH_GO(gather(lists, query_count, result));
     *out = result;
     result = NULL;
+    if (atomic_load(&call.meter.is_late))
+        status = kith_error(KITH_ERR_INCOMPLETE, "range search: the deadline of %llu us cut it short",
+                            (unsigned long long)call.params.deadline_us);
 done:
     kith_range_result_free(result);
     for (size_t q = 0; lists != NULL && q < query_count; q++) kith_free(lists[q].hits);

@@ -63,8 +63,10 @@ typedef struct kith_search_request {
     size_t threads;                   /* at least 1 */
     const kith_search_params *params; /* of the library's own size, defaults filled in */
     const kith_filter *filter;        /* NULL: every id is allowed */
-    kith_meter *meter;                /* counts queries x vectors */
-    kith_arena *arena;                /* begun; good until the end of the call */
+    kith_meter *meter;                /* counts queries x vectors; says when a deadline has passed */
+    kith_search_report *reports; /* one per query, zeroed but for KITH_LIMIT_DEADLINE where there is a deadline;
+                                         NULL: nobody asks */
+    kith_arena *arena;           /* begun; good until the end of the call */
 } kith_search_request;
 
 /* How many candidates the index keeps for each query when k are asked for: k, or where it has the parameter k_factor
@@ -98,6 +100,13 @@ void kith_search_emit_hits(const kith_index *index, const kith_search_results *r
 /* The selection of one query, on the caller's thread. */
 void kith_search_emit_query(const kith_index *index, const kith_search_results *results, size_t query,
                             kith_topk *top, kith_key_value_fn value, const void *context);
+
+/* What a loop over queries ended with: a deadline that has passed is no failure, what was found is emitted. */
+kith_status kith_search_unless_late(const kith_search_request *request, kith_status status);
+/* A query has been answered whole. */
+static inline void kith_search_answered(const kith_search_request *request, size_t query) {
+    if (request->reports != NULL) request->reports[query].limits &= ~(uint32_t)KITH_LIMIT_DEADLINE;
+}
 
 /* Hits of a range search: one list per query, zeroed by the caller, who sorts and frees the hits, after a failure
  * as well. */

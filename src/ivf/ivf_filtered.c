@@ -21,7 +21,7 @@ static float share_of(const kith_ivf *ivf, const kith_filter *filter) {
     float bound = most < ivf->base.count ? (float)most / (float)ivf->base.count : 1;
     size_t step = kith_max_size(1, ivf->base.count / SAMPLE), next = 0, before = 0, asked = 0, yes = 0;
     kith_allow_fn allow = kith_filter_allow_fn(filter);
-    for (size_t l = 0; l < ivf->list_count; before += ivf->lists[l++].count)
+    for (size_t l = 0; l < kith_ivf_lists(ivf); before += ivf->lists[l++].count)
         for (; next < before + ivf->lists[l].count; next += step, asked++)
             yes += allow(filter, kith_list_id(ivf, &ivf->lists[l], next - before));
     float share = ((float)yes + 0.5f) / ((float)asked + 0.5f); /* never none */
@@ -30,7 +30,7 @@ static float share_of(const kith_ivf *ivf, const kith_filter *filter) {
 
 kith_status kith_ivf_filtered_open(const kith_ivf *ivf, const kith_filter *filter, kith_arena *arena,
                                    kith_ivf_filtered *out) {
-    size_t lists = ivf->list_count, words = 0;
+    size_t lists = kith_ivf_lists(ivf), words = 0;
     *out = (kith_ivf_filtered){.ivf = ivf, .filter = filter, .share = share_of(ivf, filter)};
     KITH_TRY(kith_arena_take(arena, lists, sizeof *out->counts, &out->counts));
     KITH_TRY(kith_arena_take(arena, lists, sizeof *out->first_words, &out->first_words));
@@ -42,7 +42,7 @@ kith_status kith_ivf_filtered_open(const kith_ivf *ivf, const kith_filter *filte
     return kith_arena_take(arena, words, sizeof *out->words, &out->words);
 }
 
-size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list) {
+size_t kith_ivf_filtered_list(const kith_ivf_filtered *filtered, size_t list) {
     size_t known = atomic_load_explicit(&filtered->counts[list], memory_order_acquire);
     if (known != UNKNOWN) return known;
     const kith_ivf *ivf = filtered->ivf;
@@ -63,6 +63,12 @@ size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list) {
     atomic_store_explicit(&words[at / WORD], word, memory_order_relaxed);
     atomic_store_explicit(&words[at / WORD + 1], 0, memory_order_relaxed);
     atomic_store_explicit(&filtered->counts[list], count, memory_order_release);
+    return count;
+}
+
+size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list) {
+    size_t copies = filtered->ivf->copies, count = 0;
+    for (size_t c = 0; c < copies; c++) count += kith_ivf_filtered_list(filtered, list * copies + c);
     return count;
 }
 

@@ -263,7 +263,8 @@ typedef struct kith_ivf_filtered {
 
 kith_status kith_ivf_filtered_open(const kith_ivf *ivf, const kith_filter *filter, kith_arena *arena,
                                    kith_ivf_filtered *out);
-/* How many vectors of a list are allowed. */
+/* How many vectors of one of `lists` are allowed, and of a centroid's lists. */
+size_t kith_ivf_filtered_list(const kith_ivf_filtered *filtered, size_t list);
 size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list);
 /* Bits of 32 vectors from a position of a list on, which has been counted; 0 past its end. */
 uint32_t kith_ivf_filtered_bits(const kith_ivf_filtered *filtered, size_t list, size_t position);

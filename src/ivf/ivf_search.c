@@ -506,7 +506,7 @@ static kith_status read_gathered(const ivf_call *call, size_t worker, const kith
 
 static bool is_sparse(const ivf_call *call, const kith_list *list) {
     if (call->request->filter == NULL) return false;
-    return kith_ivf_filtered_count(&call->filtered, (size_t)(list - call->ivf->lists)) < list->count / GATHER_SHARE;
+    return kith_ivf_filtered_list(&call->filtered, (size_t)(list - call->ivf->lists)) < list->count / GATHER_SHARE;
 }
 
 /* The same for raw vectors: products by tiles, for any number of queries with one limit. */
@@ -618,6 +618,7 @@ static kith_status read_by_list(const ivf_call *call, worker_scratch *scratch, s
                 KITH_TRY(read_visits(call, scratch, list, read, query_first, at, end));
             read += list->count;
         }
+        KITH_TRY(kith_meter_add(call->request->meter, 0)); /* a deadline */
         at = end;
     }
     return KITH_OK;
@@ -644,9 +645,11 @@ static kith_status read_probe(const ivf_call *call, worker_scratch *scratch, siz
 static kith_status read_by_query(const ivf_call *call, worker_scratch *scratch, size_t worker, size_t query_first,
                                  size_t count) {
     for (size_t q = 0; q < count; q++)
-        for (size_t p = 0; p < call->nprobe; p++)
+        for (size_t p = 0; p < call->nprobe; p++) {
             KITH_TRY(read_probe(call, scratch, worker, query_first + q, &scratch->probes[q * call->nprobe + p],
                                 scratch->prepared + q * call->ivf->code->query_bytes));
+            KITH_TRY(kith_meter_add(call->request->meter, 0)); /* a deadline */
+        }
     return KITH_OK;
 }
 
@@ -745,6 +748,35 @@ bool kith_ivf_bounds_errors(const kith_index *index) {
 
 /* ---- A group of queries ---------------------------------------------------------------------------------------- */
 
+/* What the group's probes come to. Under a filter only blocks with something allowed are compared: here their allowed
+ * vectors count. */
+static void report_group(const ivf_call *call, const worker_scratch *scratch, size_t first, size_t count) {
+    const kith_search_request *request = call->request;
+    for (size_t q = 0; q < count && request->reports != NULL; q++) {
+        kith_search_report *one = &request->reports[first + q];
+        one->strategy = request->filter != NULL ? KITH_STRATEGY_LISTS : KITH_STRATEGY_ALL;
+        for (size_t p = 0; p < call->nprobe; p++) {
+            const probe *at = &scratch->probes[q * call->nprobe + p];
+            if (at->before == NO_LIST) continue;
+            size_t size = centroid_count(call->ivf, at->list), allowed = size;
+            if (request->filter != NULL) allowed = kith_ivf_filtered_count(&call->filtered, at->list);
+            one->visited += at->limit;
+            one->distances += kith_min_size(at->limit, allowed);
+            one->lists += call->ivf->has_coarse && at->limit > 0;
+            if (at->limit < size) one->limits |= KITH_LIMIT_DISTANCES;
+        }
+    }
+}
+
+/* The nearest lists first: after them most of the rest is dropped by the compare alone. */
+static kith_status read_group(const ivf_call *call, worker_scratch *scratch, size_t worker, size_t first,
+                              size_t count) {
+    if (count < GROUP_SMALL) return read_by_query(call, scratch, worker, first, count);
+    size_t near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
+    KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
+    return near < call->nprobe ? read_by_list(call, scratch, worker, first, count, near, call->nprobe) : KITH_OK;
+}
+
 static kith_status search_group(void *context, size_t group, size_t worker) {
     const ivf_call *call = context;
     const kith_code *code = call->ivf->code;
@@ -754,18 +786,15 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
         code->vtable->prepare(code, call->projected + (first + q) * code->projected_dim,
                               scratch->prepared + q * code->query_bytes);
     find_probes(call, scratch, first, count);
-    if (count < GROUP_SMALL) {
-        KITH_TRY(read_by_query(call, scratch, worker, first, count));
-    } else {
-        /* The nearest lists first: after them most of the rest is dropped by the compare alone. */
-        size_t near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
-        KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
-        if (near < call->nprobe) KITH_TRY(read_by_list(call, scratch, worker, first, count, near, call->nprobe));
-    }
+    report_group(call, scratch, first, count);
+    kith_status status = read_group(call, scratch, worker, first, count);
+    if (status != KITH_OK && status != KITH_ERR_INCOMPLETE) return status;
     for (size_t q = 0; q < count && call->ivf->copies > 1; q++) KITH_TRY(merge_copies(call, scratch, first + q));
     for (size_t q = 0; q < count && call->errors != NULL; q++)
         find_errors(call, scratch, first + q, scratch->probes + q * call->nprobe,
                     scratch->prepared + q * code->query_bytes);
+    if (status != KITH_OK) return status; /* a deadline has passed */
+    for (size_t q = first; q < first + count; q++) kith_search_answered(call->request, q);
     return kith_meter_add(call->request->meter, (uint64_t)count * call->ivf->base.count);
 }
 
@@ -836,7 +865,7 @@ kith_status kith_ivf_search(const kith_index *index, const kith_search_request *
     KITH_TRY(kith_arena_take(request->arena, call.query_count, sizeof *call.tops, &call.tops));
     KITH_TRY(kith_arena_take(request->arena, call.query_count * capacity, sizeof *hits, &hits));
     for (size_t q = 0; q < call.query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, call.top_k);
-    KITH_TRY(run(&call));
+    KITH_TRY(kith_search_unless_late(request, run(&call)));
     return kith_search_emit(index, request, results, call.tops, value_fn(call.ivf), NULL);
 }
 

@@ -40,6 +40,7 @@ static kith_status refine(const kith_refine *both, const kith_search_request *re
         KITH_TRY(kith_arena_take(request->arena, query_count, row_bytes / 2, &found.errors));
     }
     KITH_TRY(both->base->vtable->search(both->base, &first, &found));
+    for (size_t q = 0; q < query_count && request->reports != NULL; q++) request->reports[q].refined = counts[q];
     if (percent != 0) set_bounds(both, &found, query_count, (float)percent / 100);
     const kith_candidates candidates = {
         .ids = ids, .per_query = per_query, .counts = counts, .bounds = found.distances};

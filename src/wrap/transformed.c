@@ -303,6 +303,7 @@ static kith_status next_queries(const transformed *own, const kith_search_reques
     KITH_TRY(kith_transform_apply(own->transform, &view, request->threads, request->arena, floats));
     *inner = *request;
     inner->queries = (kith_view){floats, KITH_F32, count, dim, dim * sizeof *floats};
+    if (request->reports != NULL) inner->reports = request->reports + first;
     return kith_check_vectors("transformed queries", &inner->queries, first, own->inner->metric, request->threads);
 }
 
