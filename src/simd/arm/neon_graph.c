@@ -41,7 +41,10 @@ static size_t insert(int64_t *pool, size_t count, int64_t entry) {
 
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
                     size_t offered, size_t *first) {
-    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+    count = kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+    /* Groups are moved whole, also the last one. */
+    for (size_t p = count; p % KITH_POOL_UNIT != 0 || p < capacity; p++) pool[p] = KITH_POOL_NOTHING;
+    return count;
 }
 
 void kith_fill_neon_graph(kith_simd_table *table) { table->graph.offer = offer; }
