@@ -192,8 +192,8 @@ static void clear(kith_crosser *crosser) {
         descended->bits[descended->touched[i]] = ~blocked[descended->touched[i]];
     for (size_t i = 0; i < crossed->touched_count; i++) crossed->bits[crossed->touched[i]] = 0;
     walker->touched_count = descended->touched_count = crossed->touched_count = 0;
-    kith_pool_clear(walker->pool, walker->pool_capacity);
-    kith_pool_clear(crosser->nearest, KITH_DESCENT);
+    kith_pool_clear(walker->pool, 0, walker->pool_capacity);
+    kith_pool_clear(crosser->nearest, 0, KITH_DESCENT);
     walker->pool_count = crosser->nearest_count = 0;
     crosser->met_count = crosser->met_allowed_count = 0;
     walker->distance_count = walker->hop_count = 0;
@@ -383,7 +383,7 @@ kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *prob
     KITH_TRY(begin(crosser, probe, ef));
     if (is_far(crosser)) {
         ef *= KITH_FILTERED_FAR;
-        walker->pool_capacity = kith_max_size(ef, k);
+        kith_walker_resize(walker, kith_max_size(ef, k));
     }
     while (at < kith_min_size(walker->pool_count, ef) && !is_spent(walker)) {
         int64_t entry = walker->pool[at];

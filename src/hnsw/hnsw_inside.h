@@ -200,8 +200,14 @@ kith_status kith_walk_step(kith_walker *walker, bool *more);
 /* Offers the links of one node that have not been seen. */
 kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint32_t node);
 void kith_walker_clear(kith_walker *walker);
-static inline void kith_pool_clear(int64_t *pool, size_t capacity) {
-    for (size_t i = 0; i < kith_walk_pool_count(capacity); i++) pool[i] = KITH_POOL_NOTHING;
+/* Empties the places of a pool from `first` on. */
+static inline void kith_pool_clear(int64_t *pool, size_t first, size_t capacity) {
+    for (size_t i = first; i < kith_walk_pool_count(capacity); i++) pool[i] = KITH_POOL_NOTHING;
+}
+/* Another capacity, no smaller than the entries that are there. */
+static inline void kith_walker_resize(kith_walker *walker, size_t capacity) {
+    walker->pool_capacity = capacity;
+    kith_pool_clear(walker->pool, walker->pool_count, capacity);
 }
 /* Offers the first `count` nodes in `fresh`, whose distances are there, to the pool. Places before *changed are as they
  * were. */

@@ -103,7 +103,7 @@ void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef) {
     walker->probe = probe;
     walker->ef = ef;
     walker->stage = KITH_WALK_ENTRIES;
-    kith_pool_clear(walker->pool, walker->pool_capacity);
+    kith_pool_clear(walker->pool, 0, walker->pool_capacity);
     take_unseen(walker, walker->graph->entries, walker->graph->entry_count);
 }
 
