@@ -83,14 +83,10 @@ static kith_status take_queries(kith_exact *exact) {
     exact->query_rows = view->data;
     exact->query_stride = stride;
     if (exact->int_pair != NULL || view->dtype == KITH_F32) return KITH_OK;
-    float *converted;
-    size_t bytes;
-    if (kith_mul_overflows(exact->dim, sizeof *converted, &bytes)) bytes = SIZE_MAX;
-    KITH_TRY(kith_arena_take(exact->request.arena, exact->query_count, bytes, &converted));
-    for (size_t q = 0; q < exact->query_count; q++)
-        kith_exact_to_f32(exact->query_rows + q * stride, view->dtype, exact->dim, converted + q * exact->dim);
+    const float *converted;
+    KITH_TRY(kith_exact_queries(view, false, exact->request.threads, exact->request.arena, &converted));
     exact->query_rows = (const unsigned char *)converted;
-    exact->query_stride = bytes;
+    exact->query_stride = exact->dim * sizeof *converted;
     return KITH_OK;
 }
 

@@ -91,6 +91,10 @@ float kith_exact_value(const kith_exact *exact, int32_t key);
 float kith_exact_inverse_norm(const void *row, kith_dtype dtype, size_t dim);
 /* The sum of squares of a row, in the fixed order for floats; exact, then rounded, for i8 and u8. */
 float kith_exact_norm2(const void *row, kith_dtype dtype, size_t dim);
+/* At least one query as f32, one after the other, of unit length if so asked: where they lie, if they are so already, or
+ * taken from the arena. */
+kith_status kith_exact_queries(const kith_view *view, bool to_unit, size_t threads, kith_arena *arena,
+                               const float **out);
 /* `count` elements of an index's element type as f32: exact. */
 void kith_exact_to_f32(const void *in, kith_dtype dtype, size_t count, float *out);
 

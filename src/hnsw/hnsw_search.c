@@ -48,15 +48,12 @@ typedef struct meeting {
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
 
 /* Queries as f32, one after the other. */
-static kith_status convert_queries(hnsw_call *call) {
-    const kith_view *view = &call->request->queries;
-    size_t dim = view->dim;
-    float *converted;
-    KITH_TRY(kith_arena_take(call->request->arena, view->count, dim * sizeof *converted, &converted));
-    for (size_t q = 0; q < view->count; q++)
-        kith_exact_to_f32((const char *)view->data + q * view->stride, view->dtype, dim, converted + q * dim);
+static kith_status convert_queries(hnsw_call *call, bool to_unit) {
+    const kith_search_request *request = call->request;
+    const float *converted;
+    KITH_TRY(kith_exact_queries(&request->queries, to_unit, request->threads, request->arena, &converted));
     call->queries = (const unsigned char *)converted;
-    call->query_stride = dim * sizeof *converted;
+    call->query_stride = request->queries.dim * sizeof *converted;
     return KITH_OK;
 }
 
@@ -66,8 +63,7 @@ static kith_status project_queries(hnsw_call *call) {
     size_t count = call->request->queries.count;
     kith_arena *arena = call->request->arena;
     float *projected;
-    KITH_TRY(convert_queries(call));
-    kith_hnsw_normalise(call->graph, (float *)(uintptr_t)call->queries, count);
+    KITH_TRY(convert_queries(call, call->graph->base.metric == KITH_COSINE));
     if (code->vtable->project == NULL) return KITH_OK;
     KITH_TRY(kith_arena_take(arena, count, code->projected_dim * sizeof *projected, &projected));
     KITH_TRY(kith_code_project_queries(code, (const float *)(const void *)call->queries, count,
@@ -89,7 +85,7 @@ static kith_status take_queries(hnsw_call *call) {
     call->probe = kith_probe_query(call->graph, view->dtype == call->graph->base.dtype ? view->dtype : KITH_F32);
     if (view->dtype == KITH_F32 || call->probe.ints != NULL) return KITH_OK;
     call->probe = kith_probe_query(call->graph, KITH_F32);
-    return convert_queries(call);
+    return convert_queries(call, false);
 }
 
 /* `seen`: bits that are all zero; NULL: some are to be made. */

@@ -159,10 +159,10 @@ static kith_status rescore(const kith_index *index, const kith_search_request *r
     size_t query_count = request->queries.count, workers = request->threads;
     kith_arena *arena = request->arena;
     scoring s = {.code = code};
-    float *vectors, *projected;
-    KITH_TRY(kith_arena_take(arena, query_count, index->dim * sizeof *vectors, &vectors));
-    for (size_t q = 0; q < query_count; q++)
-        kith_coderows_take(&request->queries, q, index->metric, vectors + q * index->dim);
+    const float *vectors;
+    float *projected;
+    KITH_TRY(
+        kith_exact_queries(&request->queries, index->metric == KITH_COSINE, request->threads, arena, &vectors));
     KITH_TRY(kith_arena_take(arena, query_count, code->projected_dim * sizeof *projected, &projected));
     KITH_TRY(kith_code_project_queries(code, vectors, query_count, request->threads, arena, projected));
     s.queries = projected;
