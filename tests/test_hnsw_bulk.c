@@ -171,7 +171,7 @@ Test(hnsw_bulk, points_on_a_line) {
     enum { NB = 2 * MANY, DIM = 70 };
     uint8_t *base = calloc(NB, DIM);
     for (size_t i = 0; i < NB; i++)
-        memset(base + i * DIM, 255, i * DIM / NB), base[i * DIM + i * DIM / NB] = i % 256;
+        memset(base + i * DIM, 255, i * DIM / NB), base[i * DIM + i * DIM / NB] = (uint8_t)(i % 256);
     kith_index *index = created("HNSW8,u8", DIM, KITH_L2);
     add_on(index, base, NB, 2);
     cr_assert_eq(reachable(index), NB);
@@ -306,5 +306,42 @@ Test(hnsw_bulk, a_budget_that_is_too_small_is_refused) {
     job.memory_bytes_max = (uint64_t)MANY * 2048;
     OK(kith_index_add(index, &view, NULL, &job));
     kith_index_free(index);
+    free(base);
+}
+
+/* Removed nodes that have not been repaired away may be candidates, and lead on, but are no results. */
+Test(hnsw_bulk, after_removals) {
+    enum { DIM = 12, ALL = 3 * MANY, GONE = MANY / 20, QUERIES = 200, K = 10 };
+    uint8_t *base = clouds(ALL, DIM, 31, 60), *queries = clouds(QUERIES, DIM, 32, 60);
+    kith_index *index = created("HNSW12,u8", DIM, KITH_L2), *flat = created("Flat,u8", DIM, KITH_L2);
+    static int64_t gone[GONE], ids[QUERIES * K];
+    static float truth[QUERIES * K], distances[QUERIES * K];
+    size_t removed;
+    for (size_t i = 0; i < GONE; i++) gone[i] = (int64_t)(20 * i);
+    add_on(index, base, MANY, 2);
+    OK(kith_index_remove(index, gone, GONE, &removed));
+    cr_assert_eq(kith_hnsw_of(index)->dead_count, GONE, "they are marked, not repaired away");
+    add_on(index, base + (size_t)MANY * DIM, ALL - MANY, 2);
+    add_on(flat, base, ALL, 2);
+    OK(kith_index_remove(flat, gone, GONE, &removed));
+    cr_assert_eq(index->count, flat->count);
+    kith_view view = view_of(queries, QUERIES, DIM);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    OK(kith_index_search(flat, &view, K, &params, ids, truth, NULL));
+    for (size_t round = 0; round < 2; round++) {
+        size_t found = 0;
+        OK(kith_index_search(index, &view, K, &params, ids, distances, NULL));
+        for (size_t i = 0; i < (size_t)QUERIES * K; i++) {
+            cr_assert(ids[i] >= MANY || ids[i] % 20 != 0, "%lld was removed", (long long)ids[i]);
+            found += distances[i] <= truth[i / K * K + K - 1];
+        }
+        cr_assert_geq(found, QUERIES * K * 97 / 100, "round %zu: %zu found", round, found);
+        OK(kith_index_compact(index));
+    }
+    cr_assert_eq(reachable(index), index->count);
+    kith_index_free(flat);
+    kith_index_free(index);
+    free(queries);
     free(base);
 }
