@@ -7,7 +7,7 @@
 
 #include "base/parallel.h"
 #include "base/random.h"
-#include "hnsw/hnsw_inside.h"
+#include "hnsw_links.h"
 #include "memory_faults.h"
 
 /* Graphs of so many vectors that they are linked at once: hnsw_carve.c, hnsw_bulk.c. */
@@ -44,32 +44,6 @@ static void add_on(kith_index *index, const uint8_t *values, size_t count, size_
     job.threads = threads;
     kith_view view = view_of(values, count, index->dim);
     OK(kith_index_add(index, &view, NULL, &job));
-}
-
-/* Checks every row of links; how many nodes can be reached. */
-static size_t reachable(const kith_index *index) {
-    const kith_hnsw *graph = kith_hnsw_of_const(index);
-    size_t count = index->count, visited = 0;
-    uint32_t *queue = malloc(count * sizeof *queue);
-    bool *seen = calloc(count, 1);
-    for (size_t i = 0; i < graph->entry_count; i++)
-        if (!seen[graph->entries[i]]) seen[graph->entries[i]] = true, queue[visited++] = graph->entries[i];
-    for (size_t at = 0; at < visited; at++) {
-        const uint32_t *links = kith_hnsw_links(graph, queue[at]);
-        size_t link_count = kith_hnsw_link_count(graph, links);
-        for (size_t i = 0; i < graph->degree; i++) {
-            if (i >= link_count) {
-                cr_assert_eq(links[i], KITH_NO_NODE);
-                continue;
-            }
-            cr_assert(links[i] < count && links[i] != queue[at]);
-            for (size_t j = 0; j < i; j++) cr_assert_neq(links[i], links[j], "node %u links twice", queue[at]);
-            if (!seen[links[i]]) seen[links[i]] = true, queue[visited++] = links[i];
-        }
-    }
-    free(seen);
-    free(queue);
-    return visited;
 }
 
 static uint64_t hash_of(const kith_index *index) {

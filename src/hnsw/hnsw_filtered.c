@@ -237,11 +237,6 @@ static size_t take_blocked(kith_crosser *crosser, const kith_probe *probe, const
     return fresh + more;
 }
 
-static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
-    const char *links = (const char *)kith_hnsw_links(graph, node);
-    for (size_t at = 0; at < graph->degree * sizeof(uint32_t); at += LINE) __builtin_prefetch(links + at);
-}
-
 /* Parts a row of links: returns how many are allowed, and writes the others to `bridges`. */
 static size_t part_links(const kith_crosser *crosser, const uint32_t *links, size_t *bridge_count) {
     const kith_hnsw *graph = crosser->filtered->graph;
@@ -285,7 +280,7 @@ static size_t gather(kith_crosser *crosser, const kith_probe *probe, uint32_t no
     if (allowed >= ALLOWED_LINKS) return fresh;
     float each = crosser->filtered->share * (float)(allowed + bridges) + 0.1f;
     size_t ahead = kith_min_size(bridges, (size_t)((float)(ALLOWED_LINKS - allowed) / each) + 1);
-    for (size_t b = 0; b < ahead; b++) prefetch_links(graph, crosser->bridges[b]);
+    for (size_t b = 0; b < ahead; b++) kith_hnsw_prefetch_links(graph, crosser->bridges[b]);
     for (size_t b = 0; b < bridges && allowed < ALLOWED_LINKS; b++) {
         const uint32_t *further = kith_hnsw_links(graph, crosser->bridges[b]);
         size_t there = count_allowed(crosser, further);
@@ -392,7 +387,8 @@ kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *prob
             continue;
         }
         walker->pool[at] = entry | FOLLOWED;
-        if (at + 1 < walker->pool_count) prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
+        if (at + 1 < walker->pool_count)
+            kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
         KITH_TRY(hop(crosser, probe, kith_pool_node(entry), &changed));
         at = kith_min_size(at + 1, changed);
     }

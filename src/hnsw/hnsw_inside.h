@@ -90,6 +90,10 @@ static inline uint32_t *kith_hnsw_links(const kith_hnsw *graph, uint32_t node) {
 static inline bool kith_hnsw_is_dead(const kith_hnsw *graph, size_t node) {
     return node < graph->dead_room && kith_bitset_get(graph->dead, node);
 }
+static inline void kith_hnsw_prefetch_links(const kith_hnsw *graph, uint32_t node) {
+    const char *links = (const char *)kith_hnsw_links(graph, node);
+    for (size_t at = 0; at < graph->degree * sizeof(uint32_t); at += KITH_ALIGNMENT) __builtin_prefetch(links + at);
+}
 static inline float kith_hnsw_side(const kith_hnsw *graph, uint32_t node) {
     return *(const float *)kith_chunks_at(&graph->side, node);
 }

@@ -43,11 +43,6 @@ static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count
     walker->fresh_count = fresh;
 }
 
-static void prefetch_links(const kith_hnsw *graph, uint32_t node) {
-    const char *links = (const char *)kith_hnsw_links(graph, node);
-    for (size_t at = 0; at < graph->degree * sizeof(uint32_t); at += LINE) __builtin_prefetch(links + at);
-}
-
 kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed) {
     walker->pool_count = walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity,
                                                 walker->distances, walker->fresh, count, changed);
@@ -94,8 +89,8 @@ static bool choose(kith_walker *walker) {
     walker->at = at;
     if (at >= end) return false;
     walker->pool[at] |= FOLLOWED;
-    prefetch_links(walker->graph, kith_pool_node(walker->pool[at]));
-    if (at + 1 < walker->pool_count) prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
+    kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at]));
+    if (at + 1 < walker->pool_count) kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
     return true;
 }
 
