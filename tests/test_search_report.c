@@ -157,6 +157,100 @@ Test(search_report, a_deadline_is_never_silent) {
     cr_assert_eq(kith_memory_live_blocks(), 0);
 }
 
+/* A filter that is quick until it has been asked `stop_at` times, and then waits until the deadline has passed. */
+typedef struct stall {
+    uint64_t calls, stop_at, until_ns;
+} stall;
+
+static int stalls(void *user, int64_t id) {
+    (void)id;
+    stall *own = user;
+    if (++own->calls == own->stop_at)
+        while (kith_now_ns() < own->until_ns)
+            ;
+    return 1;
+}
+
+/* A graph's search of one query looks at the clock while it walks, and answers with what it has met. */
+Test(search_report, a_deadline_ends_a_walk) {
+    enum { SAMPLED = 1024, ENTRIES = 64, HOPS_LEFT = 16, DEGREE = 16, EF = 29, DEADLINE_US = 200000 };
+    fixture_vectors queries = fixture_vectors_make(KITH_F32, NQ, DIM, 4);
+    kith_view one = fixture_view(&queries, 0, 1), all = fixture_view(&queries, 0, NQ);
+    kith_index *index = built("HNSW8", KITH_L2);
+    stall state = {.stop_at = SAMPLED + ENTRIES + 1};
+    kith_filter *filter;
+    OK(kith_filter_callback(stalls, &state, &filter));
+    static results got;
+    kith_search_params params;
+    kith_search_report reports[NQ], whole;
+    kith_search_params_init(&params);
+    params.ef = NB;
+    params.reports = &whole;
+    OK(kith_index_search(index, &one, K, &params, got.ids, got.distances, got.counts));
+    cr_assert(whole.limits == 0 && whole.hops > NB / 2);
+
+    params.filter = filter;
+    params.ef = EF;
+    params.reports = reports;
+    params.deadline_us = DEADLINE_US;
+    state.until_ns = kith_now_ns() + 2 * DEADLINE_US * (uint64_t)1000;
+    OK(kith_index_search(index, &one, K, &params, got.ids, got.distances, got.counts));
+    cr_assert_eq(reports[0].limits, KITH_LIMIT_DEADLINE);
+    cr_assert_eq(reports[0].strategy, KITH_STRATEGY_ASKED);
+    cr_assert_leq(state.calls, state.stop_at + (1 + HOPS_LEFT) * DEGREE, "asked %llu times",
+                  (unsigned long long)state.calls);
+    cr_assert_leq(reports[0].hops, 1 + HOPS_LEFT);
+    cr_assert_eq(got.counts[0], K);
+
+    /* A thread takes two walks in turns: both have something to tell. */
+    params.filter = NULL;
+    params.ef = NB;
+    params.deadline_us = 1;
+    OK(kith_index_search(index, &all, K, &params, got.ids, got.distances, got.counts));
+    for (size_t q = 0; q < NQ; q++) {
+        cr_assert_eq(reports[q].limits, KITH_LIMIT_DEADLINE);
+        cr_assert_eq(got.counts[q], q < 2 ? K : 0);
+        cr_assert_leq(reports[q].hops, 32);
+    }
+    int64_t gone[NB / 20];
+    for (size_t i = 0; i < NB / 20; i++) gone[i] = (int64_t)i; /* marked, not repaired */
+    OK(kith_index_remove(index, gone, NB / 20, NULL));
+    OK(kith_index_search(index, &one, K, &params, got.ids, got.distances, got.counts));
+    cr_assert(reports[0].limits == KITH_LIMIT_DEADLINE && reports[0].hops <= 32 && got.counts[0] == K);
+    params.reports = NULL;
+    cr_assert_eq(kith_index_search(index, &one, K, &params, got.ids, got.distances, got.counts),
+                 KITH_ERR_INCOMPLETE);
+    kith_filter_free(filter);
+    kith_index_free(index);
+    fixture_vectors_free(&queries);
+}
+
+/* What the bound leaves of a walk over allowed nodes is an answer. */
+Test(search_report, a_bound_keeps_what_was_found) {
+    fixture_vectors queries = fixture_vectors_make(KITH_F32, NQ, DIM, 4);
+    kith_view view = fixture_view(&queries, 0, NQ);
+    kith_index *index = built("HNSW8", KITH_L2);
+    static results got;
+    kith_filter *half;
+    OK(kith_filter_range(0, NB / 2, &half));
+    kith_search_params params;
+    kith_search_report reports[NQ];
+    kith_search_params_init(&params);
+    params.filter = half;
+    params.ef = 25;
+    params.max_distances = 100;
+    params.reports = reports;
+    OK(kith_index_search(index, &view, K, &params, got.ids, got.distances, got.counts));
+    for (size_t q = 0; q < NQ; q++) {
+        cr_assert_eq(reports[q].strategy, KITH_STRATEGY_BRIDGED);
+        cr_assert_leq(reports[q].distances, 100);
+        cr_assert_eq(got.counts[q], K, "query %zu has %zu results", q, got.counts[q]);
+    }
+    kith_filter_free(half);
+    kith_index_free(index);
+    fixture_vectors_free(&queries);
+}
+
 /* ---- Groups --------------------------------------------------------------------------------------------------- */
 
 /* Groups of very different sizes: a third of the vectors is one, some belong to none. */

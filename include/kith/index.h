@@ -250,7 +250,7 @@ typedef struct kith_search_params {
                              candidates those alone are compared that can still be among the k nearest when their
                              estimates are off by so many hundredths of that error. Default 0: all are compared */
     uint64_t deadline_us; /* default 0: none; else queries that are not answered so many microseconds after the call
-                             began are cut short. It is looked at between queries (graphs), lists, or tiles (Flat). A
+                             began are cut short. It is looked at every 16 hops (graphs), between lists, or tiles (Flat). A
                              call that cut any short ends with KITH_ERR_INCOMPLETE, with all outputs filled, unless
                              `reports` takes the news */
     kith_search_report *reports; /* default NULL; else one per query of kith_index_search. Zeroed when it fails */

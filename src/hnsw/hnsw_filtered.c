@@ -307,10 +307,6 @@ static kith_status hop(kith_crosser *crosser, const kith_probe *probe, uint32_t 
     return kith_walker_offer(crosser->walker, count, changed);
 }
 
-static bool is_spent(const kith_walker *walker) {
-    return walker->distances_max != 0 && walker->distance_count >= walker->distances_max;
-}
-
 /* ---- The descent ------------------------------------------------------------------------------------------- */
 
 /* Offers nodes, allowed or not, to the descent, and the allowed ones to the pool. */
@@ -331,13 +327,14 @@ static kith_status descend(kith_crosser *crosser, const kith_probe *probe) {
     const kith_hnsw *graph = crosser->filtered->graph;
     size_t changed;
     crosser->met_count = crosser->met_allowed_count = 0;
-    while (crosser->nearest_count > 0 && (crosser->nearest[0] & FOLLOWED) == 0 && !is_spent(crosser->walker)) {
+    while (crosser->nearest_count > 0 && (crosser->nearest[0] & FOLLOWED) == 0 &&
+           !kith_walker_is_spent(crosser->walker)) {
         uint32_t node = kith_pool_node(crosser->nearest[0]);
         crosser->nearest[0] |= FOLLOWED;
         crosser->walker->hop_count++;
         KITH_TRY(descend_to(crosser, probe, kith_hnsw_links(graph, node), graph->degree));
     }
-    for (size_t i = 0; i < crosser->nearest_count && !is_spent(crosser->walker); i++)
+    for (size_t i = 0; i < crosser->nearest_count && !kith_walker_is_spent(crosser->walker); i++)
         KITH_TRY(hop(crosser, probe, kith_pool_node(crosser->nearest[i]), &changed));
     return KITH_OK;
 }
@@ -380,7 +377,7 @@ kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *prob
         ef *= KITH_FILTERED_FAR;
         kith_walker_resize(walker, kith_max_size(ef, k));
     }
-    while (at < kith_min_size(walker->pool_count, ef) && !is_spent(walker)) {
+    while (at < kith_min_size(walker->pool_count, ef) && !kith_walker_is_spent(walker)) {
         int64_t entry = walker->pool[at];
         if ((entry & FOLLOWED) != 0) {
             at++;

@@ -180,12 +180,26 @@ typedef struct kith_walker {
     kith_walk_stage stage;
     uint64_t distance_count, distances_max; /* of the walk; 0: no bound */
     uint64_t hop_count;
+    uint64_t deadline_ns; /* on kith_now_ns; 0: none */
+    uint32_t looks;       /* how often it was asked for; the clock is read for one in KITH_WALK_LOOK_EVERY */
+    bool is_late;         /* the deadline has passed: walks end, and so do all later ones */
     /* Called for every node whose distance was computed; NULL: not. The seam of filters and range searches. */
     kith_status (*met)(void *context, uint32_t node, float distance);
     void *met_context;
 } kith_walker;
 
-enum { KITH_WALK_ROOM = KITH_UNSEEN_ROOM }; /* past the end of fresh and distances */
+enum {
+    KITH_WALK_ROOM = KITH_UNSEEN_ROOM, /* past the end of fresh and distances */
+    KITH_WALK_LOOK_EVERY = 16          /* hops from one look at the clock to the next */
+};
+
+bool kith_walker_look(kith_walker *walker);
+/* Asked before each hop: whether the bound on distances is reached, or the deadline has passed. What the pool holds
+ * then is the answer. */
+static inline bool kith_walker_is_spent(kith_walker *walker) {
+    if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) return true;
+    return walker->deadline_ns != 0 && kith_walker_look(walker);
+}
 
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */
 static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }

@@ -16,10 +16,6 @@ static size_t live_among(const kith_walker *walker, size_t count) {
     return live;
 }
 
-static bool is_at_bound(const kith_walker *walker) {
-    return walker->distances_max != 0 && walker->distance_count >= walker->distances_max;
-}
-
 kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, size_t ef, size_t k) {
     const kith_hnsw *graph = walker->graph;
     size_t kept = kith_max_size(ef, k), full = kith_hnsw_pool_capacity(graph, kept);
@@ -28,7 +24,7 @@ kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, si
         more = kith_min_size(more, graph->dead_count);
         walker->pool_capacity = kith_min_size(full, kept + more);
         KITH_TRY(kith_hnsw_walk(walker, probe, kith_min_size(ef + more, walker->pool_capacity)));
-        if (more == graph->dead_count || is_at_bound(walker)) break;
+        if (more == graph->dead_count || kith_walker_is_spent(walker)) break;
         if (live_among(walker, ef + more) >= ef && live_among(walker, SIZE_MAX) >= k) break;
         kith_walker_clear(walker);
     }
@@ -48,7 +44,7 @@ static bool next_node(kith_walker *walker, uint32_t *node) {
 
 /* Offers every node that no walk has met: after additions to a large graph there may be some that nothing links to. */
 static kith_status offer_unseen(kith_walker *walker, const kith_probe *probe) {
-    for (size_t node = 0; node < walker->graph->node_count && !is_at_bound(walker); node++) {
+    for (size_t node = 0; node < walker->graph->node_count && !kith_walker_is_spent(walker); node++) {
         if ((walker->seen[node / 32] >> (node % 32) & 1) != 0 || kith_hnsw_is_dead(walker->graph, node)) continue;
         size_t changed;
         uint32_t nodes[PIECE] = {(uint32_t)node};
@@ -63,7 +59,7 @@ static kith_status offer_unseen(kith_walker *walker, const kith_probe *probe) {
 
 kith_status kith_hnsw_walk_on(kith_walker *walker, const kith_probe *probe, size_t k) {
     uint32_t node;
-    while (live_among(walker, SIZE_MAX) < k && !is_at_bound(walker)) {
+    while (live_among(walker, SIZE_MAX) < k && !kith_walker_is_spent(walker)) {
         if (!next_node(walker, &node)) return offer_unseen(walker, probe);
         KITH_TRY(kith_hnsw_follow(walker, probe, node));
     }

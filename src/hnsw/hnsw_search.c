@@ -43,6 +43,7 @@ typedef struct meeting {
     kith_topk *top;
     kith_hit_list *list;
     size_t met_count, allowed_count; /* asked */
+    bool is_left;                    /* asked: for later */
 } meeting;
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
@@ -96,7 +97,8 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
     *walker = (kith_walker){.graph = graph,
                             .kernels = &kith_simd()->graph,
                             .pool_capacity = pool_capacity,
-                            .distances_max = call->request->params->max_distances};
+                            .distances_max = call->request->params->max_distances,
+                            .deadline_ns = call->request->meter->deadline_ns};
     walker->seen = seen;
     if (seen == NULL) {
         KITH_TRY(kith_arena_take(arena, words, sizeof *walker->seen, &walker->seen));
@@ -204,8 +206,7 @@ static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, co
                                 const uint32_t *all, size_t count) {
     if (walker->distances_max != 0)
         count = (size_t)kith_min_size(count, walker->distances_max - walker->distance_count);
-    walker->distance_count += count;
-    for (size_t i = 0; i < count; i += GROUP) {
+    for (size_t i = 0; i < count && !kith_walker_is_spent(walker); i += GROUP) {
         size_t group = kith_min_size(GROUP, count - i);
         uint32_t nodes[GROUP];
         float distances[GROUP];
@@ -213,6 +214,7 @@ static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, co
             __builtin_prefetch(kith_probe_row(probe, all[j]));
         memcpy(nodes, all + i, group * sizeof *nodes);
         kith_probe_many(probe, nodes, group, distances);
+        walker->distance_count += group;
         for (size_t j = 0; j < group; j++) KITH_TRY(keep(met, nodes[j], distances[j]));
     }
     return KITH_OK;
@@ -222,7 +224,7 @@ static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, co
 static kith_status search_bits(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
                                const meeting *met) {
     uint32_t nodes[64];
-    for (size_t w = 0; w < kith_bitset_words(call->graph->node_count); w++) {
+    for (size_t w = 0; w < kith_bitset_words(call->graph->node_count) && !kith_walker_is_spent(walker); w++) {
         size_t count = 0;
         for (uint64_t rest = call->filtered.allowed[w]; rest != 0; rest &= rest - 1)
             nodes[count++] = (uint32_t)(w * 64 + (size_t)__builtin_ctzll(rest));
@@ -271,7 +273,7 @@ static kith_status search_bridged(const hnsw_call *call, size_t worker, const ki
     kith_walker *walker = &call->walkers[worker];
     KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], probe, call->ef, call->request->k));
     size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
-    if (walker->pool_count >= enough) return keep_pool(call, walker, met);
+    if (walker->pool_count >= enough || kith_walker_is_spent(walker)) return keep_pool(call, walker, met);
     return search_bits(call, walker, probe, met);
 }
 
@@ -283,8 +285,9 @@ static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walk
     walker->met_context = met;
     KITH_TRY(kith_hnsw_walk(walker, probe, asked_ef(call)));
     bool is_poor = (float)met->allowed_count < (float)met->met_count * call->filtered.share / 2;
-    if ((is_poor || met->top->count < call->request->k) && walker->distances_max == 0)
-        call->again[call->again_count++] = (uint32_t)query;
+    met->is_left =
+        (is_poor || met->top->count < call->request->k) && walker->distances_max == 0 && !walker->is_late;
+    if (met->is_left) call->again[call->again_count++] = (uint32_t)query;
     return KITH_OK;
 }
 
@@ -305,8 +308,9 @@ static kith_status search_holed(const hnsw_call *call, kith_walker *walker, cons
     return keep_pool(call, walker, met);
 }
 
-/* What the walker has counted is added to the query's report. */
-static void report(const hnsw_call *call, size_t query, const kith_walker *walker) {
+/* What the walker has counted is added to the query's report. A query that ran into the deadline, or is left for later,
+ * has not been answered. */
+static void report(const hnsw_call *call, size_t query, const kith_walker *walker, bool is_left) {
     if (call->request->reports == NULL) return;
     static const uint32_t strategies[] = {[KITH_FILTERED_LISTED] = KITH_STRATEGY_LISTED,
                                           [KITH_FILTERED_BRIDGED] = KITH_STRATEGY_BRIDGED,
@@ -318,7 +322,7 @@ static void report(const hnsw_call *call, size_t query, const kith_walker *walke
     one->strategy = call->request->filter != NULL ? strategies[call->filtered.strategy] : KITH_STRATEGY_ALL;
     if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max)
         one->limits |= KITH_LIMIT_DISTANCES;
-    kith_search_answered(call->request, query);
+    if (!walker->is_late && !is_left) kith_search_answered(call->request, query);
 }
 
 static kith_status search_query(void *context, size_t query, size_t worker) {
@@ -330,7 +334,7 @@ static kith_status search_query(void *context, size_t query, size_t worker) {
         KITH_TRY(search_filtered(call, query, worker, &probe, &met));
     else
         KITH_TRY(search_holed(call, &call->walkers[worker], &probe, &met));
-    report(call, query, &call->walkers[worker]);
+    report(call, query, &call->walkers[worker], met.is_left);
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
@@ -341,7 +345,7 @@ static kith_status search_again(void *context, size_t item, size_t worker) {
     meeting met = {.call = call, .top = &call->tops[query]};
     kith_topk_init(met.top, met.top->hits, call->request->k);
     KITH_TRY(search_bridged(call, worker, &probe, &met));
-    report(call, query, &call->walkers[worker]);
+    report(call, query, &call->walkers[worker], false);
     return kith_meter_add(call->request->meter, 0);
 }
 
@@ -377,11 +381,11 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
         KITH_TRY(search_listed(call, walker, &probe, &met));
     } else if (is_filtered) {
         KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], &probe, call->ef, 1));
-        for (size_t i = 0; i < met.list->count; i++)
+        for (size_t i = 0; i < met.list->count && !kith_walker_is_spent(walker); i++)
             KITH_TRY(kith_hnsw_cross(&call->crossers[worker], &probe, met.list->hits[i].row));
     } else {
         KITH_TRY(kith_hnsw_walk(walker, &probe, call->ef));
-        for (size_t i = 0; i < met.list->count; i++)
+        for (size_t i = 0; i < met.list->count && !kith_walker_is_spent(walker); i++)
             KITH_TRY(kith_hnsw_follow(walker, &probe, met.list->hits[i].row));
         if (call->graph->dead_count > 0) drop_dead(call->graph, met.list);
     }
@@ -415,7 +419,7 @@ static kith_status emit_pool(const hnsw_call *call, const turn *own) {
         hits[at] = hit;
     }
     kith_search_emit_hits(&call->graph->base, call->results, own->query, hits, count, value_of, call->graph);
-    report(call, own->query, walker);
+    report(call, own->query, walker, false);
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
@@ -431,6 +435,7 @@ static kith_status search_task(void *context, size_t task, size_t worker) {
     size_t next = task * call->queries_per_task, count = 0;
     size_t end = kith_min_size(call->request->queries.count, next + call->queries_per_task);
     turn turns[TURNS], *busy[TURNS];
+    kith_status status = KITH_OK;
     for (; count < call->turns && next < end; count++) {
         busy[count] = &turns[count];
         turns[count].walker = worker * call->turns + count;
@@ -444,14 +449,18 @@ static kith_status search_task(void *context, size_t task, size_t worker) {
             kith_walker *walker = &call->walkers[busy[t]->walker];
             if (walker->pool_count < call->request->k)
                 KITH_TRY(kith_hnsw_walk_on(walker, &busy[t]->probe, call->request->k));
-            KITH_TRY(emit_pool(call, busy[t]));
+            kith_status last = emit_pool(call, busy[t]);
+            if (last != KITH_OK) { /* late, or cancelled: what is under way is the last */
+                status = last;
+                next = end;
+            }
             kith_walker_clear(walker);
             if (next < end)
                 begin_turn(call, next++, busy[t]);
             else
                 busy[t] = busy[--count];
         }
-    return KITH_OK;
+    return status;
 }
 
 static kith_status search_plain(const kith_index *index, const kith_search_request *request,

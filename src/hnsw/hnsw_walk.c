@@ -19,6 +19,12 @@ void kith_walker_clear(kith_walker *walker) {
     walker->distance_count = walker->hop_count = 0;
 }
 
+bool kith_walker_look(kith_walker *walker) {
+    if (!walker->is_late && walker->looks++ % KITH_WALK_LOOK_EVERY == 0)
+        walker->is_late = kith_now_ns() >= walker->deadline_ns;
+    return walker->is_late;
+}
+
 /* Gathers the nodes that have not been seen in `fresh`, marks them, and asks for their rows. Numbers past the last
  * node, which end a row of links, and which a damaged file may hold, are passed over. So are those that the bound on
  * distances leaves no room for; these stay marked. */
@@ -84,7 +90,7 @@ static kith_status offer_entries(kith_walker *walker) {
 /* Chooses the node to be followed next: the nearest that was not. The one after it may be the next. */
 static bool choose(kith_walker *walker) {
     size_t end = kith_min_size(walker->pool_count, walker->ef), at = walker->at;
-    if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) return false;
+    if (kith_walker_is_spent(walker)) return false;
     while (at < end && (walker->pool[at] & FOLLOWED) != 0) at++;
     walker->at = at;
     if (at >= end) return false;

@@ -158,6 +158,7 @@ kith_status kith_refine_range_search(const kith_index *index, const kith_search_
                        .open_count = request->queries.count,
                        .k_factor = kith_search_k_factor(index, request->params)};
     kith_meter_init(&call.quiet, NULL, NULL, "search", 0);
+    call.quiet.deadline_ns = request->meter->deadline_ns;
     KITH_TRY(kith_arena_take(request->arena, call.open_count, sizeof *call.open, &call.open));
     for (size_t q = 0; q < call.open_count; q++) call.open[q] = (uint32_t)q;
     lists->value = value_of;
