@@ -81,8 +81,8 @@ static uint32_t first_list(const kith_ivf *ivf, const float *values) {
 /* That of its second copy, as the index has it. */
 static uint32_t second_list(const kith_ivf *ivf, int64_t id) {
     for (size_t l = 0; l < ivf->list_count; l++)
-        for (size_t p = 0; p < ivf->lists[2 * l + 1].count; p++)
-            if (kith_list_id(ivf, &ivf->lists[2 * l + 1], p) == id) return (uint32_t)l;
+        for (size_t p = 0; p < kith_ivf_list(ivf, 2 * l + 1)->count; p++)
+            if (kith_list_id(ivf, kith_ivf_list(ivf, 2 * l + 1), p) == id) return (uint32_t)l;
     cr_assert_fail("id %lld has no second copy", (long long)id);
     return 0;
 }
@@ -212,7 +212,7 @@ void ivf_check_content(const kith_index *index, const fixture_model *model) {
     size_t seen = 0;
     cr_assert_eq(index->count, model->count);
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        const kith_list *list = &ivf->lists[l];
+        const kith_list *list = kith_ivf_list(ivf, l);
         size_t in_list = 0;
         for (size_t s = 0; s < list->segment_count; s++) {
             const kith_list_segment *segment = &list->segments[s];
@@ -240,9 +240,9 @@ void ivf_check_content(const kith_index *index, const fixture_model *model) {
     cr_assert_eq(seen, model->count * ivf->copies); /* with the ids all in the model: needs them distinct as well */
     int64_t *ids = malloc((seen + 1) * sizeof *ids);
     for (size_t l = 0, at = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
-            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
-                ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
+        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++)
+            for (size_t i = 0; i < kith_ivf_list(ivf, l)->segments[s].count; i++)
+                ids[at++] = kith_segment_id(ivf, &kith_ivf_list(ivf, l)->segments[s], i);
     for (size_t i = 0; i < model->count; i++) {
         size_t times = 0;
         for (size_t j = 0; j < seen; j++) times += ids[j] == model->ids[i];

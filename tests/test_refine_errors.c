@@ -75,7 +75,8 @@ static float expected_error(const kith_index *index, const float *query, int64_t
     cr_assert_eq(kith_ivf_find(ivf, &id, 1, &place), KITH_OK);
     cr_assert_neq(place, KITH_IVF_NO_PLACE);
     size_t l = kith_place_list(ivf, place), lane;
-    const unsigned char *block = kith_list_block(code, &ivf->lists[l], kith_place_position(ivf, place), &lane);
+    const unsigned char *block =
+        kith_list_block(code, kith_ivf_list(ivf, l), kith_place_position(ivf, place), &lane);
     code->vtable->unpack(code, block, lane, row);
     double norm2 = 0;
     for (size_t d = 0; d < code->projected_dim; d++) {

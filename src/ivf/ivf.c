@@ -220,8 +220,8 @@ static uint64_t list_bytes(const kith_ivf *ivf) {
     if (ivf->lists == NULL) return 0;
     uint64_t bytes = (uint64_t)kith_ivf_lists(ivf) * (sizeof *ivf->lists + sizeof *ivf->first_segments);
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        if (ivf->lists[l].segments != &ivf->first_segments[l])
-            bytes += ivf->lists[l].segment_room * sizeof *ivf->lists[l].segments;
+        if (kith_ivf_list(ivf, l)->segments != &ivf->first_segments[l])
+            bytes += kith_ivf_list(ivf, l)->segment_room * sizeof *kith_ivf_list(ivf, l)->segments;
     return bytes;
 }
 
@@ -274,7 +274,7 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
     if (!ivf->has_coarse || ivf->lists == NULL) return 0;
     for (size_t l = 0; l < kith_min_size(capacity, ivf->list_count); l++) {
         sizes[l] = 0;
-        for (size_t c = 0; c < ivf->copies; c++) sizes[l] += ivf->lists[l * ivf->copies + c].count;
+        for (size_t c = 0; c < ivf->copies; c++) sizes[l] += kith_ivf_list(ivf, l * ivf->copies + c)->count;
     }
     return ivf->list_count;
 }

@@ -135,7 +135,7 @@ static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes
         a->first[l] = at;
         a->blocks[l] = blocks;
         at += a->added[l];
-        size_t before = ivf->lists[l].count;
+        size_t before = kith_ivf_list(ivf, l)->count;
         if (a->added[l] > 0) blocks += kith_code_blocks(before % KITH_BLOCK_ROWS + a->added[l]);
     }
     a->blocks[kith_ivf_lists(ivf)] = blocks;
@@ -168,7 +168,7 @@ static size_t list_of(const arrival *a, size_t block) {
 }
 
 static piece piece_of(const arrival *a, size_t block) {
-    size_t l = list_of(a, block), count = a->ivf->lists[l].count;
+    size_t l = list_of(a, block), count = kith_ivf_list(a->ivf, l)->count;
     size_t begin = count / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS + (block - a->blocks[l]) * KITH_BLOCK_ROWS;
     size_t first = kith_max_size(begin, count), last = kith_min_size(begin + KITH_BLOCK_ROWS, count + a->added[l]);
     return (piece){l, first, a->order + a->first[l] + (first - count), last - first};
@@ -234,7 +234,7 @@ static kith_status encode_rows(const arrival *a, const workplace *at, const uint
 
 static void put_piece(const arrival *a, const piece *p, const unsigned char *codes) {
     const kith_ivf *ivf = a->ivf;
-    const kith_list *list = &ivf->lists[p->list];
+    const kith_list *list = kith_ivf_list(ivf, p->list);
     kith_list_put(ivf->code, list, p->position, p->count, codes);
     for (size_t i = 0; i < p->count; i++)
         kith_list_set_id(ivf, list, p->position + i, new_id(a->addition, row_of(a, p->entries[i])));
@@ -290,7 +290,7 @@ static kith_status bring_in(arrival *a) {
 static void publish(arrival *a) {
     kith_ivf *ivf = a->ivf;
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = &ivf->lists[l];
+        kith_list *list = kith_ivf_list(ivf, l);
         if (a->added[l] == 0) continue;
         for (size_t i = 0; ivf->has_map && i < a->added[l]; i++)
             kith_idmap_put(kith_list_map(ivf, l), new_id(a->addition, row_of(a, a->order[a->first[l] + i])),

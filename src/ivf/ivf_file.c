@@ -62,7 +62,7 @@ static kith_status write_sizes(const kith_ivf *ivf, uint32_t instance, kith_cont
     KITH_TRY(kith_container_writer_begin(writer, sizes_tag, instance, VERSION, 0));
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         unsigned char bytes[8];
-        kith_put_u64(bytes, ivf->lists[l].count);
+        kith_put_u64(bytes, kith_ivf_list(ivf, l)->count);
         KITH_TRY(kith_container_writer_write(writer, bytes, sizeof bytes));
     }
     return KITH_OK;
@@ -80,15 +80,15 @@ typedef struct code_writer {
 /* Codes position .. position + count - 1 of a list, from a lane on of the block in hand. */
 static void put_lanes(const code_writer *w, size_t l, size_t position, size_t count, size_t lane) {
     const kith_code *code = w->ivf->code;
-    kith_list_get(code, &w->ivf->lists[l], position, count, w->rows);
+    kith_list_get(code, kith_ivf_list(w->ivf, l), position, count, w->rows);
     code->vtable->pack(code, w->rows, lane, count, w->block);
 }
 
 static kith_status write_rows(const code_writer *w, size_t l) {
     const kith_code *code = w->ivf->code;
-    for (size_t p = 0, count; p < w->ivf->lists[l].count; p += count) {
-        count = kith_min_size(KITH_BLOCK_ROWS, w->ivf->lists[l].count - p);
-        kith_list_get(code, &w->ivf->lists[l], p, count, w->rows);
+    for (size_t p = 0, count; p < kith_ivf_list(w->ivf, l)->count; p += count) {
+        count = kith_min_size(KITH_BLOCK_ROWS, kith_ivf_list(w->ivf, l)->count - p);
+        kith_list_get(code, kith_ivf_list(w->ivf, l), p, count, w->rows);
         KITH_TRY(kith_container_writer_write(w->writer, w->rows, count * code->code_bytes));
     }
     return KITH_OK;
@@ -97,7 +97,7 @@ static kith_status write_rows(const code_writer *w, size_t l) {
 /* The whole blocks of a list, then the block that its tail begins, with those that share it. */
 static kith_status write_blocks(const code_writer *w, size_t l, bool begins_tail) {
     const kith_code *code = w->ivf->code;
-    size_t whole = w->ivf->lists[l].count / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS;
+    size_t whole = kith_ivf_list(w->ivf, l)->count / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS;
     for (size_t p = 0; p < whole; p += KITH_BLOCK_ROWS) {
         put_lanes(w, l, p, KITH_BLOCK_ROWS, 0);
         KITH_TRY(kith_container_writer_write(w->writer, w->block, code->block_bytes));
@@ -105,7 +105,7 @@ static kith_status write_blocks(const code_writer *w, size_t l, bool begins_tail
     if (!begins_tail) return KITH_OK;
     memset(w->block, 0, code->block_bytes);
     for (size_t lane = 0, count; l != KITH_LAYOUT_NO_LIST; l = w->next[l], lane += count) {
-        size_t size = w->ivf->lists[l].count;
+        size_t size = kith_ivf_list(w->ivf, l)->count;
         count = size % KITH_BLOCK_ROWS;
         put_lanes(w, l, size - count, count, lane);
     }
@@ -116,13 +116,13 @@ static kith_status write_lists(const code_writer *w) {
     const kith_ivf *ivf = w->ivf;
     kith_layout layout = {0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_layout_place place = kith_layout_next(&layout, ivf->lists[l].count, l);
+        kith_layout_place place = kith_layout_next(&layout, kith_ivf_list(ivf, l)->count, l);
         w->next[l] = KITH_LAYOUT_NO_LIST;
         if (place.neighbour != KITH_LAYOUT_NO_LIST) w->next[place.neighbour] = l;
     }
     layout = (kith_layout){0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        size_t count = ivf->lists[l].count;
+        size_t count = kith_ivf_list(ivf, l)->count;
         kith_layout_place place = kith_layout_next(&layout, count, l);
         bool begins_tail = count % KITH_BLOCK_ROWS > 0 && place.neighbour == KITH_LAYOUT_NO_LIST;
         KITH_TRY(ivf->code->is_exact ? write_rows(w, l) : write_blocks(w, l, begins_tail));
@@ -148,8 +148,8 @@ done:
 static kith_status write_ids(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
     KITH_TRY(kith_container_writer_begin(writer, ids_tag, instance, VERSION, 0));
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++) {
-            const kith_list_segment *segment = &ivf->lists[l].segments[s];
+        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++) {
+            const kith_list_segment *segment = &kith_ivf_list(ivf, l)->segments[s];
             KITH_TRY(kith_container_writer_write(writer, segment->ids, segment->count * ivf->id_bytes));
         }
     return KITH_OK;
@@ -287,7 +287,7 @@ static kith_status open_lists(opening *o) {
     ivf->mapped_bytes = (uint64_t)items * each;
     layout = (kith_layout){0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = &ivf->lists[l];
+        kith_list *list = kith_ivf_list(ivf, l);
         size_t count = (size_t)kith_get_u64(sizes + 8 * l);
         if (count == 0) continue;
         list->segments[0] = kith_segment_next(&layout, ivf->code, count, l, codes);
@@ -384,7 +384,7 @@ typedef struct verify_loop {
 static kith_status verify_list(void *context, size_t l, size_t worker) {
     (void)worker;
     const verify_loop *loop = context;
-    const kith_list *list = &loop->ivf->lists[l];
+    const kith_list *list = kith_ivf_list(loop->ivf, l);
     for (size_t s = 0; s < list->segment_count; s++)
         if (!are_finite(loop->ivf->code, loop->query, &list->segments[s]))
             return bad_content(loop->ivf, codes_tag, "a code does not stand for finite numbers");
@@ -412,9 +412,9 @@ static kith_status verify_codes(const kith_ivf *ivf) {
 static void list_copy_ids(const kith_ivf *ivf, size_t copy, int64_t *ids) {
     size_t at = 0;
     for (size_t l = copy; l < kith_ivf_lists(ivf) && ivf->base.count > 0; l += ivf->copies)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
-            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
-                ids[at++] = kith_segment_id(ivf, &ivf->lists[l].segments[s], i);
+        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++)
+            for (size_t i = 0; i < kith_ivf_list(ivf, l)->segments[s].count; i++)
+                ids[at++] = kith_segment_id(ivf, &kith_ivf_list(ivf, l)->segments[s], i);
 }
 
 void kith_ivf_list_ids(const kith_index *index, int64_t *ids) { list_copy_ids(kith_ivf_of_const(index), 0, ids); }

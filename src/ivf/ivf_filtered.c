@@ -21,9 +21,9 @@ static float share_of(const kith_ivf *ivf, const kith_filter *filter) {
     float bound = most < ivf->base.count ? (float)most / (float)ivf->base.count : 1;
     size_t step = kith_max_size(1, ivf->base.count / SAMPLE), next = 0, before = 0, asked = 0, yes = 0;
     kith_allow_fn allow = kith_filter_allow_fn(filter);
-    for (size_t l = 0; l < kith_ivf_lists(ivf); before += ivf->lists[l++].count)
-        for (; next < before + ivf->lists[l].count; next += step, asked++)
-            yes += allow(filter, kith_list_id(ivf, &ivf->lists[l], next - before));
+    for (size_t l = 0; l < kith_ivf_lists(ivf); before += kith_ivf_list(ivf, l++)->count)
+        for (; next < before + kith_ivf_list(ivf, l)->count; next += step, asked++)
+            yes += allow(filter, kith_list_id(ivf, kith_ivf_list(ivf, l), next - before));
     float share = ((float)yes + 0.5f) / ((float)asked + 0.5f); /* never none */
     return share < bound ? share : bound;
 }
@@ -37,7 +37,7 @@ kith_status kith_ivf_filtered_open(const kith_ivf *ivf, const kith_filter *filte
     for (size_t l = 0; l < lists; l++) {
         atomic_init(&out->counts[l], UNKNOWN);
         out->first_words[l] = words;
-        words += ivf->lists[l].count / WORD + 2; /* one to spare: bits are read across words */
+        words += kith_ivf_list(ivf, l)->count / WORD + 2; /* one to spare: bits are read across words */
     }
     return kith_arena_take(arena, words, sizeof *out->words, &out->words);
 }
@@ -46,7 +46,7 @@ size_t kith_ivf_filtered_list(const kith_ivf_filtered *filtered, size_t list) {
     size_t known = atomic_load_explicit(&filtered->counts[list], memory_order_acquire);
     if (known != UNKNOWN) return known;
     const kith_ivf *ivf = filtered->ivf;
-    const kith_list *all = &ivf->lists[list];
+    const kith_list *all = kith_ivf_list(ivf, list);
     kith_allow_fn allow = kith_filter_allow_fn(filtered->filter);
     _Atomic uint32_t *words = filtered->words + filtered->first_words[list];
     uint32_t word = 0;

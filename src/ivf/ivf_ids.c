@@ -13,7 +13,7 @@
 static void visit_ids(const kith_ivf *ivf, bool only_first,
                       void (*visit)(void *context, int64_t id, uint64_t place), void *context) {
     for (size_t l = 0; ivf->lists != NULL && l < kith_ivf_lists(ivf); l++) {
-        const kith_list *list = &ivf->lists[l];
+        const kith_list *list = kith_ivf_list(ivf, l);
         if (only_first && l % ivf->copies > 0) continue;
         size_t position = 0;
         for (size_t s = 0; s < list->segment_count; s++)
@@ -82,7 +82,7 @@ kith_status kith_ivf_holds(const kith_index *index, const int64_t *ids, size_t c
 void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row) {
     const kith_code *code = ivf->code;
     size_t number = kith_place_list(ivf, place);
-    kith_list *list = &ivf->lists[number];
+    kith_list *list = kith_ivf_list(ivf, number);
     size_t position = kith_place_position(ivf, place), last = list->count - 1;
     if (position != last) {
         int64_t moved = kith_list_id(ivf, list, last);
@@ -138,7 +138,7 @@ static kith_status decode_item(void *context, size_t item, size_t worker) {
     size_t first = item * DECODE_ROWS, count = kith_min_size(DECODE_ROWS, loop->count - first);
     for (size_t i = 0; i < count; i++) {
         size_t l = kith_place_list(ivf, loop->places[first + i]);
-        kith_list_get(code, &ivf->lists[l], kith_place_position(ivf, loop->places[first + i]), 1,
+        kith_list_get(code, kith_ivf_list(ivf, l), kith_place_position(ivf, loop->places[first + i]), 1,
                       codes + i * code->code_bytes);
         assigned[i] = (uint32_t)(l / ivf->copies);
     }

@@ -75,6 +75,8 @@ static inline const kith_ivf *kith_ivf_of_const(const kith_index *index) { retur
  * behind it for second copies. */
 static inline size_t kith_ivf_lists(const kith_ivf *ivf) { return ivf->list_count * ivf->copies; }
 
+static inline kith_list *kith_ivf_list(const kith_ivf *ivf, size_t list) { return &ivf->lists[list]; }
+
 static inline int64_t kith_segment_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t i) {
     return ivf->id_bytes == 4 ? (int64_t)((const uint32_t *)segment->ids)[i] : ((const int64_t *)segment->ids)[i];
 }

@@ -54,8 +54,8 @@ kith_status kith_lists_create(kith_ivf *ivf) {
     KITH_GO(kith_alloc_zeroed(kith_ivf_lists(ivf), sizeof *ivf->lists, &ivf->lists));
     KITH_GO(kith_alloc_zeroed(kith_ivf_lists(ivf), sizeof *ivf->first_segments, &ivf->first_segments));
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        ivf->lists[l].segments = &ivf->first_segments[l];
-        ivf->lists[l].segment_room = 1;
+        kith_ivf_list(ivf, l)->segments = &ivf->first_segments[l];
+        kith_ivf_list(ivf, l)->segment_room = 1;
     }
 done:
     if (status != KITH_OK) kith_lists_free(ivf);
@@ -64,7 +64,7 @@ done:
 
 void kith_lists_clear(kith_ivf *ivf) {
     for (size_t l = 0; ivf->lists != NULL && l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = &ivf->lists[l];
+        kith_list *list = kith_ivf_list(ivf, l);
         if (list->segments != &ivf->first_segments[l]) kith_free(list->segments);
         *list = (kith_list){.segments = &ivf->first_segments[l], .segment_room = 1};
     }
@@ -125,7 +125,7 @@ static size_t room_to_add(const kith_ivf *ivf, const kith_list *list, size_t add
 
 /* Room in the list's array for one more segment. */
 static kith_status reserve_segment(kith_ivf *ivf, size_t l) {
-    kith_list *list = &ivf->lists[l];
+    kith_list *list = kith_ivf_list(ivf, l);
     if (list->segment_held < list->segment_room) return KITH_OK;
     uint32_t room = 2 * list->segment_room + 2;
     kith_list_segment *segments;
@@ -150,7 +150,7 @@ static kith_status count_room(reservation *r) {
     kith_ivf *ivf = r->ivf;
     kith_layout layout = {0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        size_t room = room_to_add(ivf, &ivf->lists[l], r->added[l], r->is_tight);
+        size_t room = room_to_add(ivf, kith_ivf_list(ivf, l), r->added[l], r->is_tight);
         if (room == 0) continue;
         KITH_TRY(reserve_segment(ivf, l));
         r->id_count += room;
@@ -170,7 +170,7 @@ static void hand_out(const reservation *r, unsigned char *codes, unsigned char *
     const kith_code *code = ivf->code;
     kith_layout layout = {0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = &ivf->lists[l];
+        kith_list *list = kith_ivf_list(ivf, l);
         size_t room = room_to_add(ivf, list, r->added[l], r->is_tight);
         if (room == 0) continue;
         kith_list_segment *segment = &list->segments[list->segment_held++];
@@ -217,7 +217,7 @@ void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count) {
     const struct kith_slab *slab = &ivf->id_slabs.slabs[ivf->id_slabs.count - 1];
     const unsigned char *first = slab->memory, *last = first + slab->bytes;
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = &ivf->lists[l];
+        kith_list *list = kith_ivf_list(ivf, l);
         if (list->segment_held == 0) continue;
         const kith_list_segment *segment = &list->segments[list->segment_held - 1];
         const unsigned char *ids = segment->ids;
@@ -232,7 +232,7 @@ void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count) {
 kith_status kith_lists_widen_ids(kith_ivf *ivf) {
     if (ivf->id_bytes == 8) return KITH_OK;
     size_t total = 0;
-    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) total += ivf->lists[l].capacity;
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) total += kith_ivf_list(ivf, l)->capacity;
     kith_slabs wide = {0};
     int64_t *ids = NULL;
     kith_status status;
@@ -242,8 +242,8 @@ kith_status kith_lists_widen_ids(kith_ivf *ivf) {
         slab_put(&wide, ids, total * sizeof *ids);
     }
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_held; s++) {
-            kith_list_segment *segment = &ivf->lists[l].segments[s];
+        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_held; s++) {
+            kith_list_segment *segment = &kith_ivf_list(ivf, l)->segments[s];
             for (size_t i = 0; i < segment->count; i++) ids[i] = kith_segment_id(ivf, segment, i);
             segment->ids = ids;
             ids += segment->capacity;
@@ -269,8 +269,8 @@ typedef struct copy_loop {
 static kith_status copy_list(void *context, size_t l, size_t worker) {
     const copy_loop *loop = context;
     const kith_code *code = loop->from->code;
-    const kith_list *from = &loop->from->lists[l];
-    kith_list *to = &loop->to->lists[l];
+    const kith_list *from = kith_ivf_list(loop->from, l);
+    kith_list *to = kith_ivf_list(loop->to, l);
     unsigned char *rows = loop->rows + worker * loop->row_bytes, *ids = from->count > 0 ? to->segments->ids : NULL;
     for (size_t p = 0; p < from->count; p += KITH_BLOCK_ROWS) {
         size_t count = kith_min_size(KITH_BLOCK_ROWS, from->count - p), at;
@@ -301,7 +301,7 @@ kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to) {
     kith_status status;
     KITH_GO(kith_alloc(threads, loop.row_bytes, &loop.rows));
     KITH_GO(kith_alloc(kith_ivf_lists(from), sizeof *counts, &counts));
-    for (size_t l = 0; l < kith_ivf_lists(from); l++) counts[l] = from->lists[l].count;
+    for (size_t l = 0; l < kith_ivf_lists(from); l++) counts[l] = kith_ivf_list(from, l)->count;
     to->id_bytes = from->id_bytes;
     KITH_GO(reserve(to, counts, true));
     KITH_GO(kith_parallel_for(threads, kith_ivf_lists(from), copy_list, &loop));

@@ -17,8 +17,8 @@ enum { PROBE_ROWS = 64 };
 static size_t first_codes(const kith_ivf *ivf, unsigned char *codes) {
     size_t count = 0;
     for (size_t l = 0; l < kith_ivf_lists(ivf) && count < PROBE_ROWS; l++) {
-        size_t part = kith_min_size(PROBE_ROWS - count, ivf->lists[l].count);
-        kith_list_get(ivf->code, &ivf->lists[l], 0, part, codes + count * ivf->code->code_bytes);
+        size_t part = kith_min_size(PROBE_ROWS - count, kith_ivf_list(ivf, l)->count);
+        kith_list_get(ivf->code, kith_ivf_list(ivf, l), 0, part, codes + count * ivf->code->code_bytes);
         count += part;
     }
     return count;
@@ -47,9 +47,9 @@ typedef void (*visit_fn)(void *context, int64_t id);
 
 static void visit_ids(const kith_ivf *ivf, visit_fn visit, void *context) {
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < ivf->lists[l].segment_count; s++)
-            for (size_t i = 0; i < ivf->lists[l].segments[s].count; i++)
-                visit(context, kith_segment_id(ivf, &ivf->lists[l].segments[s], i));
+        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++)
+            for (size_t i = 0; i < kith_ivf_list(ivf, l)->segments[s].count; i++)
+                visit(context, kith_segment_id(ivf, &kith_ivf_list(ivf, l)->segments[s], i));
 }
 
 typedef struct id_range {
@@ -98,7 +98,7 @@ typedef struct move_loop {
 static kith_status move_list(void *context, size_t l, size_t worker) {
     const move_loop *loop = context;
     const kith_code *code = loop->into->code;
-    const kith_list *from = &loop->from->lists[l], *to = &loop->into->lists[l];
+    const kith_list *from = kith_ivf_list(loop->from, l), *to = kith_ivf_list(loop->into, l);
     unsigned char *rows = loop->scratch + worker * loop->scratch_bytes;
     for (size_t p = 0; p < from->count; p += KITH_BLOCK_ROWS) {
         size_t count = kith_min_size(KITH_BLOCK_ROWS, from->count - p);
@@ -113,9 +113,9 @@ static kith_status move_list(void *context, size_t l, size_t worker) {
 
 static void publish(kith_ivf *into, const kith_ivf *from) {
     for (size_t l = 0; l < kith_ivf_lists(into); l++) {
-        kith_list *list = &into->lists[l];
+        kith_list *list = kith_ivf_list(into, l);
         size_t before = list->count;
-        kith_list_set_count(list, before + from->lists[l].count);
+        kith_list_set_count(list, before + kith_ivf_list(from, l)->count);
         for (size_t p = before; into->has_map && p < list->count; p++)
             kith_idmap_put(kith_list_map(into, l), kith_list_id(into, list, p), kith_ivf_place(into, l, p));
     }
@@ -135,7 +135,7 @@ kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t s
     kith_status status;
     KITH_GO(kith_alloc(kith_ivf_lists(into), sizeof *added, &added));
     KITH_GO(kith_alloc(threads, loop.scratch_bytes, &loop.scratch));
-    for (size_t l = 0; l < kith_ivf_lists(into); l++) added[l] = from->lists[l].count;
+    for (size_t l = 0; l < kith_ivf_lists(into); l++) added[l] = kith_ivf_list(from, l)->count;
     if (largest > UINT32_MAX) KITH_GO(kith_lists_widen_ids(into));
     for (size_t c = 0; c < into->copies && into->has_map; c++)
         KITH_GO(kith_idmap_reserve(&into->maps[c], into->base.count + from->base.count));

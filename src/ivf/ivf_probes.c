@@ -151,7 +151,7 @@ static void measure_lists(const kith_ivf *ivf, const float *query, kith_hit *hit
 
 size_t kith_ivf_centroid_count(const kith_ivf *ivf, size_t list) {
     size_t count = 0;
-    for (size_t c = 0; c < ivf->copies; c++) count += ivf->lists[list * ivf->copies + c].count;
+    for (size_t c = 0; c < ivf->copies; c++) count += kith_ivf_list(ivf, list * ivf->copies + c)->count;
     return count;
 }
 

@@ -171,12 +171,12 @@ static block_run next_run(const kith_ivf_call *call, size_t list, size_t before,
 }
 
 /* Holds a list against up to 16 queries. */
-static kith_status read_list(const kith_ivf_call *call, const kith_ivf_scratch *scratch, const kith_list *list,
+static kith_status read_list(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t number,
                              const void *const *prepared, const float *bases, const reader *readers,
                              size_t reader_count) {
     const kith_code *code = call->ivf->code;
+    const kith_list *list = kith_ivf_list(call->ivf, number);
     size_t limit = 0, before = 0; /* codes of the segments before */
-    size_t number = (size_t)(list - call->ivf->lists);
     for (size_t r = 0; r < reader_count; r++) limit = kith_max_size(limit, readers[r].limit);
     for (size_t s = 0; s < list->segment_count && before < limit; s++) {
         const kith_list_segment *segment = &list->segments[s];
@@ -201,11 +201,12 @@ static kith_status read_list(const kith_ivf_call *call, const kith_ivf_scratch *
 }
 
 /* Copies of the allowed vectors of a raw list, GATHER at a time. */
-static kith_status read_gathered(const kith_ivf_call *call, size_t worker, const kith_list *list,
-                                 const uint32_t *members, size_t member_count, size_t limit) {
+static kith_status read_gathered(const kith_ivf_call *call, size_t worker, size_t number, const uint32_t *members,
+                                 size_t member_count, size_t limit) {
     const kith_ivf *ivf = call->ivf;
+    const kith_list *list = kith_ivf_list(ivf, number);
     kith_ivf_scratch *scratch = &call->workers[worker];
-    size_t number = (size_t)(list - ivf->lists), row_bytes = ivf->code->code_bytes;
+    size_t row_bytes = ivf->code->code_bytes;
     kith_rows rows = {
         .dtype = kith_raw_dtype(ivf->code), .dim = ivf->code->dim, .base = scratch->rows, .stride = row_bytes};
     for (size_t at = 0; at < limit; at += KITH_BLOCK_ROWS) {
@@ -228,16 +229,18 @@ static kith_status read_gathered(const kith_ivf_call *call, size_t worker, const
     return KITH_OK;
 }
 
-static bool is_sparse(const kith_ivf_call *call, const kith_list *list) {
+static bool is_sparse(const kith_ivf_call *call, size_t number) {
     if (call->request->filter == NULL) return false;
-    return kith_ivf_filtered_list(&call->filtered, (size_t)(list - call->ivf->lists)) < list->count / GATHER_SHARE;
+    size_t all = kith_ivf_list(call->ivf, number)->count;
+    return kith_ivf_filtered_list(&call->filtered, number) < all / GATHER_SHARE;
 }
 
 /* The same for raw vectors: products by tiles, for any number of queries with one limit. */
-static kith_status read_raw_list(const kith_ivf_call *call, size_t worker, const kith_list *list,
-                                 const uint32_t *members, size_t member_count, size_t limit) {
+static kith_status read_raw_list(const kith_ivf_call *call, size_t worker, size_t number, const uint32_t *members,
+                                 size_t member_count, size_t limit) {
     const kith_ivf *ivf = call->ivf;
-    if (is_sparse(call, list)) return read_gathered(call, worker, list, members, member_count, limit);
+    const kith_list *list = kith_ivf_list(ivf, number);
+    if (is_sparse(call, number)) return read_gathered(call, worker, number, members, member_count, limit);
     for (size_t s = 0; s < list->segment_count && limit > 0; s++) {
         const kith_list_segment *segment = &list->segments[s];
         size_t count = kith_min_size(segment->count, limit);
@@ -293,8 +296,8 @@ static size_t sort_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, 
 static size_t limit_behind(size_t limit, size_t read) { return limit > read ? limit - read : 0; }
 
 /* One list for its visits at..end - 1; `read` vectors of the same centroid lie in the list before it. */
-static kith_status read_visits(const kith_ivf_call *call, kith_ivf_scratch *scratch, const kith_list *list,
-                               size_t read, size_t query_first, size_t at, size_t end) {
+static kith_status read_visits(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t number, size_t read,
+                               size_t query_first, size_t at, size_t end) {
     const kith_code *code = call->ivf->code;
     while (at < end) {
         const void *prepared[KITH_CODE_QUERIES_MAX];
@@ -308,25 +311,25 @@ static kith_status read_visits(const kith_ivf_call *call, kith_ivf_scratch *scra
             readers[tile] =
                 (reader){query_first + one->query, limit_behind(one->limit, read), one->before + (uint32_t)read};
         }
-        KITH_TRY(read_list(call, scratch, list, prepared, bases, readers, tile));
+        KITH_TRY(read_list(call, scratch, number, prepared, bases, readers, tile));
     }
     return KITH_OK;
 }
 
 /* The same for raw vectors: those that see the whole list together, others one by one. */
 static kith_status read_raw_visits(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
-                                   const kith_list *list, size_t read, size_t query_first, size_t at, size_t end) {
-    size_t whole = 0;
+                                   size_t number, size_t read, size_t query_first, size_t at, size_t end) {
+    size_t whole = 0, all = kith_ivf_list(call->ivf, number)->count;
     for (; at < end; at++) {
         const kith_visit *one = &scratch->visits[at];
         uint32_t query = (uint32_t)(query_first + one->query);
         size_t limit = limit_behind(one->limit, read);
-        if (limit >= list->count)
+        if (limit >= all)
             scratch->members[whole++] = query;
         else
-            KITH_TRY(read_raw_list(call, worker, list, &query, 1, limit));
+            KITH_TRY(read_raw_list(call, worker, number, &query, 1, limit));
     }
-    return read_raw_list(call, worker, list, scratch->members, whole, list->count);
+    return read_raw_list(call, worker, number, scratch->members, whole, all);
 }
 
 static kith_status read_by_list(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
@@ -335,12 +338,12 @@ static kith_status read_by_list(const kith_ivf_call *call, kith_ivf_scratch *scr
     for (size_t n = 0; n < named; n++) {
         size_t end = scratch->list_first[scratch->lists[n]], copies = call->ivf->copies, read = 0;
         for (size_t c = 0; c < copies; c++) {
-            const kith_list *list = &call->ivf->lists[scratch->lists[n] * copies + c];
+            size_t number = scratch->lists[n] * copies + c;
             if (call->exact != NULL)
-                KITH_TRY(read_raw_visits(call, scratch, worker, list, read, query_first, at, end));
+                KITH_TRY(read_raw_visits(call, scratch, worker, number, read, query_first, at, end));
             else
-                KITH_TRY(read_visits(call, scratch, list, read, query_first, at, end));
-            read += list->count;
+                KITH_TRY(read_visits(call, scratch, number, read, query_first, at, end));
+            read += kith_ivf_list(call->ivf, number)->count;
         }
         KITH_TRY(kith_meter_add(call->request->meter, 0)); /* a deadline */
         at = end;
@@ -353,15 +356,14 @@ static kith_status read_probe(const kith_ivf_call *call, kith_ivf_scratch *scrat
                               const kith_probe *one, const void *prepared) {
     size_t copies = call->ivf->copies, read = 0;
     for (size_t c = 0; c < copies && read < one->limit; c++) {
-        const kith_list *list = &call->ivf->lists[one->list * copies + c];
-        size_t limit = one->limit - read;
+        size_t number = one->list * copies + c, limit = one->limit - read;
         reader by = {query, limit, one->before + (uint32_t)read};
         uint32_t member = (uint32_t)query;
         if (call->exact != NULL)
-            KITH_TRY(read_raw_list(call, worker, list, &member, 1, limit));
+            KITH_TRY(read_raw_list(call, worker, number, &member, 1, limit));
         else
-            KITH_TRY(read_list(call, scratch, list, &prepared, &one->base, &by, 1));
-        read += list->count;
+            KITH_TRY(read_list(call, scratch, number, &prepared, &one->base, &by, 1));
+        read += kith_ivf_list(call->ivf, number)->count;
     }
     return KITH_OK;
 }
@@ -459,8 +461,9 @@ static void find_errors(const kith_ivf_call *call, kith_ivf_scratch *scratch, si
         if (scratch->spreads[p] < 0)
             scratch->spreads[p] = spread_of(ivf, call->projected + query * code->projected_dim, probes[p].list);
         size_t list = probes[p].list * ivf->copies, position = number - probes[p].before;
-        if (position >= ivf->lists[list].count) position -= ivf->lists[list++].count; /* a second copy */
-        const unsigned char *block = kith_list_block(code, &ivf->lists[list], position, &lane);
+        if (position >= kith_ivf_list(ivf, list)->count)
+            position -= kith_ivf_list(ivf, list++)->count; /* a second copy */
+        const unsigned char *block = kith_list_block(code, kith_ivf_list(ivf, list), position, &lane);
         errors[i] = code->vtable->error_in_block(code, prepared, scratch->spreads[p], block, lane);
     }
 }
