@@ -6,11 +6,12 @@
  * more removed ones. The nearest of them, a few for each link that is lost, are pruned together with the links that
  * are left, which are not held against each other again (after Subramanya et al., "FreshDiskANN", arXiv 2105.09613,
  * section 4.2, and Xu et al., "In-Place Updates of a Graph Index for Streaming Approximate Nearest Neighbor Search",
- * arXiv 2502.13826, which take few candidates as well). Each node writes its own row and reads only the rows of
- * removed nodes, which nobody writes: the same bytes at every thread count.
+ * arXiv 2502.13826, which take few candidates as well). Each node writes its own row, and the rows that are read do not
+ * change: the same bytes at every thread count.
  *
- * Then the live nodes close up, in their order, so that rising ids still rise; rows past the last are given back.
- * Whatever may fail comes before the first change.
+ * The live nodes close up, in their order, so that rising ids still rise: all of them go to new memory, which takes the
+ * place of the old in one step. Searches walk over the old one until then, so that it is freed once they have ended; a
+ * failure leaves it as it is.
  */
 #include <string.h>
 
@@ -44,12 +45,14 @@ typedef struct worker {
 
 typedef struct repair {
     kith_hnsw *graph;
+    kith_hnsw
+        next; /* the graph without its removed nodes: its rows and ids, and while links are chosen its entries by
+                       the numbers that they have in `graph` */
     kith_hnsw_sketch sketch;
     size_t threads, found_max, nearest_max, live_count;
     worker *workers;
-    uint32_t *numbers;        /* of each live node once they have closed up */
+    uint32_t *numbers;        /* of each live node in `next`; KITH_NO_NODE: removed */
     uint32_t *parent, *queue; /* for kith_hnsw_connect */
-    kith_idlist ids;          /* of the live nodes */
 } repair;
 
 /* ---- Memory ----------------------------------------------------------------------------------------------- */
@@ -89,10 +92,30 @@ static kith_status take_ids(repair *work) {
     KITH_TRY(kith_alloc(work->live_count, sizeof *ids, &ids));
     kith_hnsw_list_ids(&graph->base, ids);
     const kith_new_ids all = {.ids = ids, .count = work->live_count, .rise = kith_rises_i64(ids, work->live_count)};
-    kith_status status = kith_idlist_reserve(&work->ids, &all);
-    if (status == KITH_OK) kith_idlist_append(&work->ids, &all);
+    kith_status status = kith_idlist_reserve(&work->next.ids, &all);
+    if (status == KITH_OK) kith_idlist_append(&work->next.ids, &all);
     kith_free(ids);
     return status;
+}
+
+static void begin_next(repair *work) {
+    kith_hnsw *graph = work->graph, *next = &work->next;
+    *next = *graph;
+    kith_chunks_init(&next->rows, graph->rows.item_bytes);
+    kith_chunks_init(&next->side, graph->side.item_bytes);
+    kith_chunks_init(&next->links, graph->links.item_bytes);
+    kith_idlist_init(&next->ids);
+    next->node_count = work->live_count;
+    next->dead = NULL;
+    next->dead_room = next->dead_count = 0;
+}
+
+static kith_status take_next(repair *work) {
+    kith_hnsw *next = &work->next;
+    KITH_TRY(kith_chunks_reserve(&next->rows, work->live_count));
+    if (kith_hnsw_has_side(next)) KITH_TRY(kith_chunks_reserve(&next->side, work->live_count));
+    KITH_TRY(kith_chunks_reserve(&next->links, work->live_count));
+    return take_ids(work);
 }
 
 static kith_status take_repair(repair *work) {
@@ -102,7 +125,7 @@ static kith_status take_repair(repair *work) {
     KITH_TRY(kith_alloc(nodes, sizeof *work->numbers, &work->numbers));
     KITH_TRY(kith_alloc(work->live_count, sizeof *work->parent, &work->parent));
     KITH_TRY(kith_alloc(work->live_count, sizeof *work->queue, &work->queue));
-    return take_ids(work);
+    return take_next(work);
 }
 
 static void free_repair(repair *work) {
@@ -111,7 +134,10 @@ static void free_repair(repair *work) {
     kith_free(work->numbers);
     kith_free(work->parent);
     kith_free(work->queue);
-    kith_idlist_free(&work->ids);
+    kith_chunks_free(&work->next.rows);
+    kith_chunks_free(&work->next.side);
+    kith_chunks_free(&work->next.links);
+    kith_idlist_free(&work->next.ids);
     kith_hnsw_sketch_free(&work->sketch);
 }
 
@@ -230,11 +256,10 @@ static bool has_lost(const kith_hnsw *graph, const uint32_t *links) {
     return false;
 }
 
-static void relink(repair *work, worker *mine, uint32_t node) {
-    kith_hnsw *graph = work->graph;
-    uint32_t *links = kith_hnsw_links(graph, node);
+/* Chooses the links of a node that has lost some. */
+static void relink(repair *work, worker *mine, uint32_t node, uint32_t *links) {
+    const kith_hnsw *graph = work->graph;
     size_t queued, lost;
-    if (!has_lost(graph, links)) return;
     (void)mark(mine, node);
     size_t left = split_links(work, mine, node, &queued);
     lost = queued;
@@ -244,17 +269,30 @@ static void relink(repair *work, worker *mine, uint32_t node) {
     unmark_all(mine, mine->queue, queued);
     unmark_all(mine, mine->found, found);
     /* Nothing is left around it: it leads back to where walks begin. */
-    for (size_t i = 0; left + found == 0 && i < graph->entry_count; i++)
-        if (graph->entries[i] != node) mine->found[found++] = graph->entries[i];
+    for (size_t i = 0; left + found == 0 && i < work->next.entry_count; i++)
+        if (work->next.entries[i] != node) mine->found[found++] = work->next.entries[i];
     size_t count = gather(work, mine, node, lost, left, found);
     (void)kith_hnsw_prune(graph, &mine->pruner, mine->kept, count, links);
 }
 
-static kith_status relink_piece(void *context, size_t item, size_t worker_number) {
+/* One live node with its links to the place that it gets. */
+static void move_node(repair *work, worker *mine, uint32_t node) {
+    const kith_hnsw *graph = work->graph, *next = &work->next;
+    uint32_t to = work->numbers[node], *links = kith_hnsw_links(next, to);
+    memcpy(kith_chunks_at(&next->rows, to), kith_hnsw_row(graph, node), graph->rows.item_bytes);
+    if (kith_hnsw_has_side(graph)) *(float *)kith_chunks_at(&next->side, to) = kith_hnsw_side(graph, node);
+    if (has_lost(graph, kith_hnsw_links(graph, node)))
+        relink(work, mine, node, links);
+    else
+        memcpy(links, kith_hnsw_links(graph, node), graph->links.item_bytes);
+    for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) links[i] = work->numbers[links[i]];
+}
+
+static kith_status move_piece(void *context, size_t item, size_t worker_number) {
     repair *work = context;
     size_t first = item * PIECE, last = kith_min_size(work->graph->node_count, first + PIECE);
     for (size_t node = first; node < last; node++)
-        if (!kith_hnsw_is_dead(work->graph, node)) relink(work, &work->workers[worker_number], (uint32_t)node);
+        if (work->numbers[node] != KITH_NO_NODE) move_node(work, &work->workers[worker_number], (uint32_t)node);
     return KITH_OK;
 }
 
@@ -268,8 +306,7 @@ static bool is_entry(const kith_hnsw *graph, size_t count, uint32_t node) {
 
 /* A live node in the place of an entry: itself, or one behind it. */
 static uint32_t live_entry(repair *work, worker *mine, size_t kept, uint32_t entry) {
-    kith_hnsw *graph = work->graph;
-    if (!kith_hnsw_is_dead(graph, entry)) return entry;
+    if (!kith_hnsw_is_dead(work->graph, entry)) return entry;
     size_t queued = 1;
     mine->queue[0] = entry;
     (void)mark(mine, entry);
@@ -277,58 +314,45 @@ static uint32_t live_entry(repair *work, worker *mine, size_t kept, uint32_t ent
     unmark_all(mine, mine->queue, queued);
     unmark_all(mine, mine->found, found);
     for (size_t i = 0; i < found; i++)
-        if (!is_entry(graph, kept, mine->found[i])) return mine->found[i];
+        if (!is_entry(&work->next, kept, mine->found[i])) return mine->found[i];
     return KITH_NO_NODE;
 }
 
 /* Live entries, as many as there were if there are as many nodes; what removed ones lead to no more is drawn. */
 static void replace_entries(repair *work) {
-    kith_hnsw *graph = work->graph;
+    const kith_hnsw *graph = work->graph;
+    kith_hnsw *next = &work->next;
     size_t wanted = kith_min_size(graph->entry_count, work->live_count), kept = 0;
     for (size_t i = 0; i < graph->entry_count; i++) {
         uint32_t entry = live_entry(work, &work->workers[0], kept, graph->entries[i]);
-        if (entry != KITH_NO_NODE && !is_entry(graph, kept, entry)) graph->entries[kept++] = entry;
+        if (entry != KITH_NO_NODE && !is_entry(next, kept, entry)) next->entries[kept++] = entry;
     }
     for (size_t step = 1; kept < wanted && step <= graph->node_count; step++) {
         uint32_t node = (uint32_t)(step * entry_stride % graph->node_count);
-        if (!kith_hnsw_is_dead(graph, node) && !is_entry(graph, kept, node)) graph->entries[kept++] = node;
+        if (!kith_hnsw_is_dead(graph, node) && !is_entry(next, kept, node)) next->entries[kept++] = node;
     }
-    graph->entry_count = kept;
-    graph->entries_picked_at = kith_min_size(graph->entries_picked_at, work->live_count);
+    next->entry_count = kept;
+    next->entries_picked_at = kith_min_size(graph->entries_picked_at, work->live_count);
 }
 
-/* ---- Closing up ------------------------------------------------------------------------------------------- */
+/* ---- The call --------------------------------------------------------------------------------------------- */
 
-static void move_row(const kith_chunks *chunks, size_t from, size_t to) {
-    if (chunks->room > 0 && from != to)
-        memcpy(kith_chunks_at(chunks, to), kith_chunks_at(chunks, from), chunks->item_bytes);
+static void number_nodes(repair *work) {
+    uint32_t count = 0;
+    for (size_t node = 0; node < work->graph->node_count; node++)
+        work->numbers[node] = kith_hnsw_is_dead(work->graph, node) ? KITH_NO_NODE : count++;
 }
 
-static void close_up(repair *work) {
-    kith_hnsw *graph = work->graph;
-    size_t count = 0;
-    for (size_t node = 0; node < graph->node_count; node++)
-        work->numbers[node] = kith_hnsw_is_dead(graph, node) ? KITH_NO_NODE : (uint32_t)count++;
-    for (size_t node = 0; node < graph->node_count; node++) {
-        size_t to = work->numbers[node];
-        if (to == KITH_NO_NODE) continue;
-        uint32_t *links = kith_hnsw_links(graph, (uint32_t)node);
-        for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) links[i] = work->numbers[links[i]];
-        move_row(&graph->rows, node, to);
-        move_row(&graph->side, node, to);
-        move_row(&graph->links, node, to);
-    }
-    for (size_t i = 0; i < graph->entry_count; i++) graph->entries[i] = work->numbers[graph->entries[i]];
-    kith_idlist ids = graph->ids;
-    graph->ids = work->ids;
-    work->ids = ids;
-    graph->node_count = count;
-    kith_free(graph->dead);
-    graph->dead = NULL;
-    graph->dead_room = graph->dead_count = 0;
-    kith_chunks_trim(&graph->rows, count, 1);
-    kith_chunks_trim(&graph->side, count, 1);
-    kith_chunks_trim(&graph->links, count, 1);
+/* The new memory in the place of the old, which is freed. */
+static void put_next(repair *work) {
+    kith_hnsw *graph = work->graph, old = *graph;
+    *graph = work->next;
+    kith_hnsw *next = &work->next;
+    next->rows = old.rows;
+    next->side = old.side;
+    next->links = old.links;
+    next->ids = old.ids;
+    kith_free(old.dead);
 }
 
 kith_status kith_hnsw_repair(kith_hnsw *graph) {
@@ -338,18 +362,20 @@ kith_status kith_hnsw_repair(kith_hnsw *graph) {
     work.threads = kith_min_size(kith_threads_default(), pieces);
     work.found_max = kith_max_size(FOUND_SHARE * graph->degree, KITH_HNSW_ENTRIES_MAX);
     work.nearest_max = kith_max_size(CANDIDATES_MIN, FOR_EACH_LOST * graph->degree);
-    kith_idlist_init(&work.ids);
+    begin_next(&work);
     kith_status status;
     KITH_GO(take_repair(&work));
+    number_nodes(&work);
     KITH_GO(make_sketch(&work));
     if (work.sketch.rows != NULL) graph->sketch = &work.sketch;
     replace_entries(&work);
-    KITH_GO(kith_parallel_for(work.threads, pieces, relink_piece, &work)); /* no piece fails */
-    graph->sketch = NULL;
-    close_up(&work);
-    kith_hnsw_connect(graph, work.parent, work.queue);
-    graph->unchecked = 0;
+    KITH_GO(kith_parallel_for(work.threads, pieces, move_piece, &work)); /* no piece fails */
+    for (size_t i = 0; i < work.next.entry_count; i++) work.next.entries[i] = work.numbers[work.next.entries[i]];
+    kith_hnsw_connect(&work.next, work.parent, work.queue);
+    work.next.unchecked = 0;
+    put_next(&work);
 done:
+    graph->sketch = NULL;
     free_repair(&work);
     return status;
 }
