@@ -49,6 +49,7 @@ def describe_machine():
             "caches": {name: fields[name] for name in ("L1d cache", "L2 cache", "L3 cache") if name in fields},
             "flags": [flag for flag in shown if flag in flags], "kernel": platform.release(),
             "KITH_ISA": os.environ.get("KITH_ISA", ""), "FAISS_SIMD_LEVEL": os.environ.get("FAISS_SIMD_LEVEL", ""),
+            "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", ""),
             "date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0]}
 
 
@@ -328,6 +329,7 @@ def main():
     parser.add_argument("--build-only", action="store_true", help="ivf, graph: build the peers' indexes that --work does not have yet, and end")
     parser.add_argument("--rebuild", default="", help="ivf, graph: build these peers again, though --work has their indexes; parted by ','")
     args = parser.parse_args()
+    compare_data.wake_openblas()
     args.threads = sorted(set(args.threads))
     args.singles = args.singles or {"exact": 20, "ivf": 500, "graph": 500}.get(args.command, 0)
     if args.command in ("table", "plot"):

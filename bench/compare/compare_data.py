@@ -12,6 +12,20 @@ ENDINGS = ("npy", "fvecs", "bvecs", "ivecs", "fbin", "u8bin", "i8bin", "ibin")
 FASHION = "/usr/share/datasets/fashion-mnist"  # Debian package dataset-fashion-mnist
 
 
+def wake_openblas():
+    """An OpenBLAS that is older than the processor falls back to its oldest kernels, at a fifth of the rate, and a peer with it:
+    FAISS's wheel does. To be called before a library with an OpenBLAS is loaded; what the caller has set stays."""
+    if "OPENBLAS_CORETYPE" in os.environ or not os.path.exists("/proc/cpuinfo"):
+        return
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        flags = set(next((line for line in file if line.startswith("flags")), "").split())
+    held = "avx2" in (os.environ.get("KITH_ISA", "").lower(), os.environ.get("FAISS_SIMD_LEVEL", "").lower())
+    if {"avx512f", "avx512bw", "avx512vl"} <= flags and not held:
+        os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
+    elif {"avx2", "fma"} <= flags:
+        os.environ["OPENBLAS_CORETYPE"] = "Haswell"
+
+
 def find(folder, part):
     """The path of base.*, query.* or gt.*; None when there is none."""
     for ending in ENDINGS:

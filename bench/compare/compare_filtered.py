@@ -187,6 +187,7 @@ def main():
     parser.add_argument("--no-hnswlib", dest="hnswlib", action="store_false")
     parser.add_argument("--out", default="")
     args = parser.parse_args()
+    compare_data.wake_openblas()
     metric = compare_data.read_meta(args.data).get("metric", "l2")
     stored = compare_data.read(compare_data.find(args.data, "base"), args.rows)
     args.stored = stored.dtype

@@ -8,7 +8,7 @@ RECALLS = (0.90, 0.95, 0.99)
 
 def machine_line(machine, isa=""):
     parts = [machine["cpu"], f"{machine['processors']} processors", f"kith {isa}" if isa else ""]
-    parts += [f"{name}={machine[name]}" for name in ("KITH_ISA", "FAISS_SIMD_LEVEL") if machine.get(name)]
+    parts += [f"{name}={machine[name]}" for name in ("KITH_ISA", "FAISS_SIMD_LEVEL", "OPENBLAS_CORETYPE") if machine.get(name)]
     return ", ".join(part for part in parts + [machine["date"]] if part)
 
 
