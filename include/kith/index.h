@@ -2,8 +2,24 @@
  *
  * kith/index.h: the index. Every structure (flat, and those to come) is driven through these calls.
  *
- * Threads: functions that take a `const kith_index *` may run at the same time from any number of threads, each
- * with a search context of its own (or none). Functions that take a `kith_index *` need the index to themselves.
+ * Threads: all functions may be called at the same time from any number of threads, searches each with a context of its
+ * own (or none), but for those that need the index to themselves: kith_index_free, kith_index_train and
+ * kith_index_attach_vectors.
+ *   Searches (kith_index_search, _search_groups, _range_search) see the index as it is between two changes, all queries
+ *     of a call at the same moment: each vector whole, an updated one in its old or its new form, none twice. They see
+ *     every change that ended before the call began, in the order of the changes, and perhaps some that end later. They
+ *     never wait: not on any kind of index of which the documentation says so ("Searches beside changes" in docs/live.md);
+ *     on the others they wait until a change has ended.
+ *   Changes (kith_index_add, _update, _upsert, _remove, _remove_filter, _compact, _split, _merge and _reset) follow one
+ *     another: any number of threads may ask for one, each waits for those before it. What they replace is freed after
+ *     the last search that may read it. A change may have to wait for searches that are under way, now and then.
+ *   kith_index_save, _clone, _reconstruct, _memory, _list_sizes and _graph_stats, and merging from an index, wait for a
+ *     change that is under way and keep others waiting; searches go on. What they give is the index between two changes.
+ *   The questions what an index is (kith_index_dim to kith_index_spec, kith_index_param) never wait.
+ * Between two calls of one thread others may change the index: k vectors, say, may have become fewer. A callback of a
+ * search (filter, group, progress) may search any index, but change none that this thread is searching; one of a change
+ * (progress, filter) may search any index, and use others, but not the same one otherwise (KITH_ERR_ARGUMENT). After a
+ * fork the child has all indexes; one that another thread was changing at that moment it may search and nothing else.
  * Errors: a failed call leaves the index as it was (memory set aside for growth may stay); outputs that are one
  * pointer or one number are NULL or 0 then. A NULL where none is allowed is KITH_ERR_ARGUMENT, but the calls that
  * only ask what an index is (kith_index_dim to kith_index_spec) need one.

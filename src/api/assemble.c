@@ -8,6 +8,7 @@
 #include "api/structures.h"
 #include "base/error.h"
 #include "hnsw/hnsw.h"
+#include "index/live.h"
 #include "wrap/refine.h"
 #include "wrap/transformed.h"
 
@@ -133,5 +134,6 @@ kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric, 
     char chosen[KITH_SPEC_BYTES_MAX];
     KITH_TRY(kith_plan_read(choose(spec, dim, chosen), &plan));
     source from = {.meta = {.dim = dim, .metric = metric}};
-    return make(&plan, &from, out);
+    KITH_TRY(make(&plan, &from, out));
+    return kith_live_hand_out(out);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/chunks.h"
 
+#include <string.h>
+
 #include "base/error.h"
 
 static const size_t granule_bytes = (size_t)64 << 10, full_chunk_bytes = (size_t)16 << 20;
@@ -58,8 +60,13 @@ static void set_chunk_count(kith_chunks *chunks, size_t count) {
 static kith_status reserve_table(kith_chunks *chunks, size_t count) {
     if (count <= chunks->granule_capacity) return KITH_OK;
     size_t capacity = kith_max_size(count, 2 * chunks->granule_capacity);
-    KITH_TRY(kith_realloc(&chunks->granule, first_granule(chunks, chunks->chunk_count), capacity,
-                          sizeof *chunks->granule));
+    unsigned char **table;
+    KITH_TRY(kith_epoch_reserve(chunks->epoch, 1));
+    KITH_TRY(kith_alloc(capacity, sizeof *table, &table));
+    size_t kept = first_granule(chunks, chunks->chunk_count);
+    if (kept > 0) memcpy(table, chunks->granule, kept * sizeof *table);
+    kith_epoch_retire(chunks->epoch, chunks->granule);
+    chunks->granule = table;
     chunks->granule_capacity = capacity;
     return KITH_OK;
 }
@@ -103,6 +110,14 @@ void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare) {
     drop_chunks(chunks, chunks_for(chunks, count) + spare);
     if (chunks->chunk_count > 0) return;
     kith_free(chunks->granule);
+    chunks->granule = NULL;
+    chunks->granule_capacity = 0;
+}
+
+void kith_chunks_retire(kith_chunks *chunks) {
+    for (; chunks->chunk_count > 0; set_chunk_count(chunks, chunks->chunk_count - 1))
+        kith_epoch_retire(chunks->epoch, chunks->granule[first_granule(chunks, chunks->chunk_count - 1)]);
+    kith_epoch_retire(chunks->epoch, chunks->granule);
     chunks->granule = NULL;
     chunks->granule_capacity = 0;
 }

@@ -6,13 +6,16 @@
  * small, a large one wastes at most one chunk, and an address once handed out stays good while others append. A table
  * holds the address of each granule, so that an item is found without a branch: walks of a graph do little else. A file
  * that is mapped looks the same: one granule that points into it.
+ *
+ * A copy of the struct stays good for the items that were there when it was made, beside any growth, as long as what is
+ * replaced is retired through `epoch`: that is what readers beside a writer hold.
  */
 #ifndef KITH_BASE_CHUNKS_H
 #define KITH_BASE_CHUNKS_H
 
 #include <stdbool.h>
 
-#include "base/memory.h"
+#include "base/epoch.h"
 
 typedef struct kith_chunks {
     unsigned char **granule; /* where item g << shift stands */
@@ -23,6 +26,7 @@ typedef struct kith_chunks {
     unsigned shift;      /* log2 of the items in a granule */
     unsigned full_shift; /* log2 of the granules in a full chunk */
     bool borrowed;       /* the memory belongs to a mapped file: never freed, never grown */
+    kith_epoch *epoch;   /* of the readers of copies; NULL: there are none */
 } kith_chunks;
 
 /* An empty array. item_bytes > 0. */
@@ -36,8 +40,12 @@ void kith_chunks_free(kith_chunks *chunks);
 /* Makes room for items 0..count-1. What is there stays there; on failure nothing changes that can be seen. */
 kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count);
 /* Gives back the chunks that hold none of the items 0..count-1, but for `spare` of them. What is left can grow
- * again. */
+ * again. No reader looks at what is given back. */
 void kith_chunks_trim(kith_chunks *chunks, size_t count, size_t spare);
+/* Gives everything back once no reader looks at it any more: an empty array again. Room to retire kith_chunks_blocks has
+ * been reserved. */
+void kith_chunks_retire(kith_chunks *chunks);
+static inline size_t kith_chunks_blocks(const kith_chunks *chunks) { return chunks->chunk_count + 1; }
 /* Of the items there is room for and of the table. */
 uint64_t kith_chunks_bytes(const kith_chunks *chunks);
 

@@ -20,7 +20,12 @@ static kith_idmap_slot *find(const kith_idmap *map, int64_t id) {
 
 void kith_idmap_free(kith_idmap *map) {
     kith_free(map->slots);
-    *map = (kith_idmap){0};
+    *map = (kith_idmap){.epoch = map->epoch};
+}
+
+void kith_idmap_retire(kith_idmap *map) {
+    kith_epoch_retire(map->epoch, map->slots);
+    *map = (kith_idmap){.epoch = map->epoch};
 }
 
 void kith_idmap_clear(kith_idmap *map) {
@@ -34,12 +39,13 @@ kith_status kith_idmap_reserve(kith_idmap *map, size_t count) {
     while (slot_count / 8 * 7 < count)
         if (kith_mul_overflows(slot_count, 2, &slot_count))
             return kith_error(KITH_ERR_OVERFLOW, "id map: %zu ids do not fit the address space", count);
-    kith_idmap grown = {.slot_count = slot_count};
+    kith_idmap grown = {.slot_count = slot_count, .epoch = map->epoch};
+    KITH_TRY(kith_epoch_reserve(map->epoch, 1));
     KITH_TRY(kith_alloc(slot_count, sizeof *grown.slots, &grown.slots));
     for (size_t i = 0; i < slot_count; i++) grown.slots[i].id = KITH_NO_ID;
     for (size_t i = 0; i < map->slot_count; i++)
-        if (map->slots[i].id != KITH_NO_ID) kith_idmap_put(&grown, map->slots[i].id, map->slots[i].row);
-    kith_free(map->slots);
+        if (map->slots[i].id != KITH_NO_ID) kith_idmap_append(&grown, map->slots[i].id, map->slots[i].row);
+    kith_epoch_retire(map->epoch, map->slots);
     *map = grown;
     return KITH_OK;
 }
@@ -72,4 +78,27 @@ void kith_idmap_remove(kith_idmap *map, int64_t id) {
     }
     map->slots[gap].id = KITH_NO_ID;
     map->count--;
+}
+
+/* ---- Append and next ------------------------------------------------------------------------------------------ */
+
+void kith_idmap_append(kith_idmap *map, int64_t id, uint64_t row) {
+    size_t at = home_of(map, id);
+    while (map->slots[at].id != KITH_NO_ID) at = (at + 1) & (map->slot_count - 1);
+    map->slots[at].row = row;
+    __atomic_store_n(&map->slots[at].id, id, __ATOMIC_RELEASE); /* a reader that sees the id sees its row */
+    map->count++;
+}
+
+bool kith_idmap_next(const kith_idmap *map, int64_t id, size_t *step, uint64_t *row) {
+    if (map->slot_count == 0 || id < 0) return false;
+    size_t home = home_of(map, id);
+    for (;;) {
+        const kith_idmap_slot *slot = &map->slots[(home + (*step)++) & (map->slot_count - 1)];
+        int64_t held = __atomic_load_n(&slot->id, __ATOMIC_ACQUIRE);
+        if (held == KITH_NO_ID) return false;
+        if (held != id) continue;
+        *row = slot->row;
+        return true;
+    }
 }

@@ -122,6 +122,7 @@ static const kith_param params[] = {KITH_PARAM_THREADS, KITH_PARAM_MAX_DISTANCES
 
 const kith_index_vtable kith_flat_vtable = {
     .name = KITH_FLAT_NAME,
+    .struct_bytes = sizeof(kith_flat),
     .params = params,
     .param_count = sizeof params / sizeof *params,
     .release = release,

@@ -290,6 +290,7 @@ static const kith_param params[] = {
 
 const kith_index_vtable kith_hnsw_vtable = {
     .name = KITH_HNSW_NAME,
+    .struct_bytes = sizeof(kith_hnsw),
     .params = params,
     .param_count = sizeof params / sizeof *params,
     .release = release,

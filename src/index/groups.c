@@ -13,6 +13,7 @@
 #include "base/options.h"
 #include "base/parallel.h"
 #include "index/convert.h"
+#include "index/live.h"
 #include "index/vtable.h"
 
 enum { SHARE = 4, GROWTH = 4, BLOCK = 256 };
@@ -113,7 +114,7 @@ static kith_status search_others(group_call *call, const kith_view *query, const
     params.progress = NULL;
     params.reports = &own;
     params.deadline_us = time_left(call);
-    KITH_TRY(kith_index_search(call->index, query, call->room, &params, call->ids, call->distances, count));
+    KITH_TRY(kith_index_search_view(call->index, query, call->room, &params, call->ids, call->distances, count));
     add_report(report, &own);
     return KITH_OK;
 }
@@ -189,7 +190,7 @@ static kith_status search_block(group_call *call, const kith_view *queries, size
     kith_status status;
     KITH_GO(kith_alloc(count * kept, sizeof *ids, &ids));
     KITH_GO(kith_alloc(count * kept, sizeof *distances, &distances));
-    KITH_GO(kith_index_search(call->index, queries, kept, &params, ids, distances, counts));
+    KITH_GO(kith_index_search_view(call->index, queries, kept, &params, ids, distances, counts));
     for (size_t q = 0; q < count; q++) {
         kith_view one = *queries;
         one.data = kith_view_row(queries, q);
@@ -235,7 +236,6 @@ static kith_status search_all(group_call *call, const kith_view *queries, const 
 
 static kith_status check(const kith_index *index, const kith_view *queries, size_t k, kith_group_fn group,
                          const int64_t *ids) {
-    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "group search: index must not be NULL");
     if (queries == NULL) return kith_error(KITH_ERR_ARGUMENT, "group search: the view of queries must not be NULL");
     if (group == NULL) return kith_error(KITH_ERR_ARGUMENT, "group search: group must not be NULL");
     if (ids == NULL) return kith_error(KITH_ERR_ARGUMENT, "group search: ids must not be NULL");
@@ -249,10 +249,9 @@ static kith_status check(const kith_index *index, const kith_view *queries, size
     return KITH_OK;
 }
 
-kith_status kith_index_search_groups(const kith_index *index, const kith_view *queries, size_t k,
-                                     kith_group_fn group, void *user, const kith_search_params *params,
-                                     int64_t *ids, int64_t *groups, float *distances, size_t *counts) {
-    KITH_TRY(check(index, queries, k, group, ids));
+static kith_status search_groups(const kith_index *index, const kith_view *queries, size_t k, kith_group_fn group,
+                                 void *user, const kith_search_params *params, const group_results *out) {
+    KITH_TRY(check(index, queries, k, group, out->ids));
     KITH_TRY(kith_check_view_dim("queries", queries, index->dim));
     kith_view view = *queries;
     view.stride = kith_view_stride(queries);
@@ -264,21 +263,20 @@ kith_status kith_index_search_groups(const kith_index *index, const kith_view *q
     call.first_k = k < most / SHARE ? k * SHARE : most;
     if (own.deadline_us != 0)
         call.end_ns = kith_now_ns() + (own.deadline_us < UINT32_MAX ? own.deadline_us : UINT32_MAX) * 1000;
-    const group_results out = {ids, groups, distances, counts};
     kith_status status;
     KITH_GO(open_call(&call));
-    KITH_GO(search_all(&call, &view, &out, &short_count, &late_count));
+    KITH_GO(search_all(&call, &view, out, &short_count, &late_count));
     if (late_count > 0 && own.reports == NULL)
         status =
             kith_error(KITH_ERR_INCOMPLETE, "group search: the deadline of %llu us cut %zu of %zu queries short",
                        (unsigned long long)own.deadline_us, late_count, queries->count);
-    else if (short_count > 0 && counts == NULL)
+    else if (short_count > 0 && out->counts == NULL)
         status = kith_error(KITH_ERR_INCOMPLETE, "group search: %zu of %zu queries have fewer than %zu groups",
                             short_count, queries->count, k);
 done:
     if (status != KITH_OK && status != KITH_ERR_INCOMPLETE) {
         call.hit_count = 0;
-        for (size_t q = 0; q < queries->count; q++) emit(&call, q, &out);
+        for (size_t q = 0; q < queries->count; q++) emit(&call, q, out);
     }
     kith_search_context_free(call.context);
     kith_free(call.found.slots);
@@ -286,5 +284,16 @@ done:
     kith_free(call.groups);
     kith_free(call.ids);
     kith_free(call.distances);
+    return status;
+}
+
+kith_status kith_index_search_groups(const kith_index *index, const kith_view *queries, size_t k,
+                                     kith_group_fn group, void *user, const kith_search_params *params,
+                                     int64_t *ids, int64_t *groups, float *distances, size_t *counts) {
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "group search: index must not be NULL");
+    const group_results out = {ids, groups, distances, counts};
+    kith_reading reading = kith_read_begin(index);
+    kith_status status = search_groups(reading.view, queries, k, group, user, params, &out);
+    kith_read_end(&reading);
     return status;
 }

@@ -9,6 +9,7 @@
 #include "base/options.h"
 #include "base/sort.h"
 #include "index/convert.h"
+#include "index/live.h"
 #include "index/vtable.h"
 
 void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t dim, kith_metric metric,
@@ -30,6 +31,7 @@ void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t 
 void kith_index_free(kith_index *index) {
     if (index == NULL) return;
     kith_container *file = index->file;
+    if (index->live != NULL) kith_live_close(index);
     index->vtable->release(index);
     kith_container_close(file);
 }
@@ -40,6 +42,7 @@ static void complete(const kith_index *index, kith_index *copy) {
     *copy = *index;
     copy->params = params;
     copy->is_mapped = false;
+    copy->live = NULL;
     copy->file = NULL;
 }
 
@@ -62,11 +65,14 @@ kith_status kith_index_clone(const kith_index *index, kith_index **out) {
     *out = NULL;
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "clone: index must not be NULL");
     if (index->is_mapped) KITH_TRY(index->vtable->verify(index));
-    return kith_index_copy(index, out);
+    KITH_TRY(kith_hold_begin(index));
+    kith_status status = kith_index_copy(index, out);
+    kith_hold_end(index);
+    return status == KITH_OK ? kith_live_hand_out(out) : status;
 }
 
 size_t kith_index_dim(const kith_index *index) { return index->dim; }
-size_t kith_index_count(const kith_index *index) { return index->count; }
+size_t kith_index_count(const kith_index *index) { return kith_live_count(index); }
 kith_metric kith_index_metric(const kith_index *index) { return index->metric; }
 kith_dtype kith_index_dtype(const kith_index *index) { return index->dtype; }
 int kith_index_is_trained(const kith_index *index) { return index->is_trained; }
@@ -78,7 +84,9 @@ kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, 
     *count = 0;
     if (index == NULL || (parts == NULL && capacity > 0))
         return kith_error(KITH_ERR_ARGUMENT, "memory: index and parts must not be NULL");
+    KITH_TRY(kith_hold_begin(index));
     *count = index->vtable->memory(index, parts, capacity);
+    kith_hold_end(index);
     return KITH_OK;
 }
 
@@ -87,7 +95,10 @@ kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size
     *count = 0;
     if (index == NULL || (sizes == NULL && capacity > 0))
         return kith_error(KITH_ERR_ARGUMENT, "list sizes: index and sizes must not be NULL");
-    if (index->vtable->list_sizes != NULL) *count = index->vtable->list_sizes(index, sizes, capacity);
+    if (index->vtable->list_sizes == NULL) return KITH_OK;
+    KITH_TRY(kith_hold_begin(index));
+    *count = index->vtable->list_sizes(index, sizes, capacity);
+    kith_hold_end(index);
     return KITH_OK;
 }
 
@@ -111,7 +122,10 @@ kith_status kith_index_graph_stats(const kith_index *index, kith_graph_stats *st
     memset(stats, 0, size);
     stats->size = size;
     if (capacity > 0) memset(degrees, 0, capacity * sizeof *degrees);
-    KITH_TRY(kith_index_graph_stats_inner(index, &own, degrees, capacity));
+    KITH_TRY(kith_hold_begin(index));
+    kith_status status = kith_index_graph_stats_inner(index, &own, degrees, capacity);
+    kith_hold_end(index);
+    if (status != KITH_OK) return status;
     own.size = size;
     memcpy(stats, &own, size);
     *count = (size_t)own.degree_max + 1;
@@ -184,23 +198,29 @@ kith_status kith_index_train(kith_index *index, const kith_view *sample, const k
     kith_view view;
     KITH_TRY(check_shape("train", index, sample, &view));
     KITH_TRY(check_values("train", index, &view, &own));
-    if (index->vtable->train != NULL) KITH_TRY(index->vtable->train(index, &view, &own));
-    index->is_trained = true;
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = index->vtable->train != NULL ? index->vtable->train(index, &view, &own) : KITH_OK;
+    if (status == KITH_OK) index->is_trained = true;
+    kith_change_end(index);
+    return status;
+}
+
+/* Ids that are not given are numbered on, within the change. */
+static kith_status number_on(const kith_index *index, kith_addition *addition) {
+    size_t count = addition->view.count;
+    addition->first_id = index->next_id;
+    if (addition->ids == NULL && count > (uint64_t)(KITH_ID_MAX - index->next_id) + 1)
+        return kith_error(KITH_ERR_OVERFLOW, "add: %zu ids from %lld on pass 2^63 - 2", count,
+                          (long long)index->next_id);
     return KITH_OK;
 }
 
-/* The ids of an addition: numbered on, or the caller's. */
-static kith_status check_new_ids(const kith_index *index, const int64_t *ids, kith_addition *addition) {
+/* The ids of an addition, where the caller gives them. */
+static kith_status check_new_ids(const int64_t *ids, kith_addition *addition) {
     size_t count = addition->view.count;
     addition->ids = ids;
-    addition->first_id = index->next_id;
     addition->ids_rise = true;
-    if (ids == NULL) {
-        if (count > (uint64_t)(KITH_ID_MAX - index->next_id) + 1)
-            return kith_error(KITH_ERR_OVERFLOW, "add: %zu ids from %lld on pass 2^63 - 2", count,
-                              (long long)index->next_id);
-        return KITH_OK;
-    }
+    if (ids == NULL) return KITH_OK;
     KITH_TRY(check_id_range("add", ids, count));
     addition->ids_rise = kith_rises_i64(ids, count);
     if (addition->ids_rise) return KITH_OK;
@@ -240,9 +260,13 @@ kith_status kith_index_add(kith_index *index, const kith_view *vectors, const in
         return kith_error(KITH_ERR_NOT_TRAINED, "add: an index %s needs kith_index_train first", index->spec);
     kith_addition addition = {.job = &own};
     KITH_TRY(check_shape("add", index, vectors, &addition.view));
-    KITH_TRY(check_new_ids(index, ids, &addition));
+    KITH_TRY(check_new_ids(ids, &addition));
     KITH_TRY(check_values("add", index, &addition.view, &own));
-    return kith_index_add_inner(index, &addition);
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = number_on(index, &addition);
+    if (status == KITH_OK) status = kith_index_add_inner(index, &addition);
+    kith_change_end(index);
+    return status;
 }
 
 kith_status kith_index_upsert(kith_index *index, const kith_view *vectors, const int64_t *ids, const kith_job *job,
@@ -262,9 +286,11 @@ kith_status kith_index_upsert(kith_index *index, const kith_view *vectors, const
     if (!addition.ids_rise)
         KITH_TRY(check_ids_distinct("upsert", ids, addition.view.count, KITH_ERR_ARGUMENT, own.memory_bytes_max));
     KITH_TRY(check_values("upsert", index, &addition.view, &own));
-    KITH_TRY(kith_index_upsert_inner(index, &addition, &old));
-    if (replaced != NULL) *replaced = old;
-    return KITH_OK;
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = kith_index_upsert_inner(index, &addition, &old);
+    kith_change_end(index);
+    if (replaced != NULL && status == KITH_OK) *replaced = old;
+    return status;
 }
 
 kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
@@ -272,9 +298,12 @@ kith_status kith_index_remove(kith_index *index, const int64_t *ids, size_t coun
     if (removed != NULL) *removed = 0;
     KITH_TRY(kith_index_check_writable("remove", index));
     if (ids == NULL && count > 0) return kith_error(KITH_ERR_ARGUMENT, "remove: ids is NULL, count is %zu", count);
-    if (count > 0) KITH_TRY(index->vtable->remove(index, ids, count, &gone));
-    if (removed != NULL) *removed = gone;
-    return KITH_OK;
+    if (count == 0) return KITH_OK;
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = index->vtable->remove(index, ids, count, &gone);
+    kith_change_end(index);
+    if (removed != NULL && status == KITH_OK) *removed = gone;
+    return status;
 }
 
 kith_status kith_index_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
@@ -288,7 +317,10 @@ kith_status kith_index_update(kith_index *index, const kith_view *vectors, const
     if (!kith_rises_i64(ids, view.count))
         KITH_TRY(check_ids_distinct("update", ids, view.count, KITH_ERR_ARGUMENT, 0));
     KITH_TRY(check_values("update", index, &view, &job));
-    return index->vtable->update(index, &view, ids);
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = index->vtable->update(index, &view, ids);
+    kith_change_end(index);
+    return status;
 }
 
 kith_status kith_index_merge_inner(kith_index *into, const kith_index *from, int64_t id_shift) {
@@ -303,6 +335,28 @@ kith_status kith_index_merge_inner(kith_index *into, const kith_index *from, int
     return KITH_OK;
 }
 
+/* Within the change. */
+static kith_status merge(kith_index *into, const kith_index *from, int64_t id_shift) {
+    if (from->count == 0) return KITH_OK;
+    if (from->is_mapped) KITH_TRY(from->vtable->verify(from));
+    return kith_index_merge_inner(into, from, id_shift);
+}
+
+/* Both are held, in the order of their addresses, so that two merges the other way round do not wait for each other. */
+static kith_status merge_alone(kith_index *into, const kith_index *from, int64_t id_shift) {
+    bool from_first = (uintptr_t)from < (uintptr_t)into;
+    if (from_first) KITH_TRY(kith_hold_begin(from));
+    kith_status status = kith_change_begin(into);
+    if (status == KITH_OK) {
+        if (!from_first) status = kith_hold_begin(from);
+        if (status == KITH_OK) status = merge(into, from, id_shift);
+        if (!from_first) kith_hold_end(from);
+        kith_change_end(into);
+    }
+    if (from_first) kith_hold_end(from);
+    return status;
+}
+
 kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t id_shift) {
     KITH_TRY(kith_index_check_writable("merge", into));
     if (from == NULL || from == into || id_shift < 0)
@@ -312,11 +366,10 @@ kith_status kith_index_merge(kith_index *into, const kith_index *from, int64_t i
         return kith_error(KITH_ERR_ARGUMENT, "merge: %s, %s, dimension %zu into %s, %s, dimension %zu", from->spec,
                           kith_metric_name(from->metric), from->dim, into->spec, kith_metric_name(into->metric),
                           into->dim);
-    if (from->count == 0) return KITH_OK;
+    if (kith_live_count(from) == 0) return KITH_OK;
     if (!into->is_trained)
         return kith_error(KITH_ERR_NOT_TRAINED, "merge: an index %s needs kith_index_train first", into->spec);
-    if (from->is_mapped) KITH_TRY(from->vtable->verify(from));
-    return kith_index_merge_inner(into, from, id_shift);
+    return merge_alone(into, from, id_shift);
 }
 
 void kith_index_reset_inner(kith_index *index) {
@@ -326,7 +379,9 @@ void kith_index_reset_inner(kith_index *index) {
 
 kith_status kith_index_reset(kith_index *index) {
     KITH_TRY(kith_index_check_writable("reset", index));
+    KITH_TRY(kith_change_begin(index));
     kith_index_reset_inner(index);
+    kith_change_end(index);
     return KITH_OK;
 }
 
@@ -338,5 +393,8 @@ kith_status kith_index_reconstruct(const kith_index *index, const int64_t *ids, 
     size_t bytes;
     if (kith_mul_overflows(count, index->dim * sizeof *out, &bytes))
         return kith_error(KITH_ERR_OVERFLOW, "reconstruct: %zu vectors do not fit the address space", count);
-    return index->vtable->reconstruct(index, ids, count, out);
+    KITH_TRY(kith_hold_begin(index));
+    kith_status status = index->vtable->reconstruct(index, ids, count, out);
+    kith_hold_end(index);
+    return status;
 }

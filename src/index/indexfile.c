@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "index/live.h"
 
 enum { META_BYTES = 32 + KITH_SPEC_BYTES_MAX, META_VERSION = 1 };
 static const char meta_tag[] = "INDXMETA";
@@ -20,14 +21,22 @@ static kith_status write_meta(const kith_index *index, kith_container_writer *wr
     return kith_container_writer_add(writer, meta_tag, 0, bytes, sizeof bytes);
 }
 
+/* While no change runs; searches go on. */
+static kith_status write_sections(const kith_index *index, kith_container_writer *writer) {
+    uint32_t part = 0;
+    KITH_TRY(kith_hold_begin(index));
+    kith_status status = write_meta(index, writer);
+    if (status == KITH_OK) status = index->vtable->save(index, writer, &part);
+    kith_hold_end(index);
+    return status;
+}
+
 kith_status kith_index_save(const kith_index *index, const char *path) {
     if (index == NULL || path == NULL)
         return kith_error(KITH_ERR_ARGUMENT, "save: index and path must not be NULL");
     kith_container_writer *writer;
     KITH_TRY(kith_container_writer_create(path, &writer));
-    kith_status status = write_meta(index, writer);
-    uint32_t part = 0;
-    if (status == KITH_OK) status = index->vtable->save(index, writer, &part);
+    kith_status status = write_sections(index, writer);
     if (status == KITH_OK) return kith_container_writer_commit(writer);
     kith_container_writer_abort(writer);
     return status;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "index/filter.h"
+#include "index/live.h"
 
 /* The ids of an index: those that a filter allows come first. */
 static kith_status divide_ids(const kith_index *index, const kith_filter *filter, int64_t **out, size_t *allowed) {
@@ -30,27 +31,31 @@ static kith_status take_out(kith_index *index, const int64_t *ids, size_t count,
     return count > 0 ? index->vtable->remove(index, ids, count, removed) : KITH_OK;
 }
 
+static kith_status remove_allowed(kith_index *index, const kith_filter *filter, size_t *removed) {
+    size_t allowed;
+    int64_t *ids;
+    if (index->count == 0) return KITH_OK;
+    KITH_TRY(divide_ids(index, filter, &ids, &allowed));
+    kith_status status = take_out(index, ids, allowed, removed);
+    kith_free(ids);
+    return status;
+}
+
 kith_status kith_index_remove_filter(kith_index *index, const kith_filter *filter, size_t *removed) {
-    size_t gone = 0, allowed;
+    size_t gone = 0;
     if (removed != NULL) *removed = 0;
     KITH_TRY(kith_index_check_writable("remove", index));
     if (filter == NULL)
         return kith_error(KITH_ERR_ARGUMENT, "remove: filter must not be NULL; kith_index_reset takes all out");
-    if (index->count == 0) return KITH_OK;
-    int64_t *ids;
-    KITH_TRY(divide_ids(index, filter, &ids, &allowed));
-    kith_status status = take_out(index, ids, allowed, &gone);
-    kith_free(ids);
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = remove_allowed(index, filter, &gone);
+    kith_change_end(index);
     if (removed != NULL && status == KITH_OK) *removed = gone;
     return status;
 }
 
 /* The part is a copy from which the others are taken; then its vectors are taken from the index. */
-kith_status kith_index_split(kith_index *index, const kith_filter *filter, kith_index **out) {
-    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "split: out must not be NULL");
-    *out = NULL;
-    KITH_TRY(kith_index_check_writable("split", index));
-    if (filter == NULL) return kith_error(KITH_ERR_ARGUMENT, "split: filter must not be NULL");
+static kith_status split(kith_index *index, const kith_filter *filter, kith_index **out) {
     int64_t *ids = NULL;
     kith_index *part = NULL;
     size_t allowed = 0, removed;
@@ -60,8 +65,9 @@ kith_status kith_index_split(kith_index *index, const kith_filter *filter, kith_
         KITH_GO(divide_ids(index, filter, &ids, &allowed));
         KITH_GO(take_out(part, ids + allowed, index->count - allowed, &removed));
         if (part->vtable->compact != NULL && part->count > 0) KITH_GO(part->vtable->compact(part));
-        KITH_GO(take_out(index, ids, allowed, &removed));
     }
+    KITH_GO(kith_live_open(part));
+    KITH_GO(take_out(index, ids, allowed, &removed));
     *out = part;
     part = NULL;
 done:
@@ -70,9 +76,24 @@ done:
     return status;
 }
 
+kith_status kith_index_split(kith_index *index, const kith_filter *filter, kith_index **out) {
+    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "split: out must not be NULL");
+    *out = NULL;
+    KITH_TRY(kith_index_check_writable("split", index));
+    if (filter == NULL) return kith_error(KITH_ERR_ARGUMENT, "split: filter must not be NULL");
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = split(index, filter, out);
+    kith_change_end(index);
+    return status;
+}
+
 kith_status kith_index_compact(kith_index *index) {
     KITH_TRY(kith_index_check_writable("compact", index));
-    return index->vtable->compact != NULL ? index->vtable->compact(index) : KITH_OK;
+    if (index->vtable->compact == NULL) return KITH_OK;
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = index->vtable->compact(index);
+    kith_change_end(index);
+    return status;
 }
 
 kith_status kith_merge_by_adding(kith_index *into, const kith_index *from, int64_t id_shift) {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "index/convert.h"
+#include "index/live.h"
 #include "index/vtable.h"
 
 /* ---- Contexts ------------------------------------------------------------------------------------------- */
@@ -51,7 +52,6 @@ static uint64_t deadline_of(uint64_t us) {
 /* Everything but the values of the queries. */
 static kith_status check_call(search_call *call, const kith_index *index, const kith_view *queries,
                               const kith_search_params *params) {
-    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: index must not be NULL");
     *call = (search_call){.index = index};
     kith_search_params_init(&call->params);
     KITH_TRY(kith_options_read("search parameters", &call->params, sizeof call->params, params));
@@ -244,8 +244,9 @@ static kith_status check_in_time(const search_call *call) {
                       (unsigned long long)call->params.deadline_us, late, call->queries.count);
 }
 
-kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
-                              const kith_search_params *params, int64_t *ids, float *distances, size_t *counts) {
+kith_status kith_index_search_view(const kith_index *index, const kith_view *queries, size_t k,
+                                   const kith_search_params *params, int64_t *ids, float *distances,
+                                   size_t *counts) {
     search_call call;
     KITH_TRY(check_call(&call, index, queries, params));
     if (k == 0 || k > index->count)
@@ -269,6 +270,15 @@ kith_status kith_index_search(const kith_index *index, const kith_view *queries,
     }
     kith_free(call.own_reports);
     release_context(&call);
+    return status;
+}
+
+kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
+                              const kith_search_params *params, int64_t *ids, float *distances, size_t *counts) {
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: index must not be NULL");
+    kith_reading reading = kith_read_begin(index);
+    kith_status status = kith_index_search_view(reading.view, queries, k, params, ids, distances, counts);
+    kith_read_end(&reading);
     return status;
 }
 
@@ -331,10 +341,8 @@ static kith_status gather(const kith_hit_list *lists, size_t query_count, kith_r
     return KITH_OK;
 }
 
-kith_status kith_index_range_search(const kith_index *index, const kith_view *queries, float radius,
-                                    const kith_search_params *params, kith_range_result **out) {
-    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "range search: out must not be NULL");
-    *out = NULL;
+static kith_status range_search(const kith_index *index, const kith_view *queries, float radius,
+                                const kith_search_params *params, kith_range_result **out) {
     search_call call;
     KITH_TRY(check_call(&call, index, queries, params));
     if (isnan(radius)) return kith_error(KITH_ERR_ARGUMENT, "range search: radius is NaN");
@@ -357,5 +365,16 @@ done:
     for (size_t q = 0; lists != NULL && q < query_count; q++) kith_free(lists[q].hits);
     kith_free(lists);
     release_context(&call);
+    return status;
+}
+
+kith_status kith_index_range_search(const kith_index *index, const kith_view *queries, float radius,
+                                    const kith_search_params *params, kith_range_result **out) {
+    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "range search: out must not be NULL");
+    *out = NULL;
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: index must not be NULL");
+    kith_reading reading = kith_read_begin(index);
+    kith_status status = range_search(reading.view, queries, radius, params, out);
+    kith_read_end(&reading);
     return status;
 }

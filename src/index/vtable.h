@@ -4,7 +4,9 @@
  *
  * The public calls in index.c, search.c and save.c check everything once: views, types, dimensions, finite
  * values, norms, id ranges, k, sizes. A structure sees good input only and holds no argument checks of its own;
- * left to it is what it alone knows: which ids it holds, and its memory. Every change is all or nothing.
+ * left to it is what it alone knows: which ids it holds, and its memory. Every change is all or nothing. One change runs
+ * at a time; searches may run beside it, on an index that does not change: live.h says how, and what `concurrent` asks of
+ * a structure.
  */
 #ifndef KITH_INDEX_VTABLE_H
 #define KITH_INDEX_VTABLE_H
@@ -12,6 +14,7 @@
 #include <stdbool.h>
 
 #include "base/arena.h"
+#include "base/epoch.h"
 #include "base/parallel.h"
 #include "base/topk.h"
 #include "exact/exact.h"
@@ -37,8 +40,9 @@ struct kith_index {
     size_t count;     /* live vectors: the structure keeps it */
     int64_t next_id;  /* one more than the largest id ever held; index.c keeps it */
     bool is_trained;
-    bool is_mapped;       /* the content lies in a mapped file: read-only */
-    kith_container *file; /* what kith_index_free closes: the mapped file, for the outermost index; else NULL */
+    bool is_mapped;         /* the content lies in a mapped file: read-only */
+    struct kith_live *live; /* of the outermost index; NULL: one thread alone uses it. See live.h */
+    kith_container *file;   /* what kith_index_free closes: the mapped file, for the outermost index; else NULL */
     /* The search parameters it reads: the vtable's; or, where defaults or names depend on the index, a list of its
      * own that lies in it. */
     const kith_param *params;
@@ -152,8 +156,18 @@ typedef struct kith_candidates {
 void kith_index_init(kith_index *index, const kith_index_vtable *vtable, size_t dim, kith_metric metric,
                      kith_dtype dtype, const char *spec);
 
+enum { KITH_INNER_MAX = 2 };
+
 struct kith_index_vtable {
     const char *name; /* as in a spec: "Flat" */
+    /* What a view of the index is: see live.h. */
+    size_t struct_bytes; /* of the structure's own struct, which begins with kith_index */
+    size_t inner_offsets
+        [KITH_INNER_MAX]; /* where it points to the indexes that it is made of, and that change with it */
+    size_t inner_count;
+    bool concurrent; /* keeps the rules of live.h, so that searches run beside changes */
+    /* From now on memory that views refer to is retired there; NULL: there are no views. NULL: nothing to be told. */
+    void (*set_epoch)(kith_index *index, kith_epoch *epoch);
     const kith_param *params;
     size_t param_count;
 
@@ -228,6 +242,11 @@ struct kith_index_vtable {
 
 /* KITH_ERR_ARGUMENT for NULL, KITH_ERR_READ_ONLY for a mapped index; `what` begins the message. */
 kith_status kith_index_check_writable(const char *what, const kith_index *index);
+
+/* kith_index_search for an index that nothing changes meanwhile. */
+kith_status kith_index_search_view(const kith_index *index, const kith_view *queries, size_t k,
+                                   const kith_search_params *params, int64_t *ids, float *distances,
+                                   size_t *counts) KITH_CHECK_RESULT;
 
 /* ---- For indexes made of indexes ------------------------------------------------------------------------------ */
 

@@ -319,13 +319,14 @@ static kith_status compact(kith_index *index) {
 
 #define IVF_VTABLE(own_name)                                                                                       \
     {                                                                                                              \
-        .name = (own_name), .params = params, .param_count = KITH_IVF_PARAMS, .release = kith_ivf_release,         \
-        .clone = clone, .clone_empty = clone_empty, .memory = memory, .list_sizes = list_sizes,                    \
-        .train = kith_ivf_train, .train_count = kith_ivf_train_count, .add = kith_ivf_add,                         \
-        .remove = kith_ivf_remove, .update = kith_ivf_update, .upsert = kith_ivf_upsert, .holds = kith_ivf_holds,  \
-        .compact = compact, .reset = reset, .merge = kith_ivf_merge, .reconstruct = kith_ivf_reconstruct,          \
-        .search = kith_ivf_search, .range_search = kith_ivf_range_search, .bounds_errors = kith_ivf_bounds_errors, \
-        .save = kith_ivf_save, .verify = kith_ivf_verify, .list_ids = kith_ivf_list_ids,                           \
+        .name = (own_name), .struct_bytes = sizeof(kith_ivf), .params = params, .param_count = KITH_IVF_PARAMS,    \
+        .release = kith_ivf_release, .clone = clone, .clone_empty = clone_empty, .memory = memory,                 \
+        .list_sizes = list_sizes, .train = kith_ivf_train, .train_count = kith_ivf_train_count,                    \
+        .add = kith_ivf_add, .remove = kith_ivf_remove, .update = kith_ivf_update, .upsert = kith_ivf_upsert,      \
+        .holds = kith_ivf_holds, .compact = compact, .reset = reset, .merge = kith_ivf_merge,                      \
+        .reconstruct = kith_ivf_reconstruct, .search = kith_ivf_search, .range_search = kith_ivf_range_search,     \
+        .bounds_errors = kith_ivf_bounds_errors, .save = kith_ivf_save, .verify = kith_ivf_verify,                 \
+        .list_ids = kith_ivf_list_ids,                                                                             \
     }
 
 const kith_index_vtable kith_ivf_vtable = IVF_VTABLE(KITH_IVF_NAME);

@@ -256,6 +256,7 @@ static kith_status holds(const kith_index *index, const int64_t *ids, size_t cou
 
 static const kith_index_vtable coderows_vtable = {
     .name = "CodeRows",
+    .struct_bytes = sizeof(kith_coderows),
     .release = release,
     .clone = clone,
     .memory = memory,

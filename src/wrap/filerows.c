@@ -336,6 +336,8 @@ static kith_status verify(const kith_index *index) {
 
 static const kith_index_vtable filerows_vtable = {
     .name = KITH_FILEROWS_NAME,
+    .struct_bytes = sizeof(filerows),
+    .concurrent = true,
     .release = release,
     .clone = clone,
     .memory = memory,

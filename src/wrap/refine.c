@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "index/convert.h"
+#include "index/live.h"
 #include "index/partition.h"
 #include "index/spec.h"
 #include "index/upsert.h"
@@ -309,6 +310,10 @@ static void list_ids(const kith_index *index, int64_t *ids) {
 
 static const kith_index_vtable refine_vtable = {
     .name = "Refine",
+    .struct_bytes = sizeof(kith_refine),
+    .inner_offsets = {offsetof(kith_refine, base), offsetof(kith_refine, store)},
+    .inner_count = 2,
+    .concurrent = true,
     .release = release,
     .clone = clone,
     .memory = memory,
@@ -373,5 +378,8 @@ kith_status kith_index_attach_vectors(kith_index *index, const char *path) {
     if (store == NULL)
         return kith_error(KITH_ERR_UNSUPPORTED, "attach vectors: an index %s has no use for a file of vectors",
                           index->spec);
-    return kith_filerows_attach(store, path);
+    KITH_TRY(kith_change_begin(index));
+    kith_status status = kith_filerows_attach(store, path);
+    kith_change_end(index);
+    return status;
 }

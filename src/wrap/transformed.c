@@ -377,6 +377,10 @@ static void list_ids(const kith_index *index, int64_t *ids) {
 
 static const kith_index_vtable transformed_vtable = {
     .name = "Transformed",
+    .struct_bytes = sizeof(transformed),
+    .inner_offsets = {offsetof(transformed, inner)},
+    .inner_count = 1,
+    .concurrent = true,
     .release = release,
     .clone = clone,
     .memory = memory,
