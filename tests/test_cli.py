@@ -649,6 +649,23 @@ class Tune(CliTest):
         self.assertRegex(table, r"\n  --set max_distances=\d+\n$")
         self.assertIn("95% interval", table)
 
+    def test_prefetch(self):
+        """What a graph asks for ahead is measured, kept in the file, and told; nothing that is found changes."""
+        graph, tuned = self.at("ahead.kith"), self.at("tuned.kith")
+        self.kith_ok("build", "--spec", "HNSW4", "--base", self.at("base.fvecs"), "--out", graph)
+        report = self.kith_json("tune", "--index", graph, "--prefetch", "--out", tuned)
+        self.assertEqual(report["before"], "links 2, row_lines 8, walks 2")
+        self.assertEqual(len(report["trials"]), 10)
+        for trial in report["trials"]:
+            if trial["is_taken"]:
+                self.assertTrue(trial["time_share"] <= 0.98 and trial["faster_count"] >= 10, trial)
+        self.assertEqual(self.kith_json("info", tuned)[0]["prefetch"], report["chosen"])
+        self.assertIn("asked for ahead", self.kith_ok("info", graph))
+        self.assertIn("queries/s, in " + graph, self.kith_ok("tune", "--index", graph, "--prefetch"))
+        self.refused(USAGE, ["--prefetch goes with --index"], "tune", *self.common()[1:], "--prefetch")
+        self.refused(DATA, ["has no graph"], "tune", "--index", self.at("base.kith"), "--prefetch")
+        self.refused(USAGE, ["--query is needed"], "tune", "--index", graph)
+
     def test_specs(self):
         """Of two indexes one is over the budget; the other is chosen, and is what is written."""
         out = self.at("best.kith")

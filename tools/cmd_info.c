@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "tool_graph.h"
 #include "tool_index.h"
+#include "tool_prefetch.h"
 
 typedef struct info_settings {
     kith_tool_common common;
@@ -57,6 +58,7 @@ static const kith_tool_column columns[] = {
     {"duplicate_count", "duplicates", KITH_TOOL_CELL_COUNT},
     {"memory_bytes", "memory", KITH_TOOL_CELL_BYTES},
     {"bytes_per_vector", "bytes a vector", KITH_TOOL_CELL_REAL},
+    {"prefetch", "asked for ahead", KITH_TOOL_CELL_TEXT},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
 
@@ -164,6 +166,7 @@ static int describe_index(const info_settings *settings, const char *path, json_
     kith_tool_put_count(object, "memory_bytes", memory_bytes);
     if (kith_index_count(index) > 0)
         kith_tool_put_real(object, "bytes_per_vector", (double)memory_bytes / (double)kith_index_count(index));
+    kith_tool_prefetch_put(object, index);
     kith_tool_put(object, "memory_parts", parts);
     KITH_TOOL_GO(put_lists(object, index));
     if (settings->graph) KITH_TOOL_GO(kith_tool_graph_put(object, index, path));

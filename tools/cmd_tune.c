@@ -9,6 +9,7 @@
 #include "kith/tune.h"
 #include "tool_eval.h"
 #include "tool_index.h"
+#include "tool_prefetch.h"
 
 typedef struct tune_settings {
     kith_tool_common common;
@@ -18,7 +19,7 @@ typedef struct tune_settings {
     size_t k, threads, build_threads, repeats, latency_queries, seed, train;
     uint64_t budget_bytes;
     const char *vectors;
-    bool map;
+    bool map, prefetch;
 } tune_settings;
 
 static const tune_settings defaults = {
@@ -34,7 +35,7 @@ static const kith_tool_option options[] = {
     {"spec", "SPEC", "with --base: an index to try; may be repeated (default: graphs and lists)",
      offsetof(tune_settings, spec), KITH_TOOL_LIST, false, 0, 0},
     {"query", "FILE", "the queries: half of them choose, the others check", offsetof(tune_settings, query),
-     KITH_TOOL_FILE, true, 0, 0},
+     KITH_TOOL_FILE, false, 0, 0},
     {"gt", "FILE", "the ground truth: ids (default with --base: computed)", offsetof(tune_settings, gt),
      KITH_TOOL_FILE, false, 0, 0},
     {"recall", "R", "the recall that is wanted, intersection@k (default 0.95)", offsetof(tune_settings, recall),
@@ -59,8 +60,10 @@ static const kith_tool_option options[] = {
      offsetof(tune_settings, train), KITH_TOOL_COUNT, false, 1, SIZE_MAX},
     {"build-threads", "N", "with --base: threads of builds, 0 for all processors (default 0)",
      offsetof(tune_settings, build_threads), KITH_TOOL_COUNT, false, 0, 1024},
-    {"out", "FILE", "with --base: write the chosen index", offsetof(tune_settings, out), KITH_TOOL_FILE, false, 0,
-     0},
+    {"prefetch", NULL, "of a graph: choose how far ahead its searches ask for memory, and keep that in the file",
+     offsetof(tune_settings, prefetch), KITH_TOOL_FLAG, false, 0, 0},
+    {"out", "FILE", "write the chosen index; with --prefetch the tuned one (default: back to --index)",
+     offsetof(tune_settings, out), KITH_TOOL_FILE, false, 0, 0},
     {"seed", "N", "which queries choose, and what is random in the build (default 1)",
      offsetof(tune_settings, seed), KITH_TOOL_COUNT, false, 0, SIZE_MAX},
     {"vectors", "FILE", "the vectors of an index that refines by a file (RFile)", offsetof(tune_settings, vectors),
@@ -304,6 +307,7 @@ static int report(const tune_state *state) {
 
 /* Either an index, or a base and specs. */
 static int check_settings(const tune_settings *settings) {
+    if (settings->query == NULL) return kith_tool_error(KITH_EXIT_USAGE, "--query is needed");
     if ((settings->index != NULL) == (settings->base != NULL))
         return kith_tool_error(KITH_EXIT_USAGE, "either --index or --base is needed");
     if (settings->index != NULL && (settings->spec.count > 0 || settings->out != NULL || settings->train > 0))
@@ -313,9 +317,25 @@ static int check_settings(const tune_settings *settings) {
     return KITH_EXIT_OK;
 }
 
+/* --prefetch: the vectors of the index itself are the queries. */
+static int tune_prefetch(const tune_settings *settings) {
+    kith_prefetch_options prefetch;
+    if (settings->index == NULL || settings->query != NULL || settings->gt != NULL || settings->base != NULL ||
+        settings->set.count > 0 || settings->map)
+        return kith_tool_error(KITH_EXIT_USAGE,
+                               "--prefetch goes with --index, --out, --k, --threads and --vectors alone");
+    kith_prefetch_options_init(&prefetch);
+    prefetch.k = settings->k;
+    prefetch.threads = settings->threads;
+    prefetch.progress = kith_tool_progress;
+    return kith_tool_prefetch_tune(&settings->common, settings->index, settings->vectors, &prefetch,
+                                   settings->out != NULL ? settings->out : settings->index);
+}
+
 static int run(const void *given, const kith_tool_operands *operands) {
     const tune_settings *settings = given;
     (void)operands;
+    if (settings->prefetch) return tune_prefetch(settings);
     tune_state state = {.settings = settings, .rows = kith_tool_array()};
     int code;
     KITH_TOOL_GO(check_settings(settings));

@@ -102,6 +102,23 @@ typedef struct kith_graph_stats {
 KITH_API kith_status kith_index_graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
                                             size_t capacity, size_t *count) KITH_CHECK_RESULT;
 
+/* How far ahead searches of a graph ask for memory, and how they share a core: speed alone, never what they find. Kept
+ * in the file where it is not the default; kith_prefetch_tune (kith/tune.h) measures what is best here. */
+typedef struct kith_prefetch {
+    size_t size;    /* sizeof(kith_prefetch) as the caller knows it */
+    uint32_t links; /* default 2: how many nodes' links are asked for when one is chosen: its own, and those of the
+                           nodes behind it in the pool. 0..8 */
+    uint32_t
+        row_lines; /* default 8: cache lines of each vector that is to be compared; the hardware follows longer ones
+                           by itself. 0..64 */
+    uint32_t walks; /* default 2: queries of a batch that a thread answers in turns. 1..8 */
+} kith_prefetch;
+KITH_API void kith_prefetch_init(kith_prefetch *prefetch); /* the defaults */
+/* What an index with a graph has; set prefetch->size first. KITH_ERR_UNSUPPORTED for an index without a graph. */
+KITH_API kith_status kith_index_prefetch(const kith_index *index, kith_prefetch *prefetch) KITH_CHECK_RESULT;
+/* Of a mapped index for as long as it is open. NULL: the defaults. KITH_ERR_ARGUMENT for numbers out of range. */
+KITH_API kith_status kith_index_set_prefetch(kith_index *index, const kith_prefetch *prefetch) KITH_CHECK_RESULT;
+
 /* ---- Filling ------------------------------------------------------------------------------------------- */
 
 /* Learns what the structure needs from a sample. The sample is checked as vectors to be added are, also by a

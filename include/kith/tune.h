@@ -69,6 +69,47 @@ KITH_API kith_status kith_tune(const kith_index *index, const kith_view *queries
                                const kith_tune_options *options, kith_tuning **out) KITH_CHECK_RESULT;
 KITH_API void kith_tuning_free(kith_tuning *tuning); /* takes NULL */
 
+/* ---- How far ahead a graph's searches ask for memory ------------------------------------------------------------- */
+
+/* NULL stands for the defaults. */
+typedef struct kith_prefetch_options {
+    size_t size; /* set by kith_prefetch_options_init */
+    size_t k;    /* default 10; at most the index's count is asked for */
+    size_t ef;   /* default 0: the index's own */
+    size_t
+        query_count; /* default 1000: stored vectors, taken at equal distances, that are searched for; 1 and more */
+    size_t rounds;   /* default 11: each setting is timed once a round; 5..1000 */
+    size_t threads;  /* default 1; 0: all processors */
+    kith_progress_fn progress; /* default NULL; phase "prefetch", in rounds of all settings */
+    void *progress_user;
+} kith_prefetch_options;
+KITH_API void kith_prefetch_options_init(kith_prefetch_options *options);
+
+/* A setting that was held against the best one so far, in turns with it. */
+typedef struct kith_prefetch_trial {
+    kith_prefetch prefetch;
+    double time_share;   /* of that one's time: median of the rounds */
+    size_t faster_count; /* rounds in which it took less time */
+    int is_taken;
+} kith_prefetch_trial;
+
+#define KITH_PREFETCH_TRIALS_MAX 16
+typedef struct kith_prefetch_tuning {
+    kith_prefetch before, chosen;
+    double qps_before, qps; /* of batches: medians, in the first and in the last comparison */
+    size_t query_count, rounds, trial_count;
+    kith_prefetch_trial trials[KITH_PREFETCH_TRIALS_MAX];
+} kith_prefetch_tuning;
+
+/* Measures on vectors of the index itself and sets what is best (kith_index_set_prefetch): for each of the three numbers
+ * in turn a few others, timed in turns with what the index has. One is taken only where that is no accident: it is
+ * faster in all rounds but one in eleven, and by 2% in the median. What is found does not change. *out is filled in; save
+ * the index to keep the choice.
+ * Errors: KITH_ERR_UNSUPPORTED without a graph; KITH_ERR_READ_ONLY for a mapped index; KITH_ERR_EMPTY;
+ * KITH_ERR_ARGUMENT for options out of range; KITH_ERR_NO_MEMORY; KITH_ERR_CANCELLED. The index then is as it was. */
+KITH_API kith_status kith_prefetch_tune(kith_index *index, const kith_prefetch_options *options,
+                                        kith_prefetch_tuning *out) KITH_CHECK_RESULT;
+
 #ifdef __cplusplus
 }
 #endif

@@ -51,3 +51,13 @@ void kith_sort_few_i64(int64_t *values, size_t count, int64_t *scratch) {
     }
     if (from != values) memcpy(values, from, count * sizeof *values);
 }
+
+double kith_median(double *values, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        double moved = values[i];
+        size_t at = i;
+        for (; at > 0 && values[at - 1] > moved; at--) values[at] = values[at - 1];
+        values[at] = moved;
+    }
+    return (values[(count - 1) / 2] + values[count / 2]) / 2;
+}

@@ -16,6 +16,9 @@ void kith_sort_i64(int64_t *values, size_t count, int64_t *scratch);
 /* The same for a few hundred values of either sign: merge sort, without a branch that depends on them. */
 void kith_sort_few_i64(int64_t *values, size_t count, int64_t *scratch);
 
+/* Sorts a few values. The mean of the middle two for an even number of them; count >= 1. */
+double kith_median(double *values, size_t count);
+
 /* True when every value is larger than the one before. */
 static inline bool kith_rises_i64(const int64_t *values, size_t count) {
     for (size_t i = 1; i < count; i++)

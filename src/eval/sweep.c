@@ -57,21 +57,6 @@ void kith_sweep_free(kith_sweep *sweep) {
 
 /* ---- Statistics ---------------------------------------------------------------------------------------- */
 
-static void sort_doubles(double *values, size_t count) {
-    for (size_t i = 1; i < count; i++) {
-        double moved = values[i];
-        size_t at = i;
-        for (; at > 0 && values[at - 1] > moved; at--) values[at] = values[at - 1];
-        values[at] = moved;
-    }
-}
-
-/* Sorts them. The mean of the middle two for an even number. */
-static double median(double *values, size_t count) {
-    sort_doubles(values, count);
-    return (values[(count - 1) / 2] + values[count / 2]) / 2;
-}
-
 /* The smallest value that at least `share` of them do not pass (nearest rank), in seconds. */
 static double percentile(const int64_t *sorted_ns, size_t count, double share) {
     size_t rank = (size_t)ceil(share * (double)count);
@@ -112,7 +97,7 @@ static kith_status run_latencies(sweep_job *work, size_t repeat) {
 }
 
 static kith_sweep_rate rate_of(size_t threads, double *seconds, size_t repeats, size_t query_count) {
-    double n = (double)query_count, middle = median(seconds, repeats);
+    double n = (double)query_count, middle = kith_median(seconds, repeats);
     return (kith_sweep_rate){threads, n / middle, n / seconds[repeats - 1], n / seconds[0]};
 }
 
@@ -132,10 +117,10 @@ static kith_status time_point(sweep_job *work, kith_sweep_point *point) {
     point->latency = (kith_sweep_latency){(double)NAN, (double)NAN, (double)NAN, (double)NAN};
     if (options->latency_queries > 0)
         point->latency = (kith_sweep_latency){
-            .mean = median(work->latency_mean, repeats),
-            .p50 = median(work->latency_p50, repeats),
-            .p99 = median(work->latency_p99, repeats),
-            .p999 = median(work->latency_p999, repeats),
+            .mean = kith_median(work->latency_mean, repeats),
+            .p50 = kith_median(work->latency_p50, repeats),
+            .p99 = kith_median(work->latency_p99, repeats),
+            .p999 = kith_median(work->latency_p999, repeats),
         };
     return KITH_OK;
 }

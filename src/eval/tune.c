@@ -127,20 +127,6 @@ static kith_status split(kith_tune_work *work, kith_arena *scratch, const kith_v
 
 /* ---- Choosing --------------------------------------------------------------------------------------------------- */
 
-static void sort_doubles(double *values, size_t count) {
-    for (size_t i = 1; i < count; i++) {
-        double moved = values[i];
-        size_t at = i;
-        for (; at > 0 && values[at - 1] > moved; at--) values[at] = values[at - 1];
-        values[at] = moved;
-    }
-}
-
-static double median(double *values, size_t count) {
-    sort_doubles(values, count);
-    return (values[(count - 1) / 2] + values[count / 2]) / 2;
-}
-
 /* Leaves those whose trial took up to three times the least time. */
 static void drop_slow(kith_tune_work *work) {
     double least = (double)INFINITY;
@@ -165,7 +151,7 @@ static kith_status time_settings(kith_tune_work *work) {
             seconds[i * repeats + turn] = again.seconds;
         }
     for (size_t i = 0; i < count; i++) {
-        work->settings[i].seconds = median(seconds + i * repeats, repeats);
+        work->settings[i].seconds = kith_median(seconds + i * repeats, repeats);
         if (work->settings[i].seconds < work->settings[best].seconds) best = i;
     }
     kith_tune_setting fastest = work->settings[best];

@@ -129,6 +129,7 @@ static kith_status make(const kith_hnsw_options *options, kith_dtype dtype, kith
     graph->base.is_trained = code == NULL || code->vtable->train == NULL || code->is_trained;
     graph->options = *options;
     graph->degree = 2 * options->m;
+    kith_prefetch_init(&graph->prefetch);
     graph->code = code;
     kith_chunks_init(&graph->rows, stride_of(code != NULL ? code->code_bytes : kith_dtype_row_bytes(dtype, dim)));
     kith_chunks_init(&graph->side, sizeof(float));
@@ -220,6 +221,7 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     copy->entries_picked_at = graph->entries_picked_at;
     copy->node_count = graph->node_count;
     copy->unchecked = graph->unchecked;
+    copy->prefetch = graph->prefetch;
     *out = &copy->base;
     return KITH_OK;
 done:
@@ -268,6 +270,8 @@ done:
     return status;
 }
 
+static kith_prefetch *prefetch(kith_index *index) { return &kith_hnsw_of(index)->prefetch; }
+
 static size_t train_count(const kith_index *index) {
     const kith_code *code = kith_hnsw_of_const(index)->code;
     return code != NULL && code->vtable->train != NULL ? KITH_TRAIN_COUNT : 0;
@@ -297,6 +301,7 @@ const kith_index_vtable kith_hnsw_vtable = {
     .clone = clone,
     .memory = memory,
     .graph_stats = kith_hnsw_graph_stats,
+    .prefetch = prefetch,
     .train = kith_hnsw_train,
     .train_count = train_count,
     .add = kith_hnsw_add,

@@ -24,10 +24,10 @@
 #include "index/codes.h"
 #include "index/convert.h"
 
-enum { META_BYTES = 36, VERSION = 1 };
+enum { META_BYTES = 36, PREFETCH_BYTES = 12, VERSION = 1 };
 static const char meta_tag[] = "HNSWMETA", entries_tag[] = "HNSWENTR", rows_tag[] = "HNSWROWS",
                   side_tag[] = "HNSWSIDE", links_tag[] = "HNSWLINK", ids_tag[] = "HNSWROWI",
-                  dead_tag[] = "HNSWDEAD";
+                  dead_tag[] = "HNSWDEAD", prefetch_tag[] = "HNSWPREF";
 
 /* ---- Writing ---------------------------------------------------------------------------------------------- */
 
@@ -60,6 +60,20 @@ static kith_status write_dead(kith_container_writer *writer, uint32_t part, cons
     return KITH_OK;
 }
 
+/* Skippable: it makes no difference to what is found. Only where it is not the default. */
+static kith_status write_prefetch(kith_container_writer *writer, uint32_t part, const kith_prefetch *prefetch) {
+    kith_prefetch usual;
+    unsigned char bytes[PREFETCH_BYTES];
+    kith_prefetch_init(&usual);
+    if (prefetch->links == usual.links && prefetch->row_lines == usual.row_lines && prefetch->walks == usual.walks)
+        return KITH_OK;
+    kith_put_u32(bytes, prefetch->links);
+    kith_put_u32(bytes + 4, prefetch->row_lines);
+    kith_put_u32(bytes + 8, prefetch->walks);
+    KITH_TRY(kith_container_writer_begin(writer, prefetch_tag, part, VERSION, KITH_SECTION_SKIPPABLE));
+    return kith_container_writer_write(writer, bytes, sizeof bytes);
+}
+
 kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     uint32_t own = (*part)++;
@@ -78,6 +92,7 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
     KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, graph->node_count));
     if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, graph->node_count));
     KITH_TRY(write_dead(writer, own, graph));
+    KITH_TRY(write_prefetch(writer, own, &graph->prefetch));
     return graph->code != NULL ? kith_code_save(graph->code, writer, part) : KITH_OK;
 }
 
@@ -147,6 +162,22 @@ static kith_status open_ids(kith_container *file, kith_hnsw *graph, const kith_s
     return kith_idlist_borrow(&graph->ids, ids, (int64_t)first_id, count, rise != 0);
 }
 
+static kith_status open_prefetch(kith_container *file, kith_hnsw *graph) {
+    const kith_section *section;
+    KITH_TRY(kith_container_find(file, prefetch_tag, graph->instance, VERSION, &section));
+    if (section == NULL) return KITH_OK;
+    if (section->bytes != PREFETCH_BYTES)
+        return kith_section_error(file, section, "has %zu bytes, not %d", section->bytes, PREFETCH_BYTES);
+    const unsigned char *bytes = section->data;
+    kith_prefetch *prefetch = &graph->prefetch;
+    prefetch->links = kith_get_u32(bytes);
+    prefetch->row_lines = kith_get_u32(bytes + 4);
+    prefetch->walks = kith_get_u32(bytes + 8);
+    if (kith_prefetch_check(prefetch) == KITH_OK) return KITH_OK;
+    return kith_section_error(file, section, "links %u, row_lines %u, walks %u", prefetch->links,
+                              prefetch->row_lines, prefetch->walks);
+}
+
 static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
     const kith_section *meta, *dead;
     KITH_TRY(kith_container_need(file, meta_tag, graph->instance, VERSION, &meta));
@@ -166,6 +197,7 @@ static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
     if (kith_hnsw_has_side(graph)) KITH_TRY(borrow(file, graph, side_tag, &graph->side));
     KITH_TRY(borrow(file, graph, links_tag, &graph->links));
     KITH_TRY(open_dead(file, graph, dead));
+    KITH_TRY(open_prefetch(file, graph));
     return open_ids(file, graph, meta);
 }
 

@@ -71,6 +71,7 @@ typedef struct kith_hnsw {
     size_t dead_room, dead_count;   /* nodes that there are bits for; bits that are set */
     size_t unchecked;               /* nodes added since all were seen to be reachable */
     const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
+    kith_prefetch prefetch;         /* what searches ask for ahead */
     uint32_t instance;              /* of the sections of a mapped index */
 } kith_hnsw;
 

@@ -8,9 +8,9 @@
 
 static kith_op op_of(const kith_hnsw *graph) { return graph->base.metric == KITH_L2 ? KITH_OP_L2SQ : KITH_OP_IP; }
 
-/* The hardware follows a row that is longer by itself. */
-enum { PREFETCH_BYTES_MAX = 512 };
-static size_t prefetch_bytes(size_t row_bytes) { return kith_min_size(row_bytes, PREFETCH_BYTES_MAX); }
+static size_t prefetch_bytes(const kith_hnsw *graph, size_t row_bytes) {
+    return kith_min_size(row_bytes, graph->prefetch.row_lines * (size_t)KITH_ALIGNMENT);
+}
 
 static void set_kernels(kith_probe *probe, kith_dtype dtype) {
     const kith_hnsw *graph = probe->graph;
@@ -21,7 +21,7 @@ static void set_kernels(kith_probe *probe, kith_dtype dtype) {
 
 kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype) {
     kith_probe probe = {.graph = graph, .kind = KITH_PROBE_CODE};
-    probe.prefetch_bytes = prefetch_bytes(graph->rows.item_bytes);
+    probe.prefetch_bytes = prefetch_bytes(graph, graph->rows.item_bytes);
     if (graph->code != NULL) return probe;
     probe.kind = graph->base.metric == KITH_L2   ? KITH_PROBE_PLAIN
                  : graph->base.metric == KITH_IP ? KITH_PROBE_NEGATED
@@ -32,7 +32,7 @@ kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype) {
 
 static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
     kith_probe probe = {.graph = graph, .sketch = graph->sketch};
-    probe.prefetch_bytes = prefetch_bytes(graph->sketch->stride);
+    probe.prefetch_bytes = prefetch_bytes(graph, graph->sketch->stride);
     kith_dtype dtype = probe.sketch->dtype;
     kith_op op = graph->base.metric == KITH_IP ? KITH_OP_IP : KITH_OP_L2SQ;
     probe.kind = op == KITH_OP_IP ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
@@ -45,7 +45,7 @@ static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
 kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node) {
     if (graph->sketch != NULL) return probe_sketch(graph, node);
     kith_probe probe = {.graph = graph, .vector = kith_hnsw_row(graph, node)};
-    probe.prefetch_bytes = prefetch_bytes(graph->rows.item_bytes);
+    probe.prefetch_bytes = prefetch_bytes(graph, graph->rows.item_bytes);
     set_kernels(&probe, graph->base.dtype);
     probe.kind = graph->base.metric == KITH_L2   ? KITH_PROBE_PLAIN
                  : graph->base.metric == KITH_IP ? KITH_PROBE_NEGATED

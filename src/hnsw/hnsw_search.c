@@ -12,7 +12,7 @@
 enum {
     GROUP = KITH_CODE_ROWS_UNIT,
     AHEAD = 2 * GROUP,
-    TURNS = 2, /* walks that a thread takes in turns: while one waits for memory the other computes */
+    TURNS_MAX = 8, /* walks that a thread takes in turns: while one waits for memory the other computes */
     QUERIES_PER_TASK = 32
 };
 
@@ -138,7 +138,7 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
     if (is_plain) {
         call->queries_per_task =
             kith_min_size(QUERIES_PER_TASK, (request->queries.count - 1) / request->threads + 1);
-        call->turns = kith_min_size(TURNS, call->queries_per_task);
+        call->turns = kith_min_size(call->graph->prefetch.walks, call->queries_per_task);
     }
     KITH_TRY(take_queries(call));
     size_t ef = request->params->ef != 0 ? request->params->ef : KITH_HNSW_EF_DEFAULT;
@@ -434,7 +434,7 @@ static kith_status search_task(void *context, size_t task, size_t worker) {
     const hnsw_call *call = context;
     size_t next = task * call->queries_per_task, count = 0;
     size_t end = kith_min_size(call->request->queries.count, next + call->queries_per_task);
-    turn turns[TURNS], *busy[TURNS];
+    turn turns[TURNS_MAX], *busy[TURNS_MAX];
     kith_status status = KITH_OK;
     for (; count < call->turns && next < end; count++) {
         busy[count] = &turns[count];

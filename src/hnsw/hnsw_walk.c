@@ -87,7 +87,7 @@ static kith_status offer_entries(kith_walker *walker) {
     return status;
 }
 
-/* Chooses the node to be followed next: the nearest that was not. The one after it may be the next. */
+/* Chooses the node to be followed next: the nearest that was not. Those after it may be the next. */
 static bool choose(kith_walker *walker) {
     size_t end = kith_min_size(walker->pool_count, walker->ef), at = walker->at;
     if (kith_walker_is_spent(walker)) return false;
@@ -95,8 +95,8 @@ static bool choose(kith_walker *walker) {
     walker->at = at;
     if (at >= end) return false;
     walker->pool[at] |= FOLLOWED;
-    kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at]));
-    if (at + 1 < walker->pool_count) kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at + 1]));
+    end = kith_min_size(walker->pool_count, at + walker->graph->prefetch.links);
+    for (; at < end; at++) kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at]));
     return true;
 }
 

@@ -132,6 +132,52 @@ kith_status kith_index_graph_stats(const kith_index *index, kith_graph_stats *st
     return KITH_OK;
 }
 
+void kith_prefetch_init(kith_prefetch *prefetch) {
+    *prefetch = (kith_prefetch){.size = sizeof *prefetch, .links = 2, .row_lines = 8, .walks = 2};
+}
+
+kith_status kith_prefetch_check(const kith_prefetch *prefetch) {
+    if (prefetch->links > 8 || prefetch->row_lines > 64 || prefetch->walks < 1 || prefetch->walks > 8)
+        return kith_error(KITH_ERR_ARGUMENT,
+                          "prefetch: links = %u, row_lines = %u, walks = %u are not in 0..8, 0..64 and 1..8",
+                          prefetch->links, prefetch->row_lines, prefetch->walks);
+    return KITH_OK;
+}
+
+kith_prefetch *kith_index_prefetch_inner(kith_index *index) {
+    return index->vtable->prefetch != NULL ? index->vtable->prefetch(index) : NULL;
+}
+
+static kith_status prefetch_of(const kith_index *index, kith_prefetch **out) {
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "prefetch: index must not be NULL");
+    *out = kith_index_prefetch_inner((kith_index *)(uintptr_t)index);
+    if (*out == NULL) return kith_error(KITH_ERR_UNSUPPORTED, "prefetch: an index %s has no graph", index->spec);
+    return KITH_OK;
+}
+
+kith_status kith_index_prefetch(const kith_index *index, kith_prefetch *prefetch) {
+    kith_prefetch *held;
+    if (prefetch == NULL) return kith_error(KITH_ERR_ARGUMENT, "prefetch: where to write it must not be NULL");
+    size_t size = prefetch->size;
+    if (size < sizeof size || size > sizeof *prefetch)
+        return kith_error(KITH_ERR_ARGUMENT, "kith_prefetch: size %zu; this library knows %zu", size,
+                          sizeof *prefetch);
+    KITH_TRY(prefetch_of(index, &held));
+    memcpy(prefetch, held, size);
+    prefetch->size = size;
+    return KITH_OK;
+}
+
+kith_status kith_index_set_prefetch(kith_index *index, const kith_prefetch *prefetch) {
+    kith_prefetch own, *held;
+    kith_prefetch_init(&own);
+    KITH_TRY(kith_options_read("prefetch", &own, sizeof own, prefetch));
+    KITH_TRY(prefetch_of(index, &held));
+    KITH_TRY(kith_prefetch_check(&own));
+    *held = own;
+    return KITH_OK;
+}
+
 size_t kith_index_train_count(const kith_index *index) {
     if (index == NULL || index->vtable->train == NULL) return 0;
     return index->vtable->train_count != NULL ? index->vtable->train_count(index) : KITH_TRAIN_COUNT;

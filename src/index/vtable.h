@@ -188,6 +188,9 @@ struct kith_index_vtable {
     kith_status (*graph_stats)(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
                                size_t capacity);
 
+    /* Where the settings of its walks are. A wrapper hands it on by kith_index_prefetch_inner. NULL: no graph. */
+    kith_prefetch *(*prefetch)(kith_index *index);
+
     /* NULL: needs no training. */
     kith_status (*train)(kith_index *index, const kith_view *sample, const kith_job *job);
     /* How many rows training makes good use of. NULL: KITH_TRAIN_COUNT where there is training. */
@@ -253,6 +256,10 @@ kith_status kith_index_search_view(const kith_index *index, const kith_view *que
 /* The vtable's call, or KITH_ERR_UNSUPPORTED. */
 kith_status kith_index_graph_stats_inner(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
                                          size_t capacity);
+/* The vtable's call, or NULL. */
+kith_prefetch *kith_index_prefetch_inner(kith_index *index);
+/* KITH_ERR_ARGUMENT for settings out of range. */
+kith_status kith_prefetch_check(const kith_prefetch *prefetch);
 /* A copy without the check that kith_index_clone makes of a mapped index. */
 kith_status kith_index_copy(const kith_index *index, kith_index **out);
 /* vtable->clone_empty, complete: as after a reset. */

@@ -62,6 +62,8 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
     return base->vtable->list_sizes != NULL ? base->vtable->list_sizes(base, sizes, capacity) : 0;
 }
 
+static kith_prefetch *prefetch(kith_index *index) { return kith_index_prefetch_inner(kith_refine_of(index)->base); }
+
 static kith_status graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
                                size_t capacity) {
     return kith_index_graph_stats_inner(kith_refine_of_const(index)->base, stats, degrees, capacity);
@@ -319,6 +321,7 @@ static const kith_index_vtable refine_vtable = {
     .memory = memory,
     .list_sizes = list_sizes,
     .graph_stats = graph_stats,
+    .prefetch = prefetch,
     .train = train,
     .train_count = train_count,
     .add = add,

@@ -66,6 +66,8 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
     return inner->vtable->list_sizes != NULL ? inner->vtable->list_sizes(inner, sizes, capacity) : 0;
 }
 
+static kith_prefetch *prefetch(kith_index *index) { return kith_index_prefetch_inner(of(index)->inner); }
+
 static kith_status graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
                                size_t capacity) {
     return kith_index_graph_stats_inner(of_const(index)->inner, stats, degrees, capacity);
@@ -386,6 +388,7 @@ static const kith_index_vtable transformed_vtable = {
     .memory = memory,
     .list_sizes = list_sizes,
     .graph_stats = graph_stats,
+    .prefetch = prefetch,
     .train = train,
     .train_count = train_count,
     .add = add,
