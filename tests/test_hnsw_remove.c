@@ -239,6 +239,41 @@ static void check_share(kith_metric metric, size_t pieces) {
     free(queries);
 }
 
+/* Where no more live than went, the graph becomes the one that a fresh build makes of those that live. */
+static void check_relinked(const char *spec, kith_metric metric, size_t count, size_t left) {
+    enum { DIM = 12 };
+    float *base = surface(count, DIM, 85);
+    kith_index *index = created(spec, DIM, metric);
+    kith_view view = view_of(base, count, DIM);
+    OK(kith_index_train(index, &view, NULL));
+    kith_index *empty;
+    OK(kith_index_clone(index, &empty));
+    OK(kith_index_add(index, &view, NULL, NULL));
+    census all = census_make(count);
+    remove_down_to(index, &all, left, 86);
+    float *live = malloc(left * DIM * sizeof *live);
+    for (size_t i = 0; i < left; i++) memcpy(live + i * DIM, base + (size_t)all.live[i] * DIM, DIM * sizeof *live);
+    view = view_of(live, left, DIM);
+    OK(kith_index_add(empty, &view, all.live, NULL));
+    cr_assert_eq(kith_hnsw_of(index)->dead_count, 0);
+    cr_assert(same_graph(index, empty), "%s", spec);
+    add_on(index, base, 10, 1); /* and goes on as that would */
+    add_on(empty, base, 10, 1);
+    cr_assert(same_graph(index, empty), "%s", spec);
+    census_free(&all);
+    kith_index_free(index);
+    kith_index_free(empty);
+    free(live);
+    free(base);
+}
+
+Test(hnsw_remove, most_of_all) {
+    check_relinked("HNSW8", KITH_L2, 3000, 1500);
+    check_relinked("HNSW8", KITH_COSINE, 3000, 30);
+    check_relinked("HNSW8", KITH_IP, 900, 1);
+    check_relinked("HNSW8", KITH_L2, 20000, 9000); /* all at once */
+}
+
 Test(hnsw_remove, half_and_nearly_all_l2) { check_share(KITH_L2, 1); }
 Test(hnsw_remove, half_and_nearly_all_ip) { check_share(KITH_IP, 1); }
 Test(hnsw_remove, half_and_nearly_all_in_pieces) { check_share(KITH_L2, 97); }
@@ -492,20 +527,22 @@ Test(hnsw_remove, same_bytes_at_any_thread_count) {
 /* Each allocation fails in turn: the call is refused and nothing changed; or only the repair is put off, and the next
  * call makes up for it. */
 Test(hnsw_remove, every_allocation_may_fail) {
-    enum { NB = 300, DIM = 4, GONE = 60 };
+    enum { NB = 300, DIM = 4, FEW = 60, MOST = 200 };
     memory_faults_install();
     float *base = surface(2 * NB, DIM, 84);
-    int64_t gone[GONE];
-    for (size_t i = 0; i < GONE; i++) gone[i] = (int64_t)(5 * i);
-    kith_view view = view_of(base + NB * DIM, GONE, DIM);
-    for (size_t change = 0; change < 2; change++)
+    int64_t gone[MOST];
+    kith_view view = view_of(base + NB * DIM, FEW, DIM);
+    for (size_t change = 0; change < 3; change++) {
+        /* Some removed, some updated, most removed. */
+        size_t count = change == 2 ? MOST : FEW;
+        for (size_t i = 0; i < count; i++) gone[i] = (int64_t)(change == 2 ? i * 3 / 2 : 5 * i);
         for (uint64_t n = 1, done = 0; done == 0; n++) {
             kith_index *index = created("HNSW4", DIM, KITH_IP), *before;
             size_t removed = 0;
             add_on(index, base, NB, 1);
             OK(kith_index_clone(index, &before));
             faults_fail_allocation(n);
-            kith_status status = change == 0 ? kith_index_remove(index, gone, GONE, &removed)
+            kith_status status = change != 1 ? kith_index_remove(index, gone, count, &removed)
                                              : kith_index_update(index, &view, gone);
             done = faults_allocation_count() < n;
             faults_fail_allocation(0);
@@ -514,11 +551,12 @@ Test(hnsw_remove, every_allocation_may_fail) {
                 cr_assert_eq(removed, 0);
                 cr_assert(same_graph(index, before), "failure %llu left something", (unsigned long long)n);
             } else {
-                cr_assert_eq(index->count, change == 0 ? NB - GONE : NB);
+                cr_assert_eq(index->count, change != 1 ? NB - count : NB);
                 kith_view query = view_of(base, 1, DIM);
                 int64_t ids[NB], last = NB - 1;
                 OK(kith_index_search(index, &query, index->count, NULL, ids, NULL, NULL));
                 for (size_t i = 0; i < index->count && change == 0; i++) cr_assert(ids[i] % 5 != 0);
+                for (size_t i = 0; i < index->count && change == 2; i++) cr_assert(ids[i] % 3 == 2);
                 cr_assert_eq(removed_of(index, &last, 1), 1);
                 cr_assert_eq(kith_hnsw_of(index)->dead_count, done ? 1 : 0, "failure %llu", (unsigned long long)n);
             }
@@ -526,5 +564,6 @@ Test(hnsw_remove, every_allocation_may_fail) {
             kith_index_free(index);
             cr_assert_eq(kith_memory_live_blocks(), 0);
         }
+    }
     free(base);
 }

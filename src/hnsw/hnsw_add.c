@@ -381,19 +381,15 @@ static void put_back(linking *work, const before *old) {
     kith_idlist_unreserve(&graph->ids);
 }
 
-static kith_status link_new(linking *work) {
+/* Links the nodes from `first` on, whose vectors and sketches are there. */
+static kith_status link_nodes(linking *work) {
     kith_hnsw *graph = work->graph;
-    const kith_job *job = work->addition->job;
-    bool sketched = needs_sketch(work);
-    KITH_TRY(take_check(work));
-    KITH_TRY(
-        kith_hnsw_store(graph, &work->addition->view, work->first, work->threads, sketched ? &work->sketch : NULL));
     if (work->sketch.rows != NULL) graph->sketch = &work->sketch;
     for (size_t i = 0; i < work->count; i++)
         memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
     graph->node_count = work->first + work->count;
     if (kith_hnsw_can_bulk(graph, work->first, work->count))
-        KITH_TRY(kith_hnsw_link_bulk(graph, work->first, job, work->threads));
+        KITH_TRY(kith_hnsw_link_bulk(graph, work->first, work->addition->job, work->threads));
     else
         KITH_TRY(link_all(work));
     work->batch_first = work->count;
@@ -403,6 +399,39 @@ static kith_status link_new(linking *work) {
     return KITH_OK;
 }
 
+static kith_status link_new(linking *work) {
+    kith_hnsw_sketch *sketch = needs_sketch(work) ? &work->sketch : NULL;
+    KITH_TRY(take_check(work));
+    KITH_TRY(kith_hnsw_store(work->graph, &work->addition->view, work->first, work->threads, sketch));
+    return link_nodes(work);
+}
+
+/* What to link follows from the graph and the addition. */
+static linking make_linking(kith_hnsw *graph, size_t first, const kith_addition *addition) {
+    linking work = {.graph = graph, .addition = addition, .first = first, .count = addition->view.count};
+    work.threads = kith_min_size(addition->job->threads, work.count);
+    work.batch_max = kith_min_size(work.count, kith_max_size(BATCH_MIN, (first + work.count) / BATCH_SHARE));
+    work.unpruned_words = (graph->degree + 63) / 64;
+    return work;
+}
+
+kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = threads;
+    const kith_addition all = {.view = {.count = graph->node_count}, .job = &job};
+    linking work = make_linking(graph, 0, &all);
+    graph->entry_count = graph->entries_picked_at = graph->unchecked = 0;
+    kith_status status;
+    KITH_GO(take_check(&work));
+    if (needs_sketch(&work)) KITH_GO(kith_hnsw_sketch_nodes(graph, work.threads, &work.sketch));
+    KITH_GO(link_nodes(&work));
+done:
+    graph->sketch = NULL;
+    free_linking(&work);
+    return status;
+}
+
 kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
     kith_hnsw *graph = kith_hnsw_of(index);
     KITH_TRY(check_absent(graph, addition));
@@ -410,16 +439,12 @@ kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
 }
 
 kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
-    linking work = {
-        .graph = graph, .addition = addition, .first = graph->node_count, .count = addition->view.count};
-    const kith_new_ids ids = {addition->ids, addition->first_id, work.count, addition->ids_rise};
-    size_t total;
-    if (kith_add_overflows(work.first, work.count, &total) || total > KITH_HNSW_NODES_MAX)
-        return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu; a graph holds at most %zu", work.count,
-                          work.first, KITH_HNSW_NODES_MAX);
-    work.threads = kith_min_size(addition->job->threads, work.count);
-    work.batch_max = kith_min_size(work.count, kith_max_size(BATCH_MIN, total / BATCH_SHARE));
-    work.unpruned_words = (graph->degree + 63) / 64;
+    size_t count = addition->view.count, total;
+    const kith_new_ids ids = {addition->ids, addition->first_id, count, addition->ids_rise};
+    if (kith_add_overflows(graph->node_count, count, &total) || total > KITH_HNSW_NODES_MAX)
+        return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu; a graph holds at most %zu", count,
+                          graph->node_count, KITH_HNSW_NODES_MAX);
+    linking work = make_linking(graph, graph->node_count, addition);
     KITH_TRY(check_budget(&work));
     before old;
     kith_status status;

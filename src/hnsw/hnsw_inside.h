@@ -326,6 +326,8 @@ void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch);
 /* Fills the rows of new nodes from `first` on, which have been reserved, and a sketch of all nodes unless it is NULL. */
 kith_status kith_hnsw_store(kith_hnsw *graph, const kith_view *view, size_t first, size_t threads,
                             kith_hnsw_sketch *sketch);
+/* A sketch of the nodes that there are; empty where 8 bits do not do. */
+kith_status kith_hnsw_sketch_nodes(kith_hnsw *graph, size_t threads, kith_hnsw_sketch *sketch);
 /* Under cosine: to unit length. */
 void kith_hnsw_normalise(const kith_hnsw *graph, float *vectors, size_t count);
 /* What the codes of nodes stand for. `codes` has room for count codes. */
@@ -357,7 +359,7 @@ kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const 
 kith_status kith_hnsw_upsert(kith_index *index, const kith_addition *addition, size_t *replaced);
 kith_status kith_hnsw_holds(const kith_index *index, const int64_t *ids, size_t count, bool *held);
 kith_status kith_hnsw_compact(kith_index *index);
-/* Takes the removed nodes out. All or nothing. */
+/* Takes the removed nodes out, of which some live. All or nothing. */
 kith_status kith_hnsw_repair(kith_hnsw *graph);
 
 /* ---- hnsw_carve.c, hnsw_bulk.c: many nodes at once --------------------------------------------------------- */
@@ -391,6 +393,9 @@ double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count);
 kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition);
 /* The same without asking whether the ids are there: an update removes those that have them afterwards. */
 kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition);
+/* Links the nodes of a graph, whose rows of links may hold anything, as if all had just been added. After a failure
+ * they are not linked. */
+kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads);
 void kith_hnsw_reset(kith_index *index);
 
 /* Gives every node that no walk can reach a link from a near one that it can. Each scratch has room for a number per

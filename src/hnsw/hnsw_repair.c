@@ -12,6 +12,9 @@
  * The live nodes close up, in their order, so that rising ids still rise: all of them go to new memory, which takes the
  * place of the old in one step. Searches walk over the old one until then, so that it is freed once they have ended; a
  * failure leaves it as it is.
+ *
+ * Where no more nodes live than were removed, ways through these say little, and rows would get short: the live nodes
+ * are linked as if they had just been added, which costs no more than the others once did.
  */
 #include <string.h>
 
@@ -25,8 +28,7 @@ enum {
     FOR_EACH_LOST = 3,  /* of these, the nearest are candidates: so many for each lost link */
     CANDIDATES_MIN = 8, /* and at least so many */
     ROWS_MAX = 64,      /* removed nodes whose links one node looks at, beyond those that it links to */
-    PIECE = 256,        /* nodes that a task repairs, or decodes */
-    SAMPLE = 2048,      /* vectors that a sketch is fitted to */
+    PIECE = 256,        /* nodes that a task repairs */
 };
 /* From one node to the next when entries are drawn: a prime larger than any graph, so that all are met. */
 static const size_t entry_stride = 2654435761;
@@ -39,8 +41,6 @@ typedef struct worker {
     float *distances;     /* of those, or of a row of links */
     kith_candidate *kept; /* the nearest of them and the links that are left: 2 rows and more */
     kith_pruner pruner;
-    unsigned char *codes; /* for a sketch: PIECE codes, and what they stand for */
-    float *vectors;
 } worker;
 
 typedef struct repair {
@@ -67,10 +67,7 @@ static kith_status take_worker(const repair *work, worker *mine) {
     KITH_TRY(kith_alloc(found, sizeof *mine->distances, &mine->distances));
     KITH_TRY(kith_alloc(graph->degree + work->nearest_max + 1, sizeof *mine->kept, &mine->kept));
     KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
-    KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_new));
-    if (graph->code == NULL) return KITH_OK;
-    KITH_TRY(kith_alloc(PIECE, graph->code->code_bytes, &mine->codes));
-    return kith_alloc(PIECE, graph->base.dim * sizeof(float), &mine->vectors);
+    return kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_new);
 }
 
 static void free_worker(worker *mine) {
@@ -82,8 +79,6 @@ static void free_worker(worker *mine) {
     kith_free(mine->kept);
     kith_free(mine->pruner.kept_old);
     kith_free(mine->pruner.kept_new);
-    kith_free(mine->codes);
-    kith_free(mine->vectors);
 }
 
 static kith_status take_ids(repair *work) {
@@ -115,17 +110,15 @@ static kith_status take_next(repair *work) {
     KITH_TRY(kith_chunks_reserve(&next->rows, work->live_count));
     if (kith_hnsw_has_side(next)) KITH_TRY(kith_chunks_reserve(&next->side, work->live_count));
     KITH_TRY(kith_chunks_reserve(&next->links, work->live_count));
+    KITH_TRY(kith_alloc(work->graph->node_count, sizeof *work->numbers, &work->numbers));
     return take_ids(work);
 }
 
 static kith_status take_repair(repair *work) {
-    size_t nodes = work->graph->node_count;
     KITH_TRY(kith_alloc_zeroed(work->threads, sizeof *work->workers, &work->workers));
     for (size_t w = 0; w < work->threads; w++) KITH_TRY(take_worker(work, &work->workers[w]));
-    KITH_TRY(kith_alloc(nodes, sizeof *work->numbers, &work->numbers));
     KITH_TRY(kith_alloc(work->live_count, sizeof *work->parent, &work->parent));
-    KITH_TRY(kith_alloc(work->live_count, sizeof *work->queue, &work->queue));
-    return take_next(work);
+    return kith_alloc(work->live_count, sizeof *work->queue, &work->queue);
 }
 
 static void free_repair(repair *work) {
@@ -139,38 +132,6 @@ static void free_repair(repair *work) {
     kith_chunks_free(&work->next.links);
     kith_idlist_free(&work->next.ids);
     kith_hnsw_sketch_free(&work->sketch);
-}
-
-/* ---- What codes stand for --------------------------------------------------------------------------------- */
-
-static kith_status decode_piece(void *context, size_t item, size_t worker_number) {
-    repair *work = context;
-    const kith_hnsw *graph = work->graph;
-    worker *mine = &work->workers[worker_number];
-    size_t first = item * PIECE, count = kith_min_size(PIECE, graph->node_count - first);
-    KITH_TRY(kith_hnsw_decode(graph, (uint32_t)first, count, mine->codes, mine->vectors));
-    kith_hnsw_normalise(graph, mine->vectors, count);
-    for (size_t i = 0; i < count; i++)
-        kith_hnsw_sketch_put(&work->sketch, (uint32_t)(first + i), mine->vectors + i * graph->base.dim);
-    return KITH_OK;
-}
-
-/* Codes are not held against each other: a sketch of all nodes, as an addition makes one. */
-static kith_status make_sketch(repair *work) {
-    const kith_hnsw *graph = work->graph;
-    size_t nodes = graph->node_count, count = kith_min_size(nodes, SAMPLE), dim = graph->base.dim;
-    if (graph->code == NULL) return KITH_OK;
-    float *sample;
-    KITH_TRY(kith_alloc(count, dim * sizeof *sample, &sample));
-    kith_status status;
-    for (size_t i = 0; i < count; i++)
-        KITH_GO(kith_hnsw_decode(graph, (uint32_t)(nodes / count * i), 1, work->workers->codes, sample + i * dim));
-    kith_hnsw_normalise(graph, sample, count);
-    KITH_GO(kith_hnsw_sketch_make(graph, KITH_F32, sample, count, nodes, &work->sketch));
-    KITH_GO(kith_parallel_for(work->threads, (nodes - 1) / PIECE + 1, decode_piece, work));
-done:
-    kith_free(sample);
-    return status;
 }
 
 /* ---- Links ------------------------------------------------------------------------------------------------ */
@@ -275,12 +236,19 @@ static void relink(repair *work, worker *mine, uint32_t node, uint32_t *links) {
     (void)kith_hnsw_prune(graph, &mine->pruner, mine->kept, count, links);
 }
 
-/* One live node with its links to the place that it gets. */
-static void move_node(repair *work, worker *mine, uint32_t node) {
+/* One live node without its links to the place that it gets. */
+static void copy_node(const repair *work, uint32_t node) {
     const kith_hnsw *graph = work->graph, *next = &work->next;
-    uint32_t to = work->numbers[node], *links = kith_hnsw_links(next, to);
+    uint32_t to = work->numbers[node];
     memcpy(kith_chunks_at(&next->rows, to), kith_hnsw_row(graph, node), graph->rows.item_bytes);
     if (kith_hnsw_has_side(graph)) *(float *)kith_chunks_at(&next->side, to) = kith_hnsw_side(graph, node);
+}
+
+/* The same with its links. */
+static void move_node(repair *work, worker *mine, uint32_t node) {
+    const kith_hnsw *graph = work->graph, *next = &work->next;
+    uint32_t *links = kith_hnsw_links(next, work->numbers[node]);
+    copy_node(work, node);
     if (has_lost(graph, kith_hnsw_links(graph, node)))
         relink(work, mine, node, links);
     else
@@ -355,24 +323,39 @@ static void put_next(repair *work) {
     kith_free(old.dead);
 }
 
+/* All live nodes with the links that they have left, and others for those that they have lost. */
+static kith_status mend(repair *work) {
+    kith_hnsw *graph = work->graph, *next = &work->next;
+    size_t pieces = (graph->node_count - 1) / PIECE + 1;
+    work->threads = kith_min_size(kith_threads_default(), pieces);
+    work->found_max = kith_max_size(FOUND_SHARE * graph->degree, KITH_HNSW_ENTRIES_MAX);
+    work->nearest_max = kith_max_size(CANDIDATES_MIN, FOR_EACH_LOST * graph->degree);
+    KITH_TRY(take_repair(work));
+    if (graph->code != NULL) KITH_TRY(kith_hnsw_sketch_nodes(graph, work->threads, &work->sketch));
+    if (work->sketch.rows != NULL) graph->sketch = &work->sketch;
+    replace_entries(work);
+    KITH_TRY(kith_parallel_for(work->threads, pieces, move_piece, work)); /* no piece fails */
+    for (size_t i = 0; i < next->entry_count; i++) next->entries[i] = work->numbers[next->entries[i]];
+    kith_hnsw_connect(next, work->parent, work->queue);
+    next->unchecked = 0;
+    return KITH_OK;
+}
+
+/* All live nodes, linked as if they had just been added. */
+static kith_status link_anew(repair *work) {
+    for (size_t node = 0; node < work->graph->node_count; node++)
+        if (work->numbers[node] != KITH_NO_NODE) copy_node(work, (uint32_t)node);
+    return kith_hnsw_link_anew(&work->next, kith_threads_default());
+}
+
 kith_status kith_hnsw_repair(kith_hnsw *graph) {
     if (graph->dead_count == 0) return KITH_OK;
     repair work = {.graph = graph, .live_count = graph->base.count};
-    size_t pieces = (graph->node_count - 1) / PIECE + 1;
-    work.threads = kith_min_size(kith_threads_default(), pieces);
-    work.found_max = kith_max_size(FOUND_SHARE * graph->degree, KITH_HNSW_ENTRIES_MAX);
-    work.nearest_max = kith_max_size(CANDIDATES_MIN, FOR_EACH_LOST * graph->degree);
     begin_next(&work);
     kith_status status;
-    KITH_GO(take_repair(&work));
+    KITH_GO(take_next(&work));
     number_nodes(&work);
-    KITH_GO(make_sketch(&work));
-    if (work.sketch.rows != NULL) graph->sketch = &work.sketch;
-    replace_entries(&work);
-    KITH_GO(kith_parallel_for(work.threads, pieces, move_piece, &work)); /* no piece fails */
-    for (size_t i = 0; i < work.next.entry_count; i++) work.next.entries[i] = work.numbers[work.next.entries[i]];
-    kith_hnsw_connect(&work.next, work.parent, work.queue);
-    work.next.unchecked = 0;
+    KITH_GO(graph->dead_count < work.live_count ? mend(&work) : link_anew(&work));
     put_next(&work);
 done:
     graph->sketch = NULL;

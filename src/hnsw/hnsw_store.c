@@ -147,15 +147,25 @@ static kith_status take_benches(storing *work) {
     return KITH_OK;
 }
 
-/* Evenly spread rows of the view, as they go into the sketch. */
+/* Evenly spread rows of the view, or of the graph where there is none, as they go into the sketch. */
 static kith_status fit_sketch(const storing *work, kith_hnsw_sketch *sketch) {
     const kith_hnsw *graph = work->graph;
-    size_t all = work->view->count, count = kith_min_size(all, SAMPLE), dim = graph->base.dim;
+    const kith_view *view = work->view;
+    size_t all = view != NULL ? view->count : work->first, count = kith_min_size(all, SAMPLE);
+    size_t dim = graph->base.dim, nodes = view != NULL ? work->first + all : all;
+    kith_dtype dtype = view != NULL ? view->dtype : graph->code == NULL ? graph->base.dtype : KITH_F32;
+    bench *own = &work->benches[0];
+    kith_status status = KITH_OK;
     float *sample;
     KITH_TRY(kith_alloc(count, dim * sizeof *sample, &sample));
-    for (size_t i = 0; i < count; i++) load_new(work, sample + i * dim, all / count * i, 1);
+    for (size_t i = 0; i < count && status == KITH_OK; i++) {
+        if (view != NULL)
+            load_new(work, sample + i * dim, all / count * i, 1);
+        else if ((status = load_old(work, own, all / count * i, 1)) == KITH_OK)
+            memcpy(sample + i * dim, own->vectors, dim * sizeof *sample);
+    }
     kith_hnsw_normalise(graph, sample, count);
-    kith_status status = kith_hnsw_sketch_make(graph, work->view->dtype, sample, count, work->first + all, sketch);
+    if (status == KITH_OK) status = kith_hnsw_sketch_make(graph, dtype, sample, count, nodes, sketch);
     kith_free(sample);
     return status;
 }
@@ -173,6 +183,18 @@ kith_status kith_hnsw_store(kith_hnsw *graph, const kith_view *view, size_t firs
     if (work.sketch != NULL) KITH_GO(run(&work, 0, first));
 done:
     if (status != KITH_OK && sketch != NULL) kith_hnsw_sketch_free(sketch);
+    free_benches(&work);
+    return status;
+}
+
+kith_status kith_hnsw_sketch_nodes(kith_hnsw *graph, size_t threads, kith_hnsw_sketch *sketch) {
+    storing work = {.graph = graph, .first = graph->node_count, .sketch = sketch, .threads = threads};
+    kith_status status;
+    KITH_GO(take_benches(&work));
+    KITH_GO(fit_sketch(&work, sketch));
+    if (sketch->rows != NULL) KITH_GO(run(&work, 0, work.first));
+done:
+    if (status != KITH_OK) kith_hnsw_sketch_free(sketch);
     free_benches(&work);
     return status;
 }
