@@ -8,8 +8,11 @@
  *             is removed one at a time as well, so that what removals put off is part of their rate
  *
  * Recall is that of the k nearest against an exact search of what lives. Speed is that of one thread, the changed index
- * and the fresh one in turn, the best of the repeats of each. --help has the options.
+ * and the fresh one in turn, the best of the repeats of each; "at equal recall" is that of the changed index where it finds
+ * what the fresh one finds, between two widths by interpolation, "-" where no width does. Distances are what a query
+ * computes on average: they do not depend on what else the machine does. --help has the options.
  */
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +28,7 @@ static const char usage[] =
     "  --rows N        use the first N vectors (all)\n"
     "  --queries N     use the first N queries (1000)\n"
     "  --k N           neighbours (10)\n"
-    "  --ef LIST       search widths to compare at (16,32,64); of inverted lists: nprobe\n"
+    "  --ef LIST       search widths to compare at, rising (10,16,24,40,64,100); of inverted lists: nprobe\n"
     "  --rounds N      rounds of removing and adding (100)\n"
     "  --percent N     of the live vectors that go and come in a round (10)\n"
     "  --singles N     additions and updates made one at a time (500)\n"
@@ -145,7 +148,7 @@ static void read_options(settings *s, int argc, char **argv) {
                     .singles = 500,
                     .threads = 2,
                     .repeats = 5};
-    read_efs(s, "16,32,64");
+    read_efs(s, "10,16,24,40,64,100");
     if (argc == 2 && strcmp(argv[1], "--help") == 0) {
         fputs(usage, stdout);
         exit(0);
@@ -258,14 +261,10 @@ static void set_width(kith_search_params *params, size_t ef) {
     params->nprobe = ef;
 }
 
-static double searched(const bench *b, const kith_index *index, size_t ef, int64_t *ids) {
-    kith_search_params params;
-    kith_search_params_init(&params);
-    set_width(&params, ef);
-    double start = now();
-    must(kith_index_search(index, &b->queries, b->settings.k, &params, ids, NULL, NULL));
-    return (double)b->queries.count / (now() - start);
-}
+/* What an index does at one width. */
+typedef struct point {
+    double recall, qps, distances;
+} point;
 
 static double recall(const bench *b, const int64_t *ids, const int64_t *truth) {
     size_t k = b->settings.k, found = 0;
@@ -275,7 +274,47 @@ static double recall(const bench *b, const int64_t *ids, const int64_t *truth) {
     return (double)found / (double)(b->queries.count * k);
 }
 
-/* The changed index beside a fresh one, at each width: a row of the table. */
+static void look_up(const bench *b, const kith_index *index, size_t ef, int64_t *ids, const int64_t *truth,
+                    point *out) {
+    kith_search_params params;
+    kith_search_params_init(&params);
+    set_width(&params, ef);
+    double start = now();
+    must(kith_index_search(index, &b->queries, b->settings.k, &params, ids, NULL, NULL));
+    double qps = (double)b->queries.count / (now() - start);
+    if (qps > out->qps) out->qps = qps;
+    if (out->distances > 0) return; /* the rest is the same each time */
+    out->recall = recall(b, ids, truth);
+    params.reports = memory(b->queries.count, sizeof *params.reports);
+    must(kith_index_search(index, &b->queries, b->settings.k, &params, ids, NULL, NULL));
+    for (size_t q = 0; q < b->queries.count; q++)
+        out->distances += (double)params.reports[q].distances / (double)b->queries.count;
+    free(params.reports);
+}
+
+/* The rate at a recall, between two widths log-linear; 0 where it is not reached. */
+static double rate_at(const point *points, size_t count, double wanted) {
+    size_t above = 0;
+    while (above < count && points[above].recall < wanted) above++;
+    if (above == count) return 0;
+    if (above == 0) return points[0].qps;
+    const point *low = &points[above - 1], *high = &points[above];
+    return low->qps * pow(high->qps / low->qps, (wanted - low->recall) / (high->recall - low->recall));
+}
+
+static void print_points(const bench *b, const char *what, size_t live, const point *changed, const point *other) {
+    for (size_t e = 0; e < b->settings.ef_count; e++) {
+        double equal = rate_at(changed, b->settings.ef_count, other[e].recall);
+        char equal_text[32] = "-";
+        if (equal > 0) (void)snprintf(equal_text, sizeof equal_text, "%.2f", equal / other[e].qps);
+        printf("| %s | %zu | %zu | %.4f | %.4f | %.0f | %.0f | %.2f | %s | %.0f | %.0f |\n", what, live,
+               b->settings.efs[e], changed[e].recall, other[e].recall, changed[e].qps, other[e].qps,
+               changed[e].qps / other[e].qps, equal_text, changed[e].distances, other[e].distances);
+    }
+    fflush(stdout);
+}
+
+/* The changed index beside a fresh one, at each width: rows of the table. */
 static void compare(const bench *b, const kith_index *index, const census *all, const char *what) {
     size_t results = b->queries.count * b->settings.k;
     int64_t *truth = memory(results, sizeof *truth), *ids = memory(results, sizeof *ids);
@@ -286,25 +325,20 @@ static void compare(const bench *b, const kith_index *index, const census *all, 
     params.threads = 0;
     must(kith_index_search(flat, &b->queries, b->settings.k, &params, truth, NULL, NULL));
     kith_index_free(flat);
-    for (size_t e = 0; e < b->settings.ef_count; e++) {
-        double best[2] = {0, 0}, recalls[2];
-        for (size_t r = 0; r < b->settings.repeats; r++)
-            for (size_t i = 0; i < 2; i++) {
-                double qps = searched(b, i == 0 ? index : other, b->settings.efs[e], ids);
-                if (qps > best[i]) best[i] = qps;
-                recalls[i] = recall(b, ids, truth);
-            }
-        printf("| %s | %zu | %zu | %.4f | %.4f | %.0f | %.0f | %.2f |\n", what, all->live, b->settings.efs[e],
-               recalls[0], recalls[1], best[0], best[1], best[0] / best[1]);
-    }
-    fflush(stdout);
+    point points[2][EFS_MAX] = {{{0}}};
+    for (size_t r = 0; r < b->settings.repeats; r++)
+        for (size_t e = 0; e < b->settings.ef_count; e++)
+            for (size_t i = 0; i < 2; i++)
+                look_up(b, i == 0 ? index : other, b->settings.efs[e], ids, truth, &points[i][e]);
+    print_points(b, what, all->live, points[0], points[1]);
     kith_index_free(other);
     free(truth);
     free(ids);
 }
 
 static void print_heading(void) {
-    printf("| after | live | ef | recall | fresh | QPS | fresh | ratio |\n|---|---|---|---|---|---|---|---|\n");
+    printf("| after | live | ef | recall | fresh | QPS | fresh | ratio | at equal recall | distances | fresh |\n"
+           "|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
 /* ---- The three parts -------------------------------------------------------------------------------------- */
