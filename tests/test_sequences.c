@@ -297,6 +297,85 @@ Test(sequences, ids_that_rise_again) {
     faults_folder_remove(folder);
 }
 
+/* Everything goes, in one call or one at a time, and other vectors come under the same ids. */
+static void check_emptied(const index_kind *kind, const fixture_vectors *vectors, const fixture_vectors *queries) {
+    enum { NB = 50 };
+    kith_index *index;
+    int64_t ids[NB], nothing;
+    kith_view view = fixture_view(vectors, 0, TRAINED), one = fixture_view(queries, 0, 1);
+    OK(kith_index_create(kind->spec, DIM, kind->metric, &index));
+    OK(kith_index_train(index, &view, NULL));
+    for (size_t round = 0; round < 4; round++) {
+        snprintf(where, sizeof where, "%s, round %zu", kind->spec, round);
+        fixture_model model;
+        fixture_model_init(&model, DIM);
+        for (size_t i = 0; i < NB; i++) ids[i] = (int64_t)(round < 2 ? i : (i * 7 + round) % NB);
+        view = fixture_view(vectors, 60 * round, NB);
+        OK(kith_index_add(index, &view, ids, NULL));
+        for (size_t i = 0; i < NB; i++) fixture_model_put(&model, ids[i], vectors->values + (60 * round + i) * DIM);
+        sequence run = {.kind = kind, .index = index, .model = model};
+        check(&run, queries);
+        size_t removed, step = round % 2 == 0 ? NB : 1;
+        for (size_t i = 0; i < NB; i += step) {
+            OK(kith_index_remove(index, ids + i, step, &removed));
+            cr_assert_eq(removed, step, "%s", where);
+        }
+        cr_assert_eq(kith_index_count(index), 0, "%s", where);
+        cr_assert_eq(kith_index_search(index, &one, 1, NULL, &nothing, NULL, NULL), KITH_ERR_EMPTY, "%s", where);
+        fixture_model_free(&model);
+    }
+    kith_index_free(index);
+}
+
+Test(sequences, emptied_and_filled_again) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F16, ROWS, DIM, 95);
+    fixture_vectors queries = fixture_vectors_make(KITH_F16, 4, DIM, 96);
+    for (size_t k = 0; k < KINDS; k++) check_emptied(&kinds[k], &vectors, &queries);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+}
+
+/* What cannot be done is said, and nothing is lost. */
+static void check_bad_input(const index_kind *kind, const fixture_vectors *vectors, const char *path) {
+    kith_index *index, *mapped;
+    kith_view view = fixture_view(vectors, 0, TRAINED), two = fixture_view(vectors, 100, 2);
+    snprintf(where, sizeof where, "%s", kind->spec);
+    OK(kith_index_create(kind->spec, DIM, kind->metric, &index));
+    OK(kith_index_train(index, &view, NULL));
+    OK(kith_index_add(index, &view, NULL, NULL));
+    OK(kith_index_save(index, path));
+    OK(kith_index_map(path, &mapped));
+    size_t removed = 9;
+    const int64_t unknown[] = {1000, -5}, twice[] = {500, 500}, one_there[] = {500, 3}, there = 3;
+    OK(kith_index_remove(index, unknown, 2, &removed));
+    cr_assert_eq(removed, 0, "%s", where);
+    cr_assert_eq(kith_index_add(index, &two, one_there, NULL), KITH_ERR_EXISTS, "%s", where);
+    cr_assert_not_null(strstr(kith_error_message(), "3"), "%s", where);
+    cr_assert_neq(kith_index_add(index, &two, twice, NULL), KITH_OK, "%s", where);
+    cr_assert_neq(kith_index_upsert(index, &two, twice, NULL, NULL), KITH_OK, "%s", where);
+    cr_assert_eq(kith_index_update(index, &two, one_there), KITH_ERR_NOT_FOUND, "%s", where);
+    cr_assert_not_null(strstr(kith_error_message(), "500"), "%s", where);
+    cr_assert_eq(kith_index_remove(mapped, &there, 1, &removed), KITH_ERR_READ_ONLY, "%s", where);
+    cr_assert_eq(kith_index_compact(mapped), KITH_ERR_READ_ONLY, "%s", where);
+    cr_assert_eq(kith_index_count(index), TRAINED, "%s", where);
+    fixture_model model;
+    fixture_model_init(&model, DIM);
+    for (size_t i = 0; i < TRAINED; i++) fixture_model_put(&model, (int64_t)i, vectors->values + i * DIM);
+    fixture_check_content(index, &model);
+    fixture_check_content(mapped, &model);
+    fixture_model_free(&model);
+    kith_index_free(mapped);
+    kith_index_free(index);
+}
+
+Test(sequences, bad_input_changes_nothing) {
+    const char *folder = faults_folder(), *path = faults_path(folder, "s");
+    fixture_vectors vectors = fixture_vectors_make(KITH_F16, ROWS, DIM, 97);
+    for (size_t k = 0; k < KINDS; k++) check_bad_input(&kinds[k], &vectors, path);
+    fixture_vectors_free(&vectors);
+    faults_folder_remove(folder);
+}
+
 /* ---- Failures --------------------------------------------------------------------------------------------- */
 
 typedef kith_status (*change_fn)(kith_index *index, const fixture_vectors *vectors, kith_index **out);
@@ -307,6 +386,36 @@ static kith_status upsert_some(kith_index *index, const fixture_vectors *vectors
     for (size_t i = 0; i < BATCH; i++) ids[i] = (int64_t)(7 * i);
     kith_view view = fixture_view(vectors, 200, BATCH);
     return kith_index_upsert(index, &view, ids, NULL, NULL);
+}
+
+static kith_status add_some(kith_index *index, const fixture_vectors *vectors, kith_index **out) {
+    int64_t ids[BATCH];
+    (void)out;
+    for (size_t i = 0; i < BATCH; i++) ids[i] = (int64_t)(1000 - 11 * i);
+    kith_view view = fixture_view(vectors, 200, BATCH);
+    return kith_index_add(index, &view, ids, NULL);
+}
+
+static kith_status remove_some(kith_index *index, const fixture_vectors *vectors, kith_index **out) {
+    static const int64_t ids[] = {0, 119, 7, 3, 60, 500, 7, 61, 62, 63};
+    (void)vectors, (void)out;
+    return kith_index_remove(index, ids, sizeof ids / sizeof *ids, NULL);
+}
+
+static kith_status remove_most(kith_index *index, const fixture_vectors *vectors, kith_index **out) {
+    kith_filter *filter;
+    (void)vectors, (void)out;
+    kith_status status = kith_filter_range(10, 100, &filter);
+    if (status == KITH_OK) status = kith_index_remove_filter(index, filter, NULL);
+    kith_filter_free(filter);
+    return status;
+}
+
+static kith_status update_some(kith_index *index, const fixture_vectors *vectors, kith_index **out) {
+    static const int64_t ids[] = {0, 119, 60, 7};
+    (void)out;
+    kith_view view = fixture_view(vectors, 200, 4);
+    return kith_index_update(index, &view, ids);
 }
 
 static kith_status split_some(kith_index *index, const fixture_vectors *vectors, kith_index **out) {
@@ -387,6 +496,10 @@ static void check_all_failures(change_fn change) {
     for (size_t k = 0; k < KINDS; k++) check_failures(&kinds[k], change);
 }
 
+Test(sequences, add_may_fail) { check_all_failures(add_some); }
+Test(sequences, remove_may_fail) { check_all_failures(remove_some); }
+Test(sequences, remove_of_most_may_fail) { check_all_failures(remove_most); }
+Test(sequences, update_may_fail) { check_all_failures(update_some); }
 Test(sequences, upsert_may_fail) { check_all_failures(upsert_some); }
 Test(sequences, split_may_fail) { check_all_failures(split_some); }
 Test(sequences, compact_may_fail) { check_all_failures(compact_it); }
