@@ -51,7 +51,7 @@ class Kith:
                              "kith_index_param_count": ctypes.c_size_t, "kith_index_param": ctypes.POINTER(SearchParam)}.items():
             getattr(self.kith, name).restype = result
         self.kith.kith_index_search.argtypes = [ctypes.c_void_p, ctypes.POINTER(View), ctypes.c_size_t] + 4 * [ctypes.c_void_p]
-        self.index, self.context = ctypes.c_void_p(), ctypes.c_void_p()
+        self.index, self.context, self.filter = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
         self.one = None
         self.buffer = ctypes.create_string_buffer(PARAMS_BYTES)
         self.check(self.kith.kith_search_context_create(ctypes.byref(self.context)))
@@ -108,7 +108,18 @@ class Kith:
         self.kith.kith_search_params_init(self.buffer)
         for name, value in {**setting, "threads": threads}.items():
             self.check(self.kith.kith_search_params_set(self.buffer, self.index, name.encode(), str(value).encode()))
-        ParamsHead.from_buffer(self.buffer).context = self.context.value
+        head = ParamsHead.from_buffer(self.buffer)
+        head.context, head.filter = self.context.value, self.filter.value
+
+    def restrict(self, mask):
+        """Searches after the next set() find the vectors whose ids are true in the mask."""
+        import numpy as np
+
+        bits = np.packbits(mask, bitorder="little")
+        words = np.zeros(-(-len(mask) // 64), np.uint64)
+        words.view(np.uint8)[: len(bits)] = bits
+        self.kith.kith_filter_free(self.filter)
+        self.check(self.kith.kith_filter_bitset(ctypes.c_void_p(words.ctypes.data), ctypes.c_size_t(len(mask)), ctypes.byref(self.filter)))
 
     def search(self, queries, k):
         if len(queries) == 1:
