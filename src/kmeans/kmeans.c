@@ -15,6 +15,7 @@
 #include "exact/check.h"
 #include "exact/exact.h"
 #include "kmeans/kmeans_inside.h"
+#include "simd/simd.h"
 
 enum { STREAM_SAMPLE = 0x73616d70, TWO_LEVELS_FROM = 65536, BLOCK_ROWS = 1024 };
 
@@ -88,7 +89,7 @@ static kith_status take_block(void *context, size_t block, size_t worker) {
         size_t from = s->chosen != NULL ? s->chosen[i] : i;
         float *row = s->rows + i * dim;
         kith_exact_to_f32((const char *)s->source->data + from * s->stride, s->source->dtype, dim, row);
-        for (size_t j = 0; j < dim; j++) sums[j] += (double)row[j];
+        kith_simd()->matrix.accumulate(sums, row, dim);
     }
     return KITH_OK;
 }

@@ -144,7 +144,8 @@ static block_bounds bounds_of(const kith_sketch *sketch, size_t first, size_t co
 }
 
 /* The least score of the tile with which a centroid of the block may cost no more than `best`. The slack stands for
- * the rounding of costs and norms in f32 (n = dim, u = 2^-24), the last -1 for that of the integer bias. */
+ * the rounding of costs and norms in f32 (n = dim, u = 2^-24), the last -2 for that of the integer bias and of the
+ * score itself. */
 static int32_t threshold(const kith_assigner *assigner, size_t point, float best, const block_bounds *bounds) {
     const kith_sketch *points = &assigner->point_sketch;
     double norm = (double)points->norms[point], cost_max = (double)best;
@@ -155,7 +156,7 @@ static int32_t threshold(const kith_assigner *assigner, size_t point, float best
     if (!assigner->spherical) need = (norm * norm * (1 - 4e-5) - cost_max * (1 + slack)) / 2 - slack * norm * norm;
     need -= error_rest * (error_rest > 0 ? bounds->norm_max : bounds->norm_min);
     need -= reach_rest * (reach_rest > 0 ? bounds->error_max : bounds->error_min);
-    double score = floor(need * assigner->inverse_unit) - 1 - points->terms[point];
+    double score = need * assigner->inverse_unit - 2 - points->terms[point];
     return score >= INT32_MAX ? INT32_MAX : score <= INT32_MIN ? INT32_MIN : (int32_t)score;
 }
 

@@ -14,6 +14,8 @@
 #include "simd/simd.h"
 
 enum { BLOCK_VECTORS = 512, LANES_MAX = 64 };
+/* Squares this small lose what they stand for: no norm and no rest counts as less. */
+static const float least_norm = 1e-20f;
 /* The largest byte stands for so many times the root mean square: of a normal distribution 1 in 15,000 is cut off. */
 static const double range_in_rms = 4.0;
 
@@ -64,19 +66,15 @@ static kith_status measure_block(void *context, size_t block, size_t worker) {
     return KITH_OK;
 }
 
-/* One vector as bytes; returns the norm of the rest. */
-static float to_bytes(const float *vector, size_t dim, float scale, signed char *bytes) {
-    double rest2 = 0;
-    float inverse = 1 / scale;
-    for (size_t i = 0; i < dim; i++) {
-        float value = vector[i] * inverse;
-        value = value > 127 ? 127 : value < -127 ? -127 : value;
-        int rounded = (int)(value < 0 ? value - 0.5f : value + 0.5f);
-        bytes[i] = (signed char)rounded;
-        double rest = (double)vector[i] - (double)scale * rounded;
-        rest2 += rest * rest;
-    }
-    return (float)(sqrt(rest2) * (1 + 1e-6));
+/* One vector as bytes; returns the norm of the rest, rounded up: whole numbers times the scale lose 2^-24 of themselves,
+ * which are no longer than the vector and its rest. `shown`: room for dim numbers. */
+static float to_bytes(const float *vector, float norm, size_t dim, float scale, signed char *bytes, float *shown) {
+    const kith_simd_table *simd = kith_simd();
+    (void)simd->rounding.to_s8(vector, dim, 1 / scale, bytes);
+    simd->f32_from_i8(bytes, dim, shown);
+    for (size_t i = 0; i < dim; i++) shown[i] *= scale;
+    float rest2 = simd->floats[KITH_OP_L2SQ][KITH_PAIR_F32_F32].one(vector, shown, dim);
+    return sqrtf(rest2) * (1 + 1e-5f) + norm * 1e-6f + least_norm;
 }
 
 /* The lanes of one packed group. */
@@ -86,12 +84,13 @@ static kith_status load_group(void *context, size_t group, size_t worker) {
     const kith_simd_table *simd = kith_simd();
     size_t first = group * sketch->lanes, count = kith_min_size(sketch->lanes, sketch->count - first);
     uint32_t *words = (uint32_t *)(void *)(loop->scratch + worker * loop->scratch_bytes);
-    signed char *bytes = (signed char *)(words + sketch->lanes * sketch->words);
+    float *shown = (float *)(void *)(words + sketch->lanes * sketch->words);
+    signed char *bytes = (signed char *)(shown + sketch->dim);
     const uint32_t *vectors[LANES_MAX];
     for (size_t i = 0; i < count; i++) {
+        float norm = sketch->norms[first + i] = sqrtf(sketch->norms[first + i]) * (1 + 1e-5f) + least_norm;
         sketch->errors[first + i] =
-            to_bytes(loop->vectors + (first + i) * sketch->dim, sketch->dim, sketch->scale, bytes);
-        sketch->norms[first + i] = sqrtf(sketch->norms[first + i]) * (1 + 1e-5f);
+            to_bytes(loop->vectors + (first + i) * sketch->dim, norm, sketch->dim, sketch->scale, bytes, shown);
         vectors[i] = words + i * sketch->words;
         sketch->terms[first + i] = (loop->as_queries ? simd->tile_i8.prepare_query : simd->tile_i8.prepare_row)(
             bytes, KITH_I8, sketch->dim, words + i * sketch->words);
@@ -102,8 +101,8 @@ static kith_status load_group(void *context, size_t group, size_t worker) {
 
 kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, bool as_queries, size_t threads) {
     sketch_loop loop = {.sketch = sketch, .vectors = vectors, .as_queries = as_queries};
-    loop.scratch_bytes =
-        kith_round_up(sketch->lanes * sketch->words * sizeof(uint32_t) + sketch->dim, KITH_ALIGNMENT);
+    loop.scratch_bytes = kith_round_up(
+        sketch->lanes * sketch->words * sizeof(uint32_t) + sketch->dim * (sizeof(float) + 1), KITH_ALIGNMENT);
     size_t blocks = (sketch->count + BLOCK_VECTORS - 1) / BLOCK_VECTORS;
     KITH_TRY(kith_parallel_for(threads, blocks, measure_block, &loop));
     double sum = 0;

@@ -14,7 +14,9 @@
 #include "kmeans/kmeans_inside.h"
 #include "simd/simd.h"
 
-enum { DIM_BLOCK = 256 }; /* columns that are summed at a time: their sums stay in the first-level cache */
+/* Columns that are summed at a time: their sums stay in the first-level cache. Members lie anywhere, so they are fetched
+ * some ahead. */
+enum { DIM_BLOCK = 1024, MEMBERS_AHEAD = 4, LINE_FLOATS = 16 };
 
 kith_status kith_clusters_create(kith_clusters *clusters, size_t point_count, size_t k) {
     *clusters = (kith_clusters){0};
@@ -99,18 +101,34 @@ static double weight_of_cluster(const kith_clusters *clusters, const kith_points
     return weight;
 }
 
+/* Adds columns [start, start + width) of the members of cluster c. */
+static void add_members(const kith_clusters *clusters, const kith_points *points, size_t c, size_t start,
+                        size_t width, double *sums) {
+    const kith_simd_table *simd = kith_simd();
+    size_t last = clusters->first[c + 1];
+    for (size_t m = clusters->first[c]; m < last; m++) {
+        const float *row = points->rows + clusters->members[m] * points->dim + start;
+        if (m + MEMBERS_AHEAD < last) {
+            const float *later = points->rows + clusters->members[m + MEMBERS_AHEAD] * points->dim + start;
+            for (size_t j = 0; j < width; j += LINE_FLOATS) __builtin_prefetch(later + j);
+        }
+        if (points->weights == NULL) {
+            simd->matrix.accumulate(sums, row, width);
+            continue;
+        }
+        double weight = weight_of(points, clusters->members[m]);
+        for (size_t j = 0; j < width; j++) sums[j] += weight * (double)row[j];
+    }
+}
+
 void kith_clusters_mean(const kith_clusters *clusters, const kith_points *points, size_t c, float *mean) {
     size_t dim = points->dim;
     double weight = weight_of_cluster(clusters, points, c);
     for (size_t start = 0; start < dim; start += DIM_BLOCK) {
         size_t width = kith_min_size(DIM_BLOCK, dim - start);
-        double sums[DIM_BLOCK] = {0};
-        for (size_t m = clusters->first[c]; m < clusters->first[c + 1]; m++) {
-            size_t i = clusters->members[m];
-            const float *row = points->rows + i * dim + start;
-            double w = weight_of(points, i);
-            for (size_t j = 0; j < width; j++) sums[j] += w * (double)row[j];
-        }
+        double sums[DIM_BLOCK];
+        memset(sums, 0, width * sizeof *sums);
+        add_members(clusters, points, c, start, width, sums);
         for (size_t j = 0; j < width; j++) mean[start + j] = (float)(sums[j] / weight);
     }
 }
