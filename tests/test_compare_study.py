@@ -51,10 +51,11 @@ class CompareStudy(unittest.TestCase):
     def settings(self, **changes):
         values = {"command": "ivf", "folders": [self.folder], "out": self.out, "k": 10, "queries": QUERIES, "threads": [1, 2], "rounds": 3, "singles": 10,
                   "kith": "IVF{lists},Flat;none", "peers": "faiss-ivf,scann", "work": "", "subset": 0, "max_seconds": 0, "point_seconds": 10,
-                  "forget": "", "build_only": False, "rebuild": ""}
+                  "forget": "", "build_only": False, "rebuild": "", "only": ""}
         return argparse.Namespace(**{**values, **changes})
 
-    SPEEDS = {"kith=IVF{lists},Flat": 3.0, "kith=HNSW": 5.0, "faiss-ivf": 1.0, "scann": 2.0, "hnswlib": 1.5, "glass-sq8": 2.0, "symqg": 2.5}
+    SPEEDS = {"kith=IVF{lists},Flat": 3.0, "kith=HNSW": 5.0, "faiss-ivf": 1.0, "scann": 2.0, "hnswlib": 1.5, "glass-sq8": 2.0, "symqg": 2.5,
+              "kith=IVF{lists},PQ{pq}": 3.0, "faiss-ivfpq": 2.0}
 
     def run_all(self, **changes):
         def make(name, folder, args, cache):
@@ -80,7 +81,7 @@ class CompareStudy(unittest.TestCase):
         self.assertTrue(done)
         record = content["sets"][0]["engines"]["faiss-ivf"]
         self.assertEqual([point["recall"] for point in record["points"]][:3], [0.5, 0.75, 0.875])
-        self.assertEqual(record["points"][-1]["parameters"], "nprobe=500")  # .9985 is enough, and only there
+        self.assertEqual(record["points"][-1]["parameters"], "nprobe=100")  # .995 is enough, and only there
         chosen = [point["parameters"] for point in record["points"] if point.get("is_chosen")]
         self.assertEqual(chosen, ["nprobe=" + word for word in "2 4 5 8 10 16 25 32 50 64".split()])
         single = {point["parameters"]: point["single_of"] for point in record["points"] if "single_of" in point}
@@ -117,6 +118,75 @@ class CompareStudy(unittest.TestCase):
         self.assertEqual(len(self.engines), before)  # nothing is left to be measured
         self.run_all(forget="scann")
         self.assertEqual([engine.name for engine in self.engines[before:]], ["scann"])
+
+    def test_spent_rungs(self):
+        """A rung that the last ladder gained nothing on is not measured again."""
+        class Ladders(MadeUp):
+            def __init__(self, calls):
+                super().__init__("scann", 1.0, calls)
+                self.points = ["k_factor=%d,nprobe=%d" % (factor, value) for factor in (1, 2, 3) for value in (1, 2, 4)]
+                self.ladders = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+            def ask(self, point, threads, single=0):
+                self.calls.append(point)
+                factor, place = divmod(point, 3)
+                return {"seconds": 1.0, "recall": [0.5, 0.6 + 0.1 * min(factor, 1), 0.7 + 0.05 * factor][place]}
+
+        points = compare_study.scan(Ladders(self.calls), self.settings())
+        self.assertEqual([point["number"] for point in points], [0, 1, 2, 3, 4, 5, 7, 8])
+        self.assertEqual(self.calls, [0, 0, 1, 2, 3, 4, 5, 7, 8])
+
+    def test_same_settings(self):
+        """Codes that get nowhere near .90 are compared at equal nprobe, and so is what they find."""
+        content, _ = self.run_all(kith="IVF{lists},PQ{pq}", peers="faiss-ivfpq")
+        engines = content["sets"][0]["engines"]
+        self.assertEqual([point["parameters"] for point in engines["faiss-ivfpq"]["points"]], ["nprobe=8", "nprobe=32", "nprobe=128"])
+        table = compare_study_report.table(content)
+        self.assertIn("| IVF-PQ by faiss IVF,PQ | rate, 1 thr | 1.50 (1.50..1.50), goal 1.3 |", table)
+        self.assertIn("| IVF-PQ by faiss IVF,PQ | recall, kith / the peer | 0.9375 / 0.9375, goal -0.003 |", table)
+        self.assertNotIn("not reached", table.split("recall, kith")[1].split("\n")[0])
+        engines["kith=IVF{lists},PQ{pq}"]["points"][0]["recall"] = 0.934
+        self.assertIn("0.9340 / 0.9375, goal -0.003 **not reached** |", compare_study_report.table(content))
+
+    def test_only(self):
+        names = compare_study.names_of(self.settings(kith="", peers="", only="sq8,scann"))
+        self.assertEqual([name for name in names if not name.startswith("kith=")], ["faiss-ivfsq8", "scann"])
+        self.assertEqual(names[:3], ["kith=IVF{lists},SQ8", "kith=IVF{lists},PQ{half}x4fs,RFlat", "kith=IVF{lists},Line64,Rf16"])
+        self.assertNotIn("kith=IVF{lists},Flat", names)
+        self.assertEqual(len(compare_study.names_of(self.settings(kith="", peers=""))), 18)
+        with self.assertRaisesRegex(SystemExit, "nonsense: not one of flat, sq8"):
+            compare_study.names_of(self.settings(only="flat,nonsense"))
+
+    def run_builds(self, seconds_of, **changes):
+        made = []
+
+        def make(name, folder, args, cache):
+            self.assertEqual((folder, cache, len(args.threads)), (self.folder, "", 1))
+            made.append((name, args.threads[0]))
+            engine = MadeUp(name, 1.0, self.calls)
+            engine.about.update(build_seconds=seconds_of(name) / args.threads[0], train_seconds=0.5, add_seconds=0.25, disturbance=0.01)
+            self.engines.append(engine)
+            return engine
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            content = compare_builds.run(self.settings(command="builds", rounds=1, **changes), None, {"cpu": "made up", "processors": 2, "date": "today"}, make)
+        self.assertFalse(any(engine.is_open for engine in self.engines))
+        return json.loads(json.dumps(content)), made
+
+    def test_builds(self):
+        """Every pair on each thread count, a new build each; what is in the output file is not built again."""
+        content, made = self.run_builds(lambda name: 1.0 if name.startswith("kith=") else 2.5 if name == "scann" else 4.0)
+        self.assertEqual(made[:4], [("kith=IVF{lists},Flat", 1), ("faiss=IVF{lists},Flat", 1), ("kith=IVF{lists},Flat", 2), ("faiss=IVF{lists},Flat", 2)])
+        self.assertEqual(len(made), 20)
+        table = compare_builds.table(content)
+        name = content["results"][0]["data"]
+        self.assertIn(f"| {name} | IVF-Flat | 1 | kith=IVF{{lists}},Flat | 1.00 (0.50 + 0.25) | 4.00 (0.50 + 0.25) | 4.00, goal 3 | 0.9844 / 0.9844 |", table)
+        self.assertIn("| best compressed, by ScaNN | 2 |", table)
+        self.assertEqual(self.run_builds(lambda name: 1.0)[1], [])
+        content["results"][0]["rounds"][0]["peer"].update(disturbance=0.4, build_seconds=2.0)
+        table = compare_builds.table(content)
+        self.assertIn("| [2.00 (0.50 + 0.25)] | 2.00, goal 3 **not reached** |", table)
+        self.assertIn("not to be quoted", table)
 
     def test_other_results_are_refused(self):
         with open(self.out, "w", encoding="utf-8") as file:
@@ -200,6 +270,7 @@ class CompareStudy(unittest.TestCase):
 if __name__ == "__main__":
     ROOT = sys.argv.pop(1)
     sys.path.insert(0, os.path.join(ROOT, "bench", "compare"))
+    import compare_builds
     import compare_study
     import compare_study_report
 

@@ -9,6 +9,7 @@
   compare.py kmeans DIR... --out F.json   k-means: kith and faiss.Kmeans from the same initial rows
   compare.py run DIR --out F.json         operating points: recall and QPS of kith and of the peers
   compare.py ivf DIR... --out F.json      inverted files and their rivals: rates at recall .90, .95, .99, single queries
+  compare.py builds DIR... --out F.json   training and adding alone: inverted files of kith, FAISS and ScaNN
   compare.py graph DIR... --out F.json    graphs and their rivals, in the same way
   compare.py table F.json...              the tables as Markdown
   compare.py plot F.json... --out F.svg   the figure (matplotlib)
@@ -26,8 +27,10 @@ import sys
 import tempfile
 import time
 
+import compare_builds
 import compare_data
 import compare_kmeans
+import compare_pairs
 import compare_report
 import compare_study
 
@@ -276,6 +279,10 @@ def study(args, programs):
     return 0 if is_complete else 1
 
 
+def builds(args, programs):
+    print(compare_report.table(compare_builds.run(args, programs, describe_machine(), PeerEngine)))
+
+
 def measure_rounds(engines, args):
     points = []
     for name, engine in engines.items():
@@ -306,14 +313,14 @@ def write(args, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "ivf", "graph", "table", "plot"])
+    parser.add_argument("command", choices=["prepare", "verify", "exact", "kmeans", "run", "ivf", "builds", "graph", "table", "plot"])
     parser.add_argument("folders", nargs="+", metavar="DIR or FILE")
     parser.add_argument("--build", default="build", help="the build folder of kith")
     parser.add_argument("--out", default="", help="where the result goes")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--queries", type=int, default=1000, help="the first so many queries; verify: 0 for all")
     parser.add_argument("--threads", type=lambda text: [int(word) for word in text.split(",")], default=[1, os.cpu_count()])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=0, help="default 5; builds: 1")
     parser.add_argument("--singles", type=int, default=0, help="exact, ivf, graph: queries handed over one by one in a round (default 20, 500, 500)")
     parser.add_argument("--types", default="f32,f16,u8", help="exact: stored types")
     parser.add_argument("--peers", default="", help="run, ivf, graph: engines, of " + ", ".join(KITH_SPECS) + " and compare_peers.py; none")
@@ -322,7 +329,9 @@ def main():
     parser.add_argument("--rows", type=int, default=262144, help="kmeans: train on a sample of so many rows")
     parser.add_argument("--kith", default="", help="ivf, graph: kith's specs, parted by ';'; {lists}, {half} and {pq} follow the data; none")
     parser.add_argument("--work", default="", help="ivf, graph: a folder for the peers' indexes, which are kept, and for subsets")
-    parser.add_argument("--subset", type=int, default=0, help="ivf, graph: the first so many rows of the base, with their own ground truth")
+    parser.add_argument("--only", default="", help="ivf, graph: only what these pairs need, parted by ',': " +
+                        "; ".join(f"{kind}: " + ", ".join(pair.name for pair in pairs) for kind, pairs in compare_pairs.PAIRS.items()))
+    parser.add_argument("--subset", type=int, default=0, help="ivf, graph, builds: the first so many rows of the base, with their own ground truth")
     parser.add_argument("--max-seconds", type=float, default=0, help="ivf, graph: stop after so long; the same command goes on")
     parser.add_argument("--point-seconds", type=float, default=10, help="ivf, graph: no slower settings once a batch takes so long")
     parser.add_argument("--forget", default="", help="ivf, graph: measure these engines again, parted by ';'")
@@ -331,6 +340,7 @@ def main():
     args = parser.parse_args()
     compare_data.wake_openblas()
     args.threads = sorted(set(args.threads))
+    args.rounds = args.rounds or (1 if args.command == "builds" else 5)
     args.singles = args.singles or {"exact": 20, "ivf": 500, "graph": 500}.get(args.command, 0)
     if args.command in ("table", "plot"):
         contents = []
@@ -340,7 +350,8 @@ def main():
         if args.command == "plot":
             return compare_report.plot(contents, args.out or "compare.svg")
         return print("\n\n".join(compare_report.table(content) for content in contents))
-    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run, "ivf": study, "graph": study}[args.command](args, Programs(args.build))
+    return {"prepare": prepare, "verify": verify, "exact": exact, "kmeans": kmeans, "run": run, "ivf": study, "builds": builds,
+            "graph": study}[args.command](args, Programs(args.build))
 
 
 if __name__ == "__main__":

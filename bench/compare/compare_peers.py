@@ -45,11 +45,12 @@ def list_count(rows):
 
 
 def spec_of(data, spec):
-    """{lists}: inverted lists for so many rows; {half}: two dimensions a byte pair of 4-bit PQ; {pq}: about 16 parts."""
+    """{lists}: inverted lists for so many rows; {half}, {quarter}: 4-bit PQ of two and four dimensions a part; {pq}: about 16 parts."""
     rows, dim = data.base.shape
     half = dim // 2 if dim % 4 == 0 else dim // 4
+    quarter = dim // 4 if dim % 4 == 0 else dim // 8
     parts = next(count for count in (16, 20, 14, 12, 10, 8, 5, 4, 3, 2, 1) if dim % count == 0)
-    return spec.format(lists=list_count(rows), half=half, pq=parts)
+    return spec.format(lists=list_count(rows), half=half, quarter=quarter, pq=parts)
 
 
 class Faiss:
@@ -74,11 +75,18 @@ class Faiss:
         version = self.start(threads)
         metric = self.faiss.METRIC_L2 if data.metric == "l2" else self.faiss.METRIC_INNER_PRODUCT
         self.index = self.faiss.index_factory(data.base.shape[1], self.spec, metric)
+        self.set_rounds()
         start = time.perf_counter()
         self.index.train(data.base)
         trained = time.perf_counter()
         self.index.add(data.base)
         return {"version": version, "train_seconds": trained - start, "add_seconds": time.perf_counter() - trained}
+
+    def set_rounds(self):
+        """An OPQ takes as many rounds as kith's: compare_builds.py."""
+        if self.spec.startswith("OPQ"):
+            opq = self.faiss.downcast_VectorTransform(self.faiss.downcast_index(self.index).chain.at(0))
+            opq.niter, opq.niter_pq, opq.niter_pq_0 = 20, 1, 10
 
     def save(self, path):
         self.faiss.write_index(self.index, path)
@@ -403,6 +411,7 @@ PEERS = {
     "faiss-ivfsq8": lambda: Faiss("IVF{lists},SQ8", NPROBE),
     "faiss-ivfpq": lambda: Faiss("IVF{lists},PQ{pq}", NPROBE),
     "faiss-ivfpqfs": lambda: Faiss("IVF{lists},PQ{half}x4fs,RFlat", refined(2, 4, 8, 16, 64)),
+    "faiss-ivfpqfs4": lambda: Faiss("IVF{lists},PQ{quarter}x4fs,RFlat", refined(4, 8, 16, 32, 64)),
     "faiss-ivfrabitq": lambda: Faiss("IVF{lists},RaBitQfs4,RFlat", refined(1, 2, 4, 8)),
     "faiss-ivfrabitq1": lambda: Faiss("IVF{lists},RaBitQfs,RFlat", refined(4, 8, 16, 64)),
     "faiss-hnsw": lambda: Faiss("HNSW32,Flat", [ladder("ef", EF)]),
@@ -415,6 +424,8 @@ PEERS = {
     "glass-sq4": lambda: Glass("SQ4U"),
     "glass-sq8": lambda: Glass("SQ8U"),
     "rabitq-ivf": lambda: RabitqIvf(7),
+    "rabitq-ivf4": lambda: RabitqIvf(4),
+    "rabitq-ivfraw": lambda: RabitqIvf(32),
     "symqg": SymphonyQG,
     "svs": lambda: SVS(0, 0),
     "svs-lvq8": lambda: SVS(8, 0),
@@ -423,11 +434,13 @@ PEERS = {
 
 
 def make(name, settings):
-    """A peer by its name, or kith=SPEC."""
+    """A peer by its name, kith=SPEC, or faiss=FACTORY STRING with nprobe as its parameter."""
     if name.startswith("kith="):
         return Kith(name[5:], settings, spec_of)
+    if name.startswith("faiss="):
+        return Faiss(name[6:], NPROBE)
     if name not in PEERS:
-        raise SystemExit(f"{name}: not one of {', '.join(PEERS)}, kith=SPEC")
+        raise SystemExit(f"{name}: not one of {', '.join(PEERS)}, kith=SPEC, faiss=SPEC")
     return PEERS[name]()
 
 

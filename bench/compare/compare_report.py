@@ -22,10 +22,11 @@ def number(value, digits=1):
 
 
 def table(content):
+    import compare_builds
     import compare_filtered
     import compare_study_report
 
-    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run, "ivf": compare_study_report.table,
+    return {"exact": table_exact, "kmeans": table_kmeans, "run": table_run, "builds": compare_builds.table, "ivf": compare_study_report.table,
             "graph": compare_study_report.table, "filtered": compare_filtered.table}[content["kind"]](content)
 
 

@@ -12,25 +12,27 @@ import sys
 import time
 
 import compare_data
+from compare_pairs import pairs_named, settings_of
 
 RECALLS = (0.90, 0.95, 0.99)
-RECALL_ENOUGH = 0.9985  # a ladder is climbed up to here
+RECALL_GAIN = 0.0003    # less is no gain
 
 
 class Kind:
-    """kith's specs and the peers of a study. `one_thread_too`: kith's indexes are built on each thread count."""
+    """kith's specs and the peers of a study. `recall_enough`: a ladder is climbed up to there. `one_thread_too`: kith's indexes
+    are built on each thread count."""
 
-    def __init__(self, specs, peers, one_thread_too=False):
-        self.specs, self.peers, self.one_thread_too = specs, peers, one_thread_too
+    def __init__(self, specs, peers, recall_enough, one_thread_too=False):
+        self.specs, self.peers, self.recall_enough, self.one_thread_too = specs, peers, recall_enough, one_thread_too
 
 
 KINDS = {
-    "ivf": Kind(["IVF{lists},Flat", "IVF{lists},SQ8", "IVF{lists},PQ{pq}", "IVF{lists},PQ{half}x4fs,RFlat", "IVF{lists},Line64,RSQ8",
-                 "IVF{lists},RaBitQ4,RFlat"],
-                ["faiss-ivf", "faiss-ivfsq8", "faiss-ivfpq", "faiss-ivfpqfs", "faiss-ivfrabitq", "faiss-ivfrabitq1", "scann", "rabitq-ivf",
-                 "faiss-hnsw", "hnswlib", "symqg", "svs-lvq4x8"]),
+    "ivf": Kind(["IVF{lists},Flat", "IVF{lists},SQ8", "IVF{lists},PQ{pq}", "IVF{lists},PQ{half}x4fs,RFlat", "IVF{lists},Line64,Rf16",
+                 "IVF{lists},RaBitQ,Rf16", "IVF{lists},RaBitQ4,Rf16", "IVF{lists},RaBitQ7"],
+                ["faiss-ivf", "faiss-ivfsq8", "faiss-ivfpq", "faiss-ivfpqfs", "faiss-ivfpqfs4", "faiss-ivfrabitq", "faiss-ivfrabitq1", "scann",
+                 "rabitq-ivf", "rabitq-ivf4"], recall_enough=0.995),
     "graph": Kind(["HNSW", "HNSW32", "HNSW32,SQ8", "HNSW32,SQ8,RFlat", "HNSW32,Line64,RSQ8", "HNSW32,RaBitQ,Rf16"],
-                  ["symqg", "glass-sq4", "glass-sq8", "hnswlib", "faiss-hnsw", "svs-lvq4x8", "scann"], one_thread_too=True),
+                  ["symqg", "glass-sq4", "glass-sq8", "hnswlib", "faiss-hnsw", "svs-lvq4x8", "scann"], recall_enough=0.9985, one_thread_too=True),
 }
 
 
@@ -101,23 +103,46 @@ def is_beaten(points, recall, rate):
     return any(other["recall"] >= max(recall, RECALLS[-1] + 0.002) and other["scan_qps"] > 1.5 * rate for other in points)
 
 
+def measure_point(engine, number, threads):
+    """One batch, twice where it is over soon."""
+    reply = engine.ask(number, threads)
+    if reply["seconds"] < 0.3:
+        reply = min(reply, engine.ask(number, threads), key=lambda one: one["seconds"])
+    return {"number": number, "parameters": engine.points[number], "recall": reply["recall"],
+            "scan_qps": engine.about["queries"] / reply["seconds"], "rounds": []}, reply["seconds"]
+
+
 def scan(engine, args):
-    """Climbs every ladder on the first thread count; stops where recall is enough, stands still, or is had for far less."""
-    threads, queries = args.threads[0], engine.about["queries"]
+    """Climbs every ladder on the first thread count; stops where recall is enough, stands still, or is had for far less. A rung
+    that the last ladder gained nothing on is left out of those to come: they differ by a parameter that only adds effort."""
+    threads, enough = args.threads[0], KINDS[args.command].recall_enough
     engine.ask(engine.ladders[0][0], threads)  # the first call is slow everywhere
-    points = []
+    points, reached, spent = [], {}, set()
     for rungs in engine.ladders:
         before, idle = 0.0, 0
-        for number in rungs:
-            reply = engine.ask(number, threads)
-            if reply["seconds"] < 0.3:
-                reply = min(reply, engine.ask(number, threads), key=lambda one: one["seconds"])
-            recall, rate = reply["recall"], queries / reply["seconds"]
-            idle = idle + 1 if recall < before + 0.0003 or is_beaten(points, recall, rate) else 0
-            points.append({"number": number, "parameters": engine.points[number], "recall": recall, "scan_qps": rate, "rounds": []})
-            before = max(before, recall)
-            if recall >= RECALL_ENOUGH or idle >= 3 or reply["seconds"] > args.point_seconds:
+        for place, number in enumerate(rungs):
+            if place in spent:
+                continue
+            point, seconds = measure_point(engine, number, threads)
+            recall = point["recall"]
+            idle = idle + 1 if recall < before + RECALL_GAIN or is_beaten(points, recall, point["scan_qps"]) else 0
+            if place in reached and recall < reached[place] + RECALL_GAIN:
+                spent.add(place)
+            points.append(point)
+            before, reached[place] = max(before, recall), recall
+            if recall >= enough or idle >= 3 or seconds > args.point_seconds:
                 break
+    return points
+
+
+def scan_settings(engine, settings, args):
+    """Of an engine that is measured at given settings."""
+    threads = args.threads[0]
+    numbers = [number for number, name in enumerate(engine.points) if name in settings]
+    engine.ask(engine.ladders[0][0], threads)
+    points = [measure_point(engine, number, threads)[0] for number in numbers]
+    for point in points:
+        point["is_chosen"] = True
     return points
 
 
@@ -161,7 +186,9 @@ def names_of(args):
     kind = KINDS[args.command]
     kith = [f"kith={spec}" for spec in (args.kith.split(";") if args.kith else kind.specs) if spec and spec != "none"]
     peers = args.peers.split(",") if args.peers else kind.peers
-    return kith + [name for name in peers if name != "none"]
+    names = kith + [name for name in peers if name != "none"]
+    pairs = pairs_named(args.command, args.only.split(",") if args.only else [])
+    return [name for name in names if not args.only or any(pair.has(name) for pair in pairs)]
 
 
 def cache_of(name, folder, args):
@@ -216,7 +243,8 @@ def run_set(folder, study, args, programs, make_engine):
             record = results["engines"][name]
             if not record["points"]:
                 print(f"{results['data']}: scanning {name}", file=sys.stderr, flush=True)
-                record["points"] = scan(engine, args)
+                settings = settings_of(args.command, name)
+                record["points"] = scan_settings(engine, settings, args) if settings else scan(engine, args)
                 choose(record["points"])
                 study.write_progress()
         for turn in range(args.rounds):

@@ -4,45 +4,11 @@ were measured in the same rounds."""
 import re
 import statistics
 
+from compare_pairs import ANY_PEER, BUILDS, PAIRS, Pair
 from compare_study import RECALLS, front
 from compare_report import at_recall, machine_line, markdown, number
 
-COMPRESSED = r"kith=IVF[^,]*,(PQ\S*x4fs|Line\d*|RaBitQ\d*|SQ4),R"
-ANY_PEER = r"(?!kith=)"
 GRAPH_PEER = r"symqg|glass|hnswlib|faiss-hnsw|svs|usearch"
-
-
-class Pair:
-    """What is held against what: title, kith's specs, the peers, the least ratios of batch rates at each recall and of a single
-    query's p50. The best of the specs in a round stands against the best of the peers."""
-
-    def __init__(self, title, own, peers, least=(None, None, None), least_single=None):
-        self.title, self.own, self.peers, self.least, self.least_single = title, own, peers, least, least_single
-
-
-PAIRS = {
-    "ivf": [
-        Pair("IVF-Flat by faiss IVF,Flat", r"kith=IVF[^,]*,Flat$", "faiss-ivf$", (2.5, 2.5, 2.5), 1.3),
-        Pair("IVF-SQ8 by faiss IVF,SQ8", r"kith=IVF[^,]*,SQ8$", "faiss-ivfsq8$", (2, 2, 2)),
-        Pair("IVF-PQ by faiss IVF,PQ", r"kith=IVF[^,]*,PQ(\d+|\{pq\})$", "faiss-ivfpq$", (1.3, 1.3, 1.3)),
-        Pair("best compressed + refine by faiss IVF,PQx4fs,RFlat", COMPRESSED, "faiss-ivfpqfs$", (1.5, 1.5, 1.5)),
-        Pair("best compressed + refine by ScaNN", COMPRESSED, "scann$", (2, 2, 1.5)),
-        Pair("RaBitQ by rabitqlib's IVF", r"kith=.*RaBitQ", "rabitq-ivf$", (1.3, 1.3, 1.3)),
-        Pair("RaBitQ by faiss IVF,RaBitQfs,RFlat", r"kith=.*RaBitQ", "faiss-ivfrabitq1$", (2, 2, 2)),
-        Pair("RaBitQ by faiss IVF,RaBitQfs4,RFlat", r"kith=.*RaBitQ", "faiss-ivfrabitq$"),
-    ],
-    "graph": [
-        Pair("best of kith by the best peer", "kith=", ANY_PEER, (2, 2, 2), 1.5),
-        Pair("best of kith by hnswlib", "kith=", "hnswlib$", (4, 4, 4)),
-        Pair("best of kith by glass", "kith=", "glass"),
-        Pair("best of kith by symqg", "kith=", "symqg$"),
-    ],
-}
-# Build time of inverted files: kith's specs, the peer, the least ratio.
-BUILDS = [
-    (r"kith=IVF[^,]*,Flat$", "faiss-ivf", 3), (r"kith=IVF[^,]*,PQ(\d+|\{pq\})$", "faiss-ivfpq", 3),
-    (r"kith=IVF[^,]*,PQ\S*x4fs", "faiss-ivfpqfs", 3), (COMPRESSED, "scann", 1),
-]
 GRAPH_SPEEDUP = 1.9  # of a build on two threads
 TAIL_MOST = 3        # a single query's p99 by its p50
 DISTURBED = 0.1      # processors that others had during a build: from here on its seconds are not to be quoted
@@ -140,7 +106,7 @@ def pairs_of(kind, results):
     pairs = list(PAIRS[kind])
     if kind == "graph":
         own = [name for name in results["engines"] if name.startswith("kith=")]
-        pairs += [Pair(f"{label(name, results['engines'][name])} by the best peer", re.escape(name) + "$", ANY_PEER) for name in own]
+        pairs += [Pair("", f"{label(name, results['engines'][name])} by the best peer", re.escape(name) + "$", ANY_PEER) for name in own]
     return pairs
 
 
@@ -148,13 +114,48 @@ def table_ratios(kind, results):
     rows = []
     for pair in pairs_of(kind, results):
         own, peers = matching(results, pair.own), matching(results, pair.peers)
-        if not own or not peers:
+        if not own or not peers or pair.settings:
             continue
         for threads in results["threads"]:
             rows.append([pair.title, f"{threads} thr"] +
                         [ratio_text(ratio(own, peers, threads, wanted), bound) for wanted, bound in zip(RECALLS, pair.least)])
         rows.append([pair.title, "one query, p50"] + [ratio_text(ratio_single(own, peers, wanted), pair.least_single) for wanted in RECALLS])
     return markdown(["kith's rate by the peer's, median of the rounds (least..most)", ""] + [f"at {wanted:.2f}" for wanted in RECALLS], rows)
+
+
+def ratio_at(own, peer, threads, setting):
+    """Of the rounds' own ratios at one setting: least, median, most; and the recall of both. None where one was not measured."""
+    points = [next((point for point in record["points"] if point["parameters"] == setting), None) for record in (own, peer)]
+    if None in points:
+        return None, None
+    mine, theirs = ({one["round"]: one[str(threads)] for one in point["rounds"]} for point in points)
+    ratios = [mine[turn] / theirs[turn] for turn in sorted(mine) if turn in theirs]
+    recalls = tuple(point["recall"] for point in points)
+    return ((min(ratios), statistics.median(ratios), max(ratios)) if ratios else None), recalls
+
+
+def recall_text(recalls, slack):
+    if recalls is None:
+        return "-"
+    text = f"{recalls[0]:.4f} / {recalls[1]:.4f}"
+    return text if slack is None else f"{text}, goal -{slack:g}" + ("" if recalls[0] >= recalls[1] - slack else " **not reached**")
+
+
+def table_settings(kind, results):
+    """Pairs that are compared at the same settings."""
+    tables = []
+    for pair in PAIRS[kind]:
+        own, peers = matching(results, pair.own), matching(results, pair.peers)
+        if not own or not peers or not pair.settings:
+            continue
+        rows = []
+        for threads in results["threads"]:
+            found = [ratio_at(own[0], peers[0], threads, setting)[0] for setting in pair.settings]
+            rows.append([pair.title, f"rate, {threads} thr"] + [ratio_text(one, bound) for one, bound in zip(found, pair.least)])
+        recalls = [ratio_at(own[0], peers[0], results["threads"][0], setting)[1] for setting in pair.settings]
+        rows.append([pair.title, "recall, kith / the peer"] + [recall_text(one, pair.recall_slack) for one in recalls])
+        tables.append(markdown(["at the same settings, median of the rounds (least..most)", ""] + list(pair.settings), rows))
+    return tables
 
 
 def table_latency(results):
@@ -217,7 +218,7 @@ def table_graph_builds(results):
 def tables_of(kind, results):
     if kind == "graph":
         return [table_engines(results), table_ratios(kind, results), table_latency(results), table_graph_builds(results)]
-    return [table_engines(results), table_ratios(kind, results), table_builds(results)]
+    return [table_engines(results), table_ratios(kind, results), *table_settings(kind, results), table_builds(results)]
 
 
 def table(content):
