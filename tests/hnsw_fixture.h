@@ -91,9 +91,7 @@ static inline size_t found_of(const kith_index *index, size_t ef, const float *q
 
 static inline bool same_graph(const kith_index *a, const kith_index *b) {
     const kith_hnsw *x = kith_hnsw_of_const(a), *y = kith_hnsw_of_const(b);
-    if (a->count != b->count || x->node_count != y->node_count || x->entry_count != y->entry_count ||
-        x->unchecked != y->unchecked)
-        return false;
+    if (a->count != b->count || x->node_count != y->node_count || x->entry_count != y->entry_count) return false;
     if (memcmp(x->entries, y->entries, x->entry_count * sizeof *x->entries) != 0) return false;
     for (uint32_t v = 0; v < x->node_count; v++)
         if (kith_hnsw_is_dead(x, v) != kith_hnsw_is_dead(y, v) ||

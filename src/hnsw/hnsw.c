@@ -163,6 +163,7 @@ static void release(kith_index *index) {
     kith_chunks_free(&graph->links);
     kith_idlist_free(&graph->ids);
     kith_free(graph->dead);
+    kith_hnsw_forget_parents(graph);
     kith_free(graph);
 }
 
@@ -220,7 +221,6 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     copy->entry_count = graph->entry_count;
     copy->entries_picked_at = graph->entries_picked_at;
     copy->node_count = graph->node_count;
-    copy->unchecked = graph->unchecked;
     copy->prefetch = graph->prefetch;
     *out = &copy->base;
     return KITH_OK;
@@ -239,6 +239,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"links", kith_chunks_bytes(&graph->links)},
         {"ids", kith_idlist_bytes(&graph->ids)},
         {"removed", kith_bitset_words(graph->dead_room) * sizeof *graph->dead},
+        {"parents", graph->parent_room * sizeof *graph->parents},
         {"fixed", sizeof *graph},
     };
     size_t count = sizeof all / sizeof *all;

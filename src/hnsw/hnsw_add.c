@@ -22,7 +22,7 @@ enum {
     BATCH_MIN = 64,         /* small graphs grow by at least so many nodes at a time, once they have them */
     BATCH_SHARE = 50,       /* and large ones by one node in so many */
     PARALLEL_NODES_MIN = 8, /* fewer new nodes are linked on the caller's thread */
-    CHECK_SHARE = 8,        /* reachability is checked once one node in so many is new */
+    MANY_SHARE = 8,         /* one new node for so many old ones: many. Then all are checked at the end */
     ORDER_STREAM = 0x6f72,  /* of random numbers: the order of new nodes */
     ENTRIES_STREAM = 0x656e /* and entries */
 };
@@ -49,7 +49,8 @@ typedef struct linking {
     size_t edge_count;
     uint32_t *groups; /* where each target's edges begin */
     size_t group_count;
-    uint32_t *parent, *queue; /* for kith_hnsw_connect, when it is due */
+    bool keeps_parents;       /* few new nodes: the graph's tree of parents goes on */
+    uint32_t *parent, *queue; /* for kith_hnsw_connect, or kith_hnsw_plant */
     uint32_t *links_before;   /* the rows of old nodes, for a call that may be cancelled */
     kith_meter meter;
 } linking;
@@ -168,6 +169,28 @@ static void write_links(const linking *work, uint32_t node, const kith_candidate
     }
 }
 
+/* Where links have been pruned that a node has to keep, being their parent, they go back in the place of others that are
+ * farther away. `candidates` are what `links` were chosen from, and are changed. */
+static void keep_children(const linking *work, uint32_t node, kith_candidate *candidates, size_t count,
+                          uint32_t *links) {
+    const kith_hnsw *graph = work->graph;
+    size_t degree = graph->degree, chosen = kith_hnsw_link_count(graph, links), at = 0, kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        bool is_link = at < chosen && links[at] == candidates[i].node;
+        at += is_link;
+        if (is_link || kith_hnsw_is_child(graph, candidates[i].node, node)) candidates[kept++] = candidates[i];
+    }
+    if (kept == chosen) return;
+    size_t surplus = kept > degree ? kept - degree : 0, to = 0;
+    for (size_t i = kept; i-- > 0;) { /* from the farthest on */
+        bool gives_way = surplus > 0 && !kith_hnsw_is_child(graph, candidates[i].node, node);
+        surplus -= gives_way;
+        candidates[i].is_new = gives_way;
+    }
+    for (size_t i = 0; i < kept; i++)
+        if (!candidates[i].is_new) links[to++] = candidates[i].node;
+}
+
 /* Gives one node its reverse links, a row of them at a time. Links are pruned only when they do not fit any more, and
  * then those that were pruned together before are not held against each other again. */
 static kith_status link_reverse(void *context, size_t group, size_t worker_number) {
@@ -188,7 +211,9 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
         if (count <= graph->degree) {
             write_links(work, node, mine->candidates, count);
         } else {
-            kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, kith_hnsw_links(graph, node));
+            uint32_t *links = kith_hnsw_links(graph, node);
+            kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, links);
+            if (work->keeps_parents) keep_children(work, node, mine->candidates, count, links);
             if (work->unpruned != NULL)
                 memset(unpruned_of(work, node), 0, work->unpruned_words * sizeof *work->unpruned);
         }
@@ -255,7 +280,7 @@ static void free_linking(linking *work) {
 
 /* Few nodes that come to many leave nothing behind that costs as much as the graph is large: what is appended to a row
  * then counts as pruned. */
-static bool is_bulk(const linking *work) { return work->count >= work->first / CHECK_SHARE; }
+static bool is_many(const linking *work) { return work->count >= work->first / MANY_SHARE; }
 
 /* What the call takes beside the index itself, in bytes: all that grows with the graph. */
 static double scratch_bytes(const linking *work) {
@@ -283,7 +308,7 @@ static kith_status take_linking(linking *work) {
     size_t total = work->first + work->count, edges;
     if (kith_mul_overflows(work->batch_max, graph->degree, &edges)) edges = SIZE_MAX;
     KITH_TRY(kith_alloc(work->count, sizeof *work->order, &work->order));
-    if (is_bulk(work))
+    if (is_many(work))
         KITH_TRY(kith_alloc_zeroed(total, work->unpruned_words * sizeof *work->unpruned, &work->unpruned));
     KITH_TRY(kith_alloc(edges, sizeof *work->edges, &work->edges));
     KITH_TRY(kith_alloc(edges, sizeof *work->edges, &work->edge_scratch));
@@ -294,12 +319,43 @@ static kith_status take_linking(linking *work) {
     return KITH_OK;
 }
 
-/* What checking that all nodes are reached takes, when it is due. */
-static kith_status take_check(linking *work) {
+/* ---- That all are reached --------------------------------------------------------------------------------- */
+
+/* Many new nodes, or new entries: all nodes are visited afterwards. Else the tree of parents goes on, which has been
+ * planted when it was not there. */
+static kith_status take_reach(linking *work) {
+    kith_hnsw *graph = work->graph;
     size_t total = work->first + work->count;
-    if (work->graph->unchecked + work->count < total / CHECK_SHARE) return KITH_OK;
-    KITH_TRY(kith_alloc(total, sizeof *work->parent, &work->parent));
-    return kith_alloc(total, sizeof *work->queue, &work->queue);
+    work->keeps_parents = !is_many(work) && total < 2 * graph->entries_picked_at;
+    if (!work->keeps_parents) {
+        KITH_TRY(kith_alloc(total, sizeof *work->parent, &work->parent));
+        return kith_alloc(total, sizeof *work->queue, &work->queue);
+    }
+    bool is_known = graph->parents != NULL && graph->parent_count == work->first;
+    if (!is_known) {
+        kith_hnsw_forget_parents(graph);
+        KITH_TRY(kith_alloc(work->first, sizeof *work->queue, &work->queue));
+    }
+    if (total > graph->parent_room) {
+        size_t room = total + total / MANY_SHARE;
+        KITH_TRY(kith_realloc(&graph->parents, graph->parent_count, room, sizeof *graph->parents));
+        graph->parent_room = room;
+    }
+    if (!is_known) kith_hnsw_plant(graph, graph->parents, work->queue);
+    for (size_t i = work->first; i < total; i++) graph->parents[i] = KITH_NO_NODE;
+    graph->parent_count = total;
+    return KITH_OK;
+}
+
+static void adopt_batch(const linking *work) {
+    for (size_t i = 0; work->keeps_parents && i < work->batch_count; i++)
+        kith_hnsw_adopt(work->graph, work->order[work->batch_first + i]);
+}
+
+static void reach_all(linking *work) {
+    if (work->keeps_parents) return;
+    kith_hnsw_connect(work->graph, work->parent, work->queue);
+    kith_hnsw_forget_parents(work->graph);
 }
 
 /* ---- Batches ---------------------------------------------------------------------------------------------- */
@@ -315,7 +371,9 @@ static kith_status link_batch(linking *work) {
     pick_entries(work);
     KITH_TRY(kith_parallel_for(threads, work->batch_count, link_forward, work));
     group_edges(work);
-    return kith_parallel_for(threads, work->group_count, link_reverse, work);
+    KITH_TRY(kith_parallel_for(threads, work->group_count, link_reverse, work));
+    adopt_batch(work);
+    return KITH_OK;
 }
 
 static kith_status link_all(linking *work) {
@@ -372,6 +430,7 @@ static void put_back(linking *work, const before *old) {
     graph->entry_count = old->entry_count;
     graph->entries_picked_at = old->entries_picked_at;
     graph->node_count = work->first;
+    kith_hnsw_forget_parents(graph);
     for (size_t i = 0; work->links_before != NULL && i < work->first; i++)
         memcpy(kith_hnsw_links(graph, (uint32_t)i), work->links_before + i * graph->degree,
                graph->links.item_bytes);
@@ -394,14 +453,13 @@ static kith_status link_nodes(linking *work) {
         KITH_TRY(link_all(work));
     work->batch_first = work->count;
     pick_entries(work);
-    if (work->parent != NULL) kith_hnsw_connect(graph, work->parent, work->queue);
-    graph->unchecked = work->parent != NULL ? 0 : graph->unchecked + work->count;
+    reach_all(work);
     return KITH_OK;
 }
 
 static kith_status link_new(linking *work) {
     kith_hnsw_sketch *sketch = needs_sketch(work) ? &work->sketch : NULL;
-    KITH_TRY(take_check(work));
+    KITH_TRY(take_reach(work));
     KITH_TRY(kith_hnsw_store(work->graph, &work->addition->view, work->first, work->threads, sketch));
     return link_nodes(work);
 }
@@ -421,9 +479,9 @@ kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
     job.threads = threads;
     const kith_addition all = {.view = {.count = graph->node_count}, .job = &job};
     linking work = make_linking(graph, 0, &all);
-    graph->entry_count = graph->entries_picked_at = graph->unchecked = 0;
+    graph->entry_count = graph->entries_picked_at = 0;
     kith_status status;
-    KITH_GO(take_check(&work));
+    KITH_GO(take_reach(&work));
     if (needs_sketch(&work)) KITH_GO(kith_hnsw_sketch_nodes(graph, work.threads, &work.sketch));
     KITH_GO(link_nodes(&work));
 done:
@@ -472,6 +530,7 @@ void kith_hnsw_reset(kith_index *index) {
     kith_free(graph->dead);
     graph->dead = NULL;
     graph->dead_room = graph->dead_count = 0;
-    graph->entry_count = graph->entries_picked_at = graph->unchecked = graph->node_count = 0;
+    kith_hnsw_forget_parents(graph);
+    graph->entry_count = graph->entries_picked_at = graph->node_count = 0;
     index->count = 0;
 }

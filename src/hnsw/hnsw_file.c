@@ -3,7 +3,7 @@
  * hnsw_file.c: the sections of a graph, all of version 1. Numbers are little-endian; rows stand in the order of the
  * nodes, the same in every section.
  *
- *   HNSWMETA  36 bytes: first_id u64; entries_picked_at u64; unchecked u64; entry_count u32; has_ids u32, 0 or 1;
+ *   HNSWMETA  36 bytes: first_id u64; entries_picked_at u64; 0 u64; entry_count u32; has_ids u32, 0 or 1;
  *             ids_rise u32, 0 or 1
  *   HNSWENTR  entry_count x u32: the nodes where walks begin
  *   HNSWROWS  count rows: the vector as the stored type, or its code, padded with zeros to the row's stride
@@ -80,7 +80,7 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
     unsigned char meta[META_BYTES], entries[KITH_HNSW_ENTRIES_MAX * 4];
     kith_put_u64(meta, graph->ids.is_stored ? 0 : (uint64_t)graph->ids.first_id);
     kith_put_u64(meta + 8, graph->entries_picked_at);
-    kith_put_u64(meta + 16, graph->unchecked);
+    kith_put_u64(meta + 16, 0);
     kith_put_u32(meta + 24, (uint32_t)graph->entry_count);
     kith_put_u32(meta + 28, graph->ids.is_stored);
     kith_put_u32(meta + 32, graph->ids.rises);
@@ -185,13 +185,12 @@ static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
         return kith_section_error(file, meta, "has %zu bytes, not %d", meta->bytes, META_BYTES);
     const unsigned char *bytes = meta->data;
     KITH_TRY(count_dead(file, graph, &dead));
-    uint64_t picked_at = kith_get_u64(bytes + 8), unchecked = kith_get_u64(bytes + 16);
+    uint64_t picked_at = kith_get_u64(bytes + 8);
     graph->entry_count = kith_get_u32(bytes + 24);
-    if (graph->node_count > KITH_HNSW_NODES_MAX || picked_at > graph->node_count || unchecked > graph->node_count)
-        return kith_section_error(file, meta, "%zu nodes, entries picked at %llu, %llu unchecked",
-                                  graph->node_count, (unsigned long long)picked_at, (unsigned long long)unchecked);
+    if (graph->node_count > KITH_HNSW_NODES_MAX || picked_at > graph->node_count)
+        return kith_section_error(file, meta, "%zu nodes, entries picked at %llu", graph->node_count,
+                                  (unsigned long long)picked_at);
     graph->entries_picked_at = (size_t)picked_at;
-    graph->unchecked = (size_t)unchecked;
     KITH_TRY(open_entries(file, graph, meta));
     KITH_TRY(borrow(file, graph, rows_tag, &graph->rows));
     if (kith_hnsw_has_side(graph)) KITH_TRY(borrow(file, graph, side_tag, &graph->side));

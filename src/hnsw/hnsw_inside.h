@@ -68,8 +68,9 @@ typedef struct kith_hnsw {
     size_t
         node_count; /* those that links may name: base.count, the removed ones, and during an addition new ones */
     uint64_t *dead; /* a bit for each node that says whether it was removed; NULL: none was */
-    size_t dead_room, dead_count;   /* nodes that there are bits for; bits that are set */
-    size_t unchecked;               /* nodes added since all were seen to be reachable */
+    size_t dead_room, dead_count; /* nodes that there are bits for; bits that are set */
+    uint32_t *parents;            /* of the first parent_count nodes: kith_hnsw_plant; NULL: not known */
+    size_t parent_count, parent_room, parent_cursor;
     const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
     kith_prefetch prefetch;         /* what searches ask for ahead */
     uint32_t instance;              /* of the sections of a mapped index */
@@ -401,6 +402,21 @@ void kith_hnsw_reset(kith_index *index);
 /* Gives every node that no walk can reach a link from a near one that it can. Each scratch has room for a number per
  * node. */
 void kith_hnsw_connect(kith_hnsw *graph, uint32_t *scratch, uint32_t *more_scratch);
+/* The same, and chooses the parent of each node: one that links to it and can be reached without it. While every node is
+ * linked to by its parent all are reached. Entries are their own. */
+void kith_hnsw_plant(kith_hnsw *graph, uint32_t *parents, uint32_t *scratch);
+/* Finds a parent for a new node, whose links and reverse links stand; where none of its links is returned one of the
+ * nodes near it has to link to it. */
+void kith_hnsw_adopt(kith_hnsw *graph, uint32_t node);
+static inline bool kith_hnsw_is_child(const kith_hnsw *graph, uint32_t node, uint32_t of) {
+    return graph->parents[node] == of;
+}
+/* After the graph has been changed otherwise. */
+static inline void kith_hnsw_forget_parents(kith_hnsw *graph) {
+    kith_free(graph->parents);
+    graph->parents = NULL;
+    graph->parent_count = graph->parent_room = graph->parent_cursor = 0;
+}
 
 /* hnsw_stats.c */
 kith_status kith_hnsw_graph_stats(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,

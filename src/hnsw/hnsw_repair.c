@@ -103,6 +103,8 @@ static void begin_next(repair *work) {
     next->node_count = work->live_count;
     next->dead = NULL;
     next->dead_room = next->dead_count = 0;
+    next->parents = NULL;
+    next->parent_count = next->parent_room = next->parent_cursor = 0;
 }
 
 static kith_status take_next(repair *work) {
@@ -321,6 +323,7 @@ static void put_next(repair *work) {
     next->links = old.links;
     next->ids = old.ids;
     kith_free(old.dead);
+    kith_free(old.parents);
 }
 
 /* All live nodes with the links that they have left, and others for those that they have lost. */
@@ -337,7 +340,6 @@ static kith_status mend(repair *work) {
     KITH_TRY(kith_parallel_for(work->threads, pieces, move_piece, work)); /* no piece fails */
     for (size_t i = 0; i < next->entry_count; i++) next->entries[i] = work->numbers[next->entries[i]];
     kith_hnsw_connect(next, work->parent, work->queue);
-    next->unchecked = 0;
     return KITH_OK;
 }
 
