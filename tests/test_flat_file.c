@@ -27,7 +27,9 @@ static kith_index *filled(kith_dtype dtype, kith_metric metric, size_t count, si
         ids[i] = kind == NUMBERED  ? n
                  : kind == SHIFTED ? n + 1000
                  : kind == RISING  ? n * n + 3
-                                   : (n * 2 + 1) % 1009;
+                 : n < 2           ? 2 * n + 1
+                 : n == 2          ? 2 * (int64_t)count - 1 /* which the others do not rise from */
+                                   : 2 * n - 1;
     }
     kith_view view = fixture_view(&vectors, 0, count);
     if (count > 0) cr_assert_eq(kith_index_add(index, &view, ids, NULL), KITH_OK, "%s", kith_error_message());

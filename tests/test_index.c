@@ -103,7 +103,9 @@ Test(index, memory_is_told_by_part) {
     cr_assert_eq(kith_index_memory(index, NULL, 0, &small), KITH_OK);
     cr_assert_eq(small, count);
     cr_assert_eq(kith_index_memory(index, NULL, 1, &small), KITH_ERR_ARGUMENT);
-    cr_assert_eq(kith_index_remove(index, (int64_t[]){5}, 1, NULL), KITH_OK);
+    float again[DIM] = {1};
+    const kith_view one = {again, KITH_F32, 1, DIM, 0};
+    cr_assert_eq(kith_index_update(index, &one, (int64_t[]){5}), KITH_OK);
     cr_assert_eq(kith_index_memory(index, parts, 16, &count), KITH_OK);
     for (size_t i = 0; i < count; i++) cr_assert_gt(parts[i].bytes, 0, "%s", parts[i].name);
     kith_index_free(index);

@@ -15,6 +15,7 @@
 
 #include "base/arena.h"
 #include "base/chunks.h"
+#include "base/deadset.h"
 #include "base/parallel.h"
 #include "base/topk.h"
 
@@ -29,6 +30,7 @@ typedef struct kith_rows {
     const uint32_t *ids_u32; /* ids of 32 bits, in place of `ids`; NULL: none */
     int64_t first_id;
     const kith_chunks *inverse_norms; /* float each, for cosine: 1 / |row|; NULL: computed as needed */
+    const kith_deadset *dead;         /* rows that are passed over; NULL: none */
 } kith_rows;
 
 /* May this id be returned? Called at most once per id and query. */

@@ -53,6 +53,7 @@ static kith_status offer_block(const kith_exact *exact, const kith_rows *rows, k
         size_t position = worker->positions[s];
         int32_t key = key_of(exact, worker, position);
         if (key > kith_exact_key_max(sinks, query)) continue;
+        if (rows->dead != NULL && kith_deadset_has(rows->dead, row_first + position)) continue;
         int64_t id = kith_exact_row_id(rows, row_first + position);
         if (exact->request.allow != NULL && !exact->request.allow(exact->request.allow_context, id)) continue;
         KITH_TRY(kith_exact_keep(sinks, query, key, id));

@@ -59,6 +59,7 @@ static size_t gather_rows(const kith_exact *exact, const kith_rows *rows, kith_e
         run = kith_min_size(run, row_last - *row);
         size_t i = 0;
         for (; i < run && count < exact->block_rows; i++) {
+            if (rows->dead != NULL && kith_deadset_has(rows->dead, *row + i)) continue;
             int64_t id = kith_exact_row_id(rows, *row + i);
             if (exact->request.allow != NULL && !exact->request.allow(exact->request.allow_context, id)) continue;
             worker->row_at[count] = at + i * stride;

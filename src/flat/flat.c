@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "flat/flat_inside.h"
 #include "index/convert.h"
-#include "index/upsert.h"
 
 static void release(kith_index *index) {
     kith_flat *flat = kith_flat_of(index);
@@ -58,16 +57,22 @@ kith_status kith_flat_create(const kith_spec *spec, size_t dim, kith_metric metr
     return KITH_OK;
 }
 
+static void set_epoch(kith_index *index, kith_epoch *epoch) {
+    kith_flat *flat = kith_flat_of(index);
+    flat->vectors.epoch = epoch;
+    flat->inverse_norms.epoch = epoch;
+    kith_idrows_set_epoch(&flat->ids, epoch);
+}
+
 static kith_status clone(const kith_index *index, kith_index **out) {
     const kith_flat *flat = kith_flat_of_const(index);
-    size_t count = index->count;
     kith_flat *copy;
     KITH_TRY(make(index->dtype, index->dim, index->metric, &copy));
+    const kith_chunks *const from[] = {&flat->vectors, &flat->inverse_norms};
+    kith_chunks *const to[] = {&copy->vectors, &copy->inverse_norms};
     kith_status status;
-    KITH_GO(kith_chunks_copy(&flat->vectors, count, &copy->vectors));
-    if (kith_flat_has_norms(flat)) KITH_GO(kith_chunks_copy(&flat->inverse_norms, count, &copy->inverse_norms));
-    KITH_GO(kith_idrows_copy(&flat->ids, &copy->ids));
-    copy->base.count = count;
+    KITH_GO(kith_idrows_copy(&flat->ids, from, &copy->ids, to, sizeof to / sizeof *to));
+    copy->base.count = index->count;
     *out = &copy->base;
     return KITH_OK;
 done:
@@ -89,6 +94,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"norms", kith_chunks_bytes(&flat->inverse_norms)},
         {"ids", kith_chunks_bytes(&flat->ids.ids)},
         {"id map", (uint64_t)flat->ids.map.slot_count * sizeof *flat->ids.map.slots},
+        {"dead rows", kith_deadset_bytes(&flat->ids.dead)},
         {"fixed", sizeof *flat},
     };
     size_t count = sizeof all / sizeof *all;
@@ -123,6 +129,8 @@ static const kith_param params[] = {KITH_PARAM_THREADS, KITH_PARAM_MAX_DISTANCES
 const kith_index_vtable kith_flat_vtable = {
     .name = KITH_FLAT_NAME,
     .struct_bytes = sizeof(kith_flat),
+    .concurrent = true,
+    .set_epoch = set_epoch,
     .params = params,
     .param_count = sizeof params / sizeof *params,
     .release = release,
@@ -133,7 +141,7 @@ const kith_index_vtable kith_flat_vtable = {
     .add = kith_flat_add,
     .remove = kith_flat_remove,
     .update = kith_flat_update,
-    .upsert = kith_upsert_staged,
+    .upsert = kith_flat_upsert,
     .holds = holds,
     .compact = kith_flat_compact,
     .reset = kith_flat_reset,

@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * flat_change.c: add, remove, update, compact, reset. Each change has two halves: the first sets aside all memory that is
- * needed and does whatever may fail, the second cannot fail, or gives the memory back.
+ * needed and does whatever may fail, the second cannot fail, or gives the memory back. Rows are appended, and marked dead:
+ * what searches beside a change look at stays as it is.
  */
-#include <assert.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sort.h"
 #include "flat/flat_inside.h"
 #include "index/convert.h"
 
 struct kith_staged {
     kith_change_kind kind;
+    kith_addition update; /* the vectors of an update as an addition, and its job */
+    kith_job job;
     kith_idrows_addition addition;
     size_t had_vectors, had_norms; /* chunks */
     kith_idrows_removal removal;
     kith_idrows_merger merger;
-    kith_view vectors;
-    uint64_t *rows; /* update: where the vectors go */
 };
+
+static kith_row_tables tables_of(kith_flat *flat) {
+    return (kith_row_tables){.tables = {&flat->vectors, &flat->inverse_norms}, .count = 2};
+}
 
 /* Converts row `number` of a view that has been checked into row `row` of the index. */
 static kith_status store_row(kith_flat *flat, size_t row, const kith_view *from, size_t number) {
@@ -47,8 +52,7 @@ static kith_status copy_item(void *context, size_t item, size_t worker) {
     copy_loop *loop = context;
     size_t first = item * loop->rows_per_item;
     size_t last = kith_min_size(loop->view->count, first + loop->rows_per_item);
-    for (size_t i = first; i < last; i++)
-        KITH_TRY(store_row(loop->flat, loop->flat->base.count + i, loop->view, i));
+    for (size_t i = first; i < last; i++) KITH_TRY(store_row(loop->flat, loop->flat->ids.count + i, loop->view, i));
     return kith_meter_add(&loop->meter, last - first);
 }
 
@@ -72,9 +76,10 @@ static void add_drop(kith_flat *flat, const kith_staged *staged) {
     kith_idrows_add_drop(&flat->ids, &staged->addition);
 }
 
-static kith_status add_begin(kith_flat *flat, const kith_addition *addition, kith_staged *staged) {
-    KITH_TRY(kith_idrows_add_begin(&flat->ids, flat->base.next_id, addition, &staged->addition));
-    size_t total = flat->base.count + addition->view.count;
+static kith_status add_begin(kith_flat *flat, const kith_addition *addition, kith_idrows_mode mode,
+                             kith_staged *staged) {
+    KITH_TRY(kith_idrows_add_begin(&flat->ids, flat->base.next_id, addition, mode, &staged->addition));
+    size_t total = flat->ids.count + addition->view.count;
     kith_status status;
     KITH_GO(kith_chunks_reserve(&flat->vectors, total));
     if (kith_flat_has_norms(flat)) KITH_GO(kith_chunks_reserve(&flat->inverse_norms, total));
@@ -89,12 +94,12 @@ done:
 static kith_status merge_begin(kith_flat *flat, const kith_change *change, kith_staged *staged) {
     const kith_flat *from = kith_flat_of_const(change->from);
     kith_idrows_merger *merger = &staged->merger;
-    size_t count = flat->base.count, added = from->base.count;
+    size_t count = flat->ids.count;
     KITH_TRY(kith_idrows_merge_begin(&flat->ids, flat->base.next_id, &from->ids, change->id_shift, merger));
     kith_status status;
-    KITH_GO(kith_chunks_append(&from->vectors, added, &flat->vectors, count));
+    KITH_GO(kith_idrows_append(&from->ids, &from->vectors, &flat->vectors, count));
     if (kith_flat_has_norms(flat))
-        KITH_GO(kith_chunks_append(&from->inverse_norms, added, &flat->inverse_norms, count));
+        KITH_GO(kith_idrows_append(&from->ids, &from->inverse_norms, &flat->inverse_norms, count));
     return KITH_OK;
 done:
     give_rows_back(flat, staged);
@@ -111,39 +116,16 @@ static void merge_end(kith_flat *flat, kith_staged *staged, bool keep) {
     kith_idrows_merge_drop(&flat->ids, &staged->merger);
 }
 
-/* ---- Remove --------------------------------------------------------------------------------------------- */
-
-static void move_row(void *owner, size_t from, size_t to) {
-    kith_flat *flat = owner;
-    memcpy(kith_chunks_at(&flat->vectors, to), kith_chunks_at(&flat->vectors, from), flat->row_bytes);
-    if (kith_flat_has_norms(flat))
-        memcpy(kith_chunks_at(&flat->inverse_norms, to), kith_chunks_at(&flat->inverse_norms, from), sizeof(float));
-}
-
-/* Gives back memory, but keeps a chunk in hand for the next vectors. */
-static void remove_keep(kith_flat *flat, kith_staged *staged) {
-    kith_idrows_remove_keep(&flat->ids, &staged->removal, move_row, flat);
-    kith_chunks_trim(&flat->vectors, flat->ids.count, 1);
-    kith_chunks_trim(&flat->inverse_norms, flat->ids.count, 1);
-}
-
-/* ---- Update --------------------------------------------------------------------------------------------- */
+/* ---- Update ---------------------------------------------------------------------------------------------- */
 
 static kith_status update_begin(kith_flat *flat, const kith_change *change, kith_staged *staged) {
-    staged->vectors = *change->vectors;
-    KITH_TRY(kith_alloc(change->count, sizeof *staged->rows, &staged->rows));
-    kith_status status = kith_idrows_need("update", &flat->ids, change->ids, change->count, staged->rows);
-    if (status != KITH_OK) kith_free(staged->rows);
-    return status;
-}
-
-static void update_end(kith_flat *flat, kith_staged *staged, bool keep) {
-    for (size_t i = 0; i < staged->vectors.count && keep; i++) {
-        kith_status status = store_row(flat, (size_t)staged->rows[i], &staged->vectors, i);
-        assert(status == KITH_OK); /* every row was checked to be storable before the change began */
-        (void)status;
-    }
-    kith_free(staged->rows);
+    kith_job_init(&staged->job);
+    staged->job.threads = kith_threads_default();
+    staged->update = (kith_addition){.view = *change->vectors,
+                                     .ids = change->ids,
+                                     .ids_rise = kith_rises_i64(change->ids, change->count),
+                                     .job = &staged->job};
+    return add_begin(flat, &staged->update, KITH_ROWS_UPDATE, staged);
 }
 
 /* ---- The two halves ------------------------------------------------------------------------------------- */
@@ -153,18 +135,22 @@ static kith_status begin(kith_flat *flat, const kith_change *change, kith_staged
                             .had_vectors = flat->vectors.chunk_count,
                             .had_norms = flat->inverse_norms.chunk_count};
     switch (change->kind) {
-        case KITH_CHANGE_ADD: return add_begin(flat, change->addition, staged);
+        case KITH_CHANGE_ADD: return add_begin(flat, change->addition, KITH_ROWS_ADD, staged);
+        case KITH_CHANGE_UPSERT: return add_begin(flat, change->addition, KITH_ROWS_UPSERT, staged);
+        case KITH_CHANGE_UPDATE: return update_begin(flat, change, staged);
         case KITH_CHANGE_REMOVE:
             return kith_idrows_remove_begin(&flat->ids, change->ids, change->count, &staged->removal);
-        case KITH_CHANGE_UPDATE: return update_begin(flat, change, staged);
         case KITH_CHANGE_MERGE: return merge_begin(flat, change, staged);
         default: return KITH_OK; /* nothing to learn */
     }
 }
 
 static void end(kith_flat *flat, kith_staged *staged, bool keep) {
+    const kith_row_tables tables = tables_of(flat);
     switch (staged->kind) {
         case KITH_CHANGE_ADD:
+        case KITH_CHANGE_UPSERT:
+        case KITH_CHANGE_UPDATE:
             if (keep)
                 kith_idrows_add_keep(&flat->ids, &staged->addition);
             else
@@ -172,15 +158,15 @@ static void end(kith_flat *flat, kith_staged *staged, bool keep) {
             break;
         case KITH_CHANGE_REMOVE:
             if (keep)
-                remove_keep(flat, staged);
+                kith_idrows_remove_keep(&flat->ids, &staged->removal);
             else
                 kith_idrows_remove_drop(&flat->ids, &staged->removal);
             break;
-        case KITH_CHANGE_UPDATE: update_end(flat, staged, keep); break;
         case KITH_CHANGE_MERGE: merge_end(flat, staged, keep); break;
         default: break;
     }
-    flat->base.count = flat->ids.count;
+    if (keep) kith_idrows_compact_when_due(&flat->ids, &tables);
+    flat->base.count = kith_idrows_live(&flat->ids);
 }
 
 kith_status kith_flat_stage(kith_index *index, const kith_change *change, kith_staged **out) {
@@ -195,17 +181,21 @@ void kith_flat_settle(kith_index *index, kith_staged *staged, bool keep) {
     kith_free(staged);
 }
 
-/* Both at once. */
-static kith_status change_now(kith_index *index, const kith_change *change, size_t *removed) {
+/* Both at once. *count: the vectors that were removed or replaced. */
+static kith_status change_now(kith_index *index, const kith_change *change, size_t *count) {
     kith_staged staged;
     KITH_TRY(begin(kith_flat_of(index), change, &staged));
-    if (removed != NULL) *removed = staged.removal.count;
+    if (count != NULL) *count = staged.removal.count + staged.addition.replaced;
     end(kith_flat_of(index), &staged, true);
     return KITH_OK;
 }
 
 kith_status kith_flat_add(kith_index *index, const kith_addition *addition) {
     return change_now(index, &(kith_change){.kind = KITH_CHANGE_ADD, .addition = addition}, NULL);
+}
+
+kith_status kith_flat_upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    return change_now(index, &(kith_change){.kind = KITH_CHANGE_UPSERT, .addition = addition}, replaced);
 }
 
 kith_status kith_flat_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
@@ -224,10 +214,8 @@ kith_status kith_flat_merge(kith_index *into, const kith_index *from, int64_t id
 
 kith_status kith_flat_compact(kith_index *index) {
     kith_flat *flat = kith_flat_of(index);
-    KITH_TRY(kith_idrows_compact(&flat->ids));
-    kith_chunks_trim(&flat->vectors, index->count, 0);
-    kith_chunks_trim(&flat->inverse_norms, index->count, 0);
-    return KITH_OK;
+    const kith_row_tables tables = tables_of(flat);
+    return kith_idrows_compact(&flat->ids, &tables);
 }
 
 void kith_flat_reset(kith_index *index) {

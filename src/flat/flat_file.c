@@ -23,9 +23,9 @@ static const kith_idrows_tags id_tags = {.meta = "FLATMETA", .ids = "FLATROWI"};
 kith_status kith_flat_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
     uint32_t instance = (*part)++;
     const kith_flat *flat = kith_flat_of_const(index);
-    KITH_TRY(kith_chunks_save(&flat->vectors, index->count, vectors_tag, instance, writer));
+    KITH_TRY(kith_idrows_save_table(&flat->ids, &flat->vectors, vectors_tag, instance, writer));
     if (kith_flat_has_norms(flat))
-        KITH_TRY(kith_chunks_save(&flat->inverse_norms, index->count, norms_tag, instance, writer));
+        KITH_TRY(kith_idrows_save_table(&flat->ids, &flat->inverse_norms, norms_tag, instance, writer));
     return kith_idrows_save(&flat->ids, &id_tags, instance, writer);
 }
 

@@ -13,7 +13,7 @@ typedef struct kith_flat {
     size_t row_bytes;
     kith_chunks vectors;       /* row_bytes each, as the stored type */
     kith_chunks inverse_norms; /* float each, under cosine: 1 / |row| */
-    kith_idrows ids;           /* counts the rows, as base.count does */
+    kith_idrows ids;           /* counts the rows; base.count the live ones */
     uint32_t instance;         /* of the sections of a mapped index */
 } kith_flat;
 
@@ -28,6 +28,7 @@ kith_status kith_flat_make(const kith_spec *spec, size_t dim, kith_metric metric
 
 /* ---- flat_change.c ---- */
 kith_status kith_flat_add(kith_index *index, const kith_addition *addition);
+kith_status kith_flat_upsert(kith_index *index, const kith_addition *addition, size_t *replaced);
 kith_status kith_flat_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_flat_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
 kith_status kith_flat_merge(kith_index *into, const kith_index *from, int64_t id_shift);

@@ -28,17 +28,17 @@ static kith_status offer(const flat_call *call, const kith_rows *rows) {
     return kith_exact_range(call->exact, rows, call->request->radius, call->lists);
 }
 
-/* How many rows the call looks at. */
+/* How many rows the call looks at, dead ones among them. */
 static size_t row_count_of(const flat_call *call) {
     uint64_t bound = call->request->params->max_distances;
-    size_t count = call->flat->base.count;
+    size_t count = call->flat->ids.count;
     return bound != 0 && bound < count ? (size_t)bound : count;
 }
 
 static bool is_selective(const flat_call *call) {
     const kith_filter *filter = call->request->filter;
     return filter != NULL && kith_idrows_can_find(&call->flat->ids) &&
-           row_count_of(call) == call->flat->base.count &&
+           row_count_of(call) == call->flat->ids.count &&
            kith_filter_allowed_max(filter) <= call->flat->base.count / GATHER_SHARE;
 }
 
@@ -69,6 +69,7 @@ static kith_status search_all(const flat_call *call) {
                            .ids = flat->ids.has_ids ? &flat->ids.ids : NULL,
                            .first_id = flat->ids.first_id,
                            .inverse_norms = kith_flat_has_norms(flat) ? &flat->inverse_norms : NULL,
+                           .dead = kith_idrows_dead(&flat->ids),
                        });
 }
 
@@ -143,7 +144,7 @@ static void report(const flat_call *call) {
         one->strategy = selective                 ? KITH_STRATEGY_LISTED
                         : request->filter != NULL ? KITH_STRATEGY_TESTED
                                                   : KITH_STRATEGY_ALL;
-        if (!selective && rows < call->flat->base.count) one->limits |= KITH_LIMIT_DISTANCES;
+        if (!selective && rows < call->flat->ids.count) one->limits |= KITH_LIMIT_DISTANCES;
     }
 }
 

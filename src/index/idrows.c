@@ -17,6 +17,25 @@ void kith_idrows_init(kith_idrows *rows) {
 void kith_idrows_free(kith_idrows *rows) {
     kith_chunks_free(&rows->ids);
     kith_idmap_free(&rows->map);
+    kith_deadset_clear(&rows->dead, NULL);
+}
+
+void kith_idrows_set_epoch(kith_idrows *rows, kith_epoch *epoch) {
+    rows->ids.epoch = epoch;
+    rows->map.epoch = epoch;
+}
+
+static bool is_dead(const kith_idrows *rows, size_t row) {
+    return rows->dead.count > 0 && kith_deadset_has(&rows->dead, row);
+}
+
+/* The next rows that follow on another and are live, from *first on: *first is the first of them. 0: there are none. */
+static size_t live_run(const kith_idrows *rows, size_t *first) {
+    if (rows->dead.count == 0) return rows->count - *first;
+    while (*first < rows->count && is_dead(rows, *first)) ++*first;
+    size_t end = *first;
+    while (end < rows->count && !is_dead(rows, end)) end++;
+    return end - *first;
 }
 
 /* ---- Looking up ---------------------------------------------------------------------------------------------- */
@@ -35,11 +54,17 @@ static bool find_rising(const kith_idrows *rows, int64_t id, uint64_t *row) {
 
 bool kith_idrows_find_stored(const kith_idrows *rows, int64_t id, uint64_t *row) {
     assert(kith_idrows_can_find(rows));
-    return rows->ids_rise ? find_rising(rows, id, row) : kith_idmap_get(&rows->map, id, row);
+    if (rows->ids_rise) return find_rising(rows, id, row) && !is_dead(rows, (size_t)*row);
+    size_t step = 0;
+    while (kith_idmap_next(&rows->map, id, &step, row))
+        if (*row < rows->count && !is_dead(rows, (size_t)*row)) return true;
+    return false;
 }
 
 void kith_idrows_list(const kith_idrows *rows, int64_t *ids) {
-    for (size_t r = 0; r < rows->count; r++) ids[r] = kith_idrows_id(rows, r);
+    size_t count = 0;
+    for (size_t r = 0; r < rows->count; r++)
+        if (!is_dead(rows, r)) ids[count++] = kith_idrows_id(rows, r);
 }
 
 /* One pass over all ids, past a map of those that are looked for. */
@@ -109,7 +134,8 @@ static void settle(kith_idrows *rows, bool stored, bool rise) {
         rows->has_ids = true;
     }
     if (!rise && rows->ids_rise) {
-        for (size_t r = 0; r < rows->count; r++) kith_idmap_put(&rows->map, kith_idrows_id(rows, r), r);
+        for (size_t r = 0; r < rows->count; r++)
+            if (!is_dead(rows, r)) kith_idmap_append(&rows->map, kith_idrows_id(rows, r), r);
         rows->ids_rise = false;
     }
 }
@@ -117,17 +143,31 @@ static void settle(kith_idrows *rows, bool stored, bool rise) {
 void kith_idrows_clear(kith_idrows *rows) {
     kith_chunks_trim(&rows->ids, 0, 0);
     kith_idmap_free(&rows->map);
+    kith_deadset_clear(&rows->dead, NULL);
     rows->count = 0;
     rows->has_ids = false;
     rows->ids_rise = true;
     rows->first_id = 0;
 }
 
-/* Whether they do, even if nobody has noticed: removals at the end may leave ids that rise. */
-static bool ids_rise(const kith_idrows *rows) {
-    for (size_t r = 1; r < rows->count; r++)
-        if (kith_idrows_id(rows, r) <= kith_idrows_id(rows, r - 1)) return false;
-    return true;
+/* How the ids of the live rows have to be kept, whatever form they have now: removals may leave ids that rise. */
+static void form_of_live(const kith_idrows *rows, bool *stored, bool *rise) {
+    int64_t first_id = 0, last_id = -1;
+    size_t count = 0;
+    *rise = true;
+    for (size_t r = 0; r < rows->count && *rise; r++) {
+        if (is_dead(rows, r)) continue;
+        int64_t id = kith_idrows_id(rows, r);
+        if (count++ == 0) first_id = id;
+        *rise = count == 1 || id > last_id;
+        last_id = id;
+    }
+    *stored = !*rise || (count > 0 && (uint64_t)(last_id - first_id) != (uint64_t)(count - 1));
+}
+
+static int64_t first_live_id(const kith_idrows *rows) {
+    size_t row = 0;
+    return live_run(rows, &row) > 0 ? kith_idrows_id(rows, row) : 0;
 }
 
 /* ---- Adding -------------------------------------------------------------------------------------------------- */
@@ -136,15 +176,30 @@ static int64_t new_id(const kith_addition *addition, size_t i) {
     return addition->ids != NULL ? addition->ids[i] : addition->first_id + (int64_t)i;
 }
 
-static kith_status check_absent(const kith_idrows *rows, int64_t next_id, const kith_addition *addition) {
-    if (addition->ids_rise && new_id(addition, 0) >= next_id) return KITH_OK;
+/* Finds the rows whose ids come again, and marks them. */
+static kith_status plan_replaced(const kith_idrows *rows, int64_t next_id, kith_idrows_mode mode,
+                                 kith_idrows_addition *plan) {
+    const kith_addition *addition = plan->addition;
+    if (mode != KITH_ROWS_UPDATE && addition->ids_rise && new_id(addition, 0) >= next_id) return KITH_OK;
+    uint64_t *old = NULL;
+    kith_status status;
+    if (mode != KITH_ROWS_ADD) KITH_TRY(kith_alloc(addition->view.count, sizeof *old, &old));
     for (size_t i = 0; i < addition->view.count; i++) {
         uint64_t row;
-        if (kith_idrows_find_one(rows, new_id(addition, i), &row))
-            return kith_error(KITH_ERR_EXISTS, "add: id %lld is in the index already",
-                              (long long)new_id(addition, i));
+        int64_t id = new_id(addition, i);
+        bool held = kith_idrows_find_one(rows, id, &row);
+        if (held && mode == KITH_ROWS_ADD)
+            KITH_GO(kith_error(KITH_ERR_EXISTS, "add: id %lld is in the index already", (long long)id));
+        if (!held && mode == KITH_ROWS_UPDATE)
+            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "update: id %lld is not in the index", (long long)id));
+        if (held) old[plan->replaced++] = row;
     }
-    return KITH_OK;
+    status = KITH_OK;
+    if (plan->replaced > 0)
+        KITH_GO(kith_deadset_plan(&rows->dead, old, plan->replaced, rows->ids.epoch, &plan->dead));
+done:
+    kith_free(old);
+    return status;
 }
 
 /* How the ids will have to be kept once the new rows stand behind the present ones. */
@@ -159,15 +214,20 @@ static void plan_form(const kith_idrows *rows, kith_idrows_addition *plan) {
 }
 
 kith_status kith_idrows_add_begin(kith_idrows *rows, int64_t next_id, const kith_addition *addition,
-                                  kith_idrows_addition *plan) {
+                                  kith_idrows_mode mode, kith_idrows_addition *plan) {
     *plan = (kith_idrows_addition){
         .addition = addition, .had_map = rows->map.slot_count != 0, .had_chunks = rows->ids.chunk_count};
-    KITH_TRY(check_absent(rows, next_id, addition));
+    KITH_TRY(plan_replaced(rows, next_id, mode, plan));
     size_t total;
+    kith_status status;
     if (kith_add_overflows(rows->count, addition->view.count, &total))
-        return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu", addition->view.count, rows->count);
+        KITH_GO(kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu", addition->view.count, rows->count));
     plan_form(rows, plan);
-    return reserve(rows, total, plan->stored, plan->rise);
+    KITH_GO(reserve(rows, total, plan->stored, plan->rise));
+    return KITH_OK;
+done:
+    if (plan->replaced > 0) kith_deadset_drop(&rows->dead, &plan->dead);
+    return status;
 }
 
 void kith_idrows_add_keep(kith_idrows *rows, const kith_idrows_addition *plan) {
@@ -177,29 +237,33 @@ void kith_idrows_add_keep(kith_idrows *rows, const kith_idrows_addition *plan) {
     if (count == 0 && !plan->stored) rows->first_id = new_id(addition, 0);
     for (size_t i = 0; i < added && plan->stored; i++)
         *(int64_t *)kith_chunks_at(&rows->ids, count + i) = new_id(addition, i);
-    for (size_t i = 0; i < added && !plan->rise; i++) kith_idmap_put(&rows->map, new_id(addition, i), count + i);
+    for (size_t i = 0; i < added && !plan->rise; i++) kith_idmap_append(&rows->map, new_id(addition, i), count + i);
     rows->count = count + added;
+    if (plan->replaced > 0) kith_deadset_keep(&rows->dead, &plan->dead, rows->ids.epoch);
 }
 
 void kith_idrows_add_drop(kith_idrows *rows, const kith_idrows_addition *plan) {
     give_back(rows, plan->had_chunks, plan->had_map);
+    if (plan->replaced > 0) kith_deadset_drop(&rows->dead, &plan->dead);
 }
 
 /* ---- Merging ------------------------------------------------------------------------------------------------- */
 
 kith_status kith_idrows_merge_begin(kith_idrows *rows, int64_t next_id, const kith_idrows *from, int64_t shift,
                                     kith_idrows_merger *merger) {
+    size_t count = kith_idrows_live(from);
     *merger = (kith_idrows_merger){.addition = {
-                                       .view.count = from->count,
-                                       .first_id = kith_idrows_id(from, 0) + shift,
+                                       .view.count = count,
+                                       .first_id = first_live_id(from) + shift,
                                        .ids_rise = from->ids_rise,
                                    }};
-    if (from->has_ids) {
-        KITH_TRY(kith_alloc(from->count, sizeof *merger->ids, &merger->ids));
-        for (size_t r = 0; r < from->count; r++) merger->ids[r] = kith_idrows_id(from, r) + shift;
+    if (from->has_ids || from->dead.count > 0) {
+        KITH_TRY(kith_alloc(count, sizeof *merger->ids, &merger->ids));
+        kith_idrows_list(from, merger->ids);
+        for (size_t i = 0; i < count; i++) merger->ids[i] += shift;
         merger->addition.ids = merger->ids;
     }
-    kith_status status = kith_idrows_add_begin(rows, next_id, &merger->addition, &merger->plan);
+    kith_status status = kith_idrows_add_begin(rows, next_id, &merger->addition, KITH_ROWS_ADD, &merger->plan);
     if (status != KITH_OK) kith_free(merger->ids);
     return status;
 }
@@ -216,82 +280,114 @@ void kith_idrows_merge_drop(kith_idrows *rows, kith_idrows_merger *merger) {
 
 /* ---- Removing ------------------------------------------------------------------------------------------------ */
 
-/* The rows of those ids that are there, rising, each once. `found` and `rows` have room for 2 x count each. */
-static kith_status rows_to_remove(const kith_idrows *held, const int64_t *ids, size_t count, uint64_t *found,
-                                  int64_t *rows, size_t *row_count) {
-    KITH_TRY(kith_idrows_find(held, ids, count, found));
-    size_t found_count = 0, kept = 0;
-    for (size_t i = 0; i < count; i++)
-        if (found[i] != KITH_NO_ROW) rows[found_count++] = (int64_t)found[i];
-    if (!kith_rises_i64(rows, found_count)) kith_sort_i64(rows, found_count, rows + count);
-    for (size_t i = 0; i < found_count; i++)
-        if (kept == 0 || rows[i] != rows[kept - 1]) rows[kept++] = rows[i];
-    *row_count = kept;
-    return KITH_OK;
-}
-
-/* Are these the last rows? Then what is left keeps the form of its ids. */
-static bool is_at_end(const kith_idrows *rows, const kith_idrows_removal *removal) {
-    return removal->count == 0 || (size_t)removal->rows[0] == rows->count - removal->count;
-}
-
 kith_status kith_idrows_remove_begin(kith_idrows *rows, const int64_t *ids, size_t count,
                                      kith_idrows_removal *removal) {
-    *removal = (kith_idrows_removal){.had_chunks = rows->ids.chunk_count, .had_map = rows->map.slot_count != 0};
+    *removal = (kith_idrows_removal){0};
     uint64_t *found = NULL;
+    int64_t *gone = NULL;
     kith_status status;
     KITH_GO(kith_alloc(count, sizeof *found, &found));
-    KITH_GO(kith_alloc(count, 2 * sizeof *removal->rows, &removal->rows));
-    KITH_GO(rows_to_remove(rows, ids, count, found, removal->rows, &removal->count));
-    if (!is_at_end(rows, removal)) KITH_GO(reserve(rows, rows->count, true, false));
+    KITH_GO(kith_alloc(count, 2 * sizeof *gone, &gone));
+    KITH_GO(kith_idrows_find(rows, ids, count, found));
+    size_t found_count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (found[i] != KITH_NO_ROW) gone[found_count++] = (int64_t)found[i];
+    if (!kith_rises_i64(gone, found_count)) kith_sort_i64(gone, found_count, gone + count);
+    for (size_t i = 0; i < found_count; i++) /* ids may stand twice */
+        if (i == 0 || gone[i] != gone[i - 1]) found[removal->count++] = (uint64_t)gone[i];
+    KITH_GO(kith_deadset_plan(&rows->dead, found, removal->count, rows->ids.epoch, &removal->dead));
 done:
+    kith_free(gone);
     kith_free(found);
-    if (status != KITH_OK) kith_free(removal->rows);
     return status;
 }
 
-void kith_idrows_remove_keep(kith_idrows *rows, kith_idrows_removal *removal, kith_move_row_fn move, void *owner) {
-    if (!is_at_end(rows, removal)) settle(rows, true, false);
-    for (size_t i = removal->count; i-- > 0;) {
-        size_t row = (size_t)removal->rows[i], last = rows->count - 1;
-        if (!rows->ids_rise) kith_idmap_remove(&rows->map, kith_idrows_id(rows, row));
-        if (row != last) {
-            int64_t moved = kith_idrows_id(rows, last);
-            move(owner, last, row);
-            *(int64_t *)kith_chunks_at(&rows->ids, row) = moved;
-            kith_idmap_put(&rows->map, moved, row);
-        }
-        rows->count = last;
-    }
-    if (rows->count == 0) kith_idrows_clear(rows);
-    kith_chunks_trim(&rows->ids, rows->count, 1);
-    kith_free(removal->rows);
+void kith_idrows_remove_keep(kith_idrows *rows, const kith_idrows_removal *removal) {
+    kith_deadset_keep(&rows->dead, &removal->dead, rows->ids.epoch);
 }
 
-void kith_idrows_remove_drop(kith_idrows *rows, kith_idrows_removal *removal) {
-    give_back(rows, removal->had_chunks, removal->had_map);
-    kith_free(removal->rows);
+void kith_idrows_remove_drop(kith_idrows *rows, const kith_idrows_removal *removal) {
+    kith_deadset_drop(&rows->dead, &removal->dead);
 }
 
-/* ---- Compacting ---------------------------------------------------------------------------------------------- */
+/* ---- Writing anew -------------------------------------------------------------------------------------------- */
 
-kith_status kith_idrows_compact(kith_idrows *rows) {
-    kith_idmap map = {0};
-    bool rise = ids_rise(rows);
+enum { DEAD_SHARE = 4, DEAD_MIN = 64 }; /* dead rows, so many at least, among so many, are taken out */
+
+/* The ids and the map in the form that they need; no row is dead. */
+static kith_status compact_ids(kith_idrows *rows) {
+    bool stored, rise;
+    kith_idmap map = {.epoch = rows->map.epoch};
+    form_of_live(rows, &stored, &rise);
+    KITH_TRY(kith_epoch_reserve(rows->ids.epoch, kith_chunks_blocks(&rows->ids) + 1));
     if (!rise) {
         KITH_TRY(kith_idmap_reserve(&map, rows->count));
-        for (size_t r = 0; r < rows->count; r++) kith_idmap_put(&map, kith_idrows_id(rows, r), r);
+        for (size_t r = 0; r < rows->count; r++) kith_idmap_append(&map, kith_idrows_id(rows, r), r);
     }
-    kith_idmap_free(&rows->map);
+    kith_idmap_retire(&rows->map);
     rows->map = map;
     rows->ids_rise = rise;
-    if (rows->has_ids && rise && rows->count > 0) {
-        int64_t first = kith_idrows_id(rows, 0), last = kith_idrows_id(rows, rows->count - 1);
-        rows->has_ids = (uint64_t)(last - first) != (uint64_t)(rows->count - 1);
-        if (!rows->has_ids) rows->first_id = first;
-    }
+    rows->first_id = first_live_id(rows);
+    if (rows->has_ids && !stored) kith_chunks_retire(&rows->ids);
+    rows->has_ids = rows->has_ids && stored;
     kith_chunks_trim(&rows->ids, rows->has_ids ? rows->count : 0, 0);
     return KITH_OK;
+}
+
+/* The live rows, in `fresh`, take the place of all rows, whose memory is retired. */
+static void replace_rows(kith_idrows *rows, const kith_row_tables *tables, const kith_idrows *fresh,
+                         const kith_chunks *fresh_tables) {
+    kith_epoch *epoch = rows->ids.epoch;
+    for (size_t t = 0; t < tables->count; t++) {
+        kith_chunks old = *tables->tables[t];
+        *tables->tables[t] = fresh_tables[t];
+        tables->tables[t]->epoch = epoch;
+        kith_chunks_retire(&old);
+    }
+    kith_idrows old = *rows;
+    *rows = *fresh;
+    kith_idrows_set_epoch(rows, epoch);
+    kith_chunks_retire(&old.ids);
+    kith_idmap_retire(&old.map);
+    kith_deadset_clear(&old.dead, epoch);
+}
+
+static kith_status compact_rows(kith_idrows *rows, const kith_row_tables *tables) {
+    kith_chunks chunks[KITH_ROW_TABLES_MAX];
+    kith_chunks *fresh_tables[KITH_ROW_TABLES_MAX];
+    const kith_chunks *old_tables[KITH_ROW_TABLES_MAX];
+    kith_idrows fresh;
+    size_t blocks = kith_chunks_blocks(&rows->ids) + 1 + kith_deadset_blocks(&rows->dead);
+    kith_idrows_init(&fresh);
+    for (size_t t = 0; t < tables->count; t++) {
+        kith_chunks_init(&chunks[t], tables->tables[t]->item_bytes);
+        fresh_tables[t] = &chunks[t];
+        old_tables[t] = tables->tables[t];
+        blocks += kith_chunks_blocks(tables->tables[t]);
+    }
+    kith_status status = kith_epoch_reserve(rows->ids.epoch, blocks);
+    if (status == KITH_OK) status = kith_idrows_copy(rows, old_tables, &fresh, fresh_tables, tables->count);
+    if (status == KITH_OK) {
+        replace_rows(rows, tables, &fresh, chunks);
+        return KITH_OK;
+    }
+    for (size_t t = 0; t < tables->count; t++) kith_chunks_free(&chunks[t]);
+    kith_idrows_free(&fresh);
+    return status;
+}
+
+kith_status kith_idrows_compact(kith_idrows *rows, const kith_row_tables *tables) {
+    if (rows->dead.count > 0) return compact_rows(rows, tables);
+    KITH_TRY(compact_ids(rows));
+    for (size_t t = 0; t < tables->count; t++) kith_chunks_trim(tables->tables[t], rows->count, 0);
+    return KITH_OK;
+}
+
+void kith_idrows_compact_when_due(kith_idrows *rows, const kith_row_tables *tables) {
+    size_t dead = rows->dead.count;
+    if (dead == 0) return;
+    if (dead == rows->count || (dead >= DEAD_MIN && dead > rows->count / DEAD_SHARE))
+        (void)kith_idrows_compact(rows, tables);
 }
 
 /* ---- Copies -------------------------------------------------------------------------------------------------- */
@@ -331,14 +427,45 @@ kith_status kith_chunks_append(const kith_chunks *from, size_t count, kith_chunk
     return kith_parallel_for(kith_threads_default(), pieces, copy_piece, &loop);
 }
 
-kith_status kith_idrows_copy(const kith_idrows *from, kith_idrows *to) {
-    if (from->has_ids) KITH_TRY(kith_chunks_copy(&from->ids, from->count, &to->ids));
-    KITH_TRY(reserve(to, from->count, from->has_ids, from->ids_rise));
-    to->count = from->count;
-    to->has_ids = from->has_ids;
-    to->first_id = from->first_id;
-    settle(to, from->has_ids, from->ids_rise);
+kith_status kith_idrows_append(const kith_idrows *from, const kith_chunks *from_table, kith_chunks *to,
+                               size_t first) {
+    if (from->dead.count == 0) return kith_chunks_append(from_table, from->count, to, first);
+    KITH_TRY(kith_chunks_reserve(to, first + kith_idrows_live(from)));
+    for (size_t row = 0, live; (live = live_run(from, &row)) > 0;) {
+        for (size_t end = row + live, run, to_run; row < end; row += run, first += run) {
+            const void *source = kith_chunks_run(from_table, row, &run);
+            void *at = kith_chunks_run(to, first, &to_run);
+            run = kith_min_size(kith_min_size(run, to_run), end - row);
+            memcpy(at, source, run * to->item_bytes);
+        }
+    }
     return KITH_OK;
+}
+
+/* The ids of live rows, and a map of them unless they rise. */
+static kith_status copy_ids(const kith_idrows *from, kith_idrows *to) {
+    bool stored = from->has_ids, rise = from->ids_rise;
+    if (from->dead.count > 0) form_of_live(from, &stored, &rise);
+    KITH_TRY(reserve(to, kith_idrows_live(from), stored, rise));
+    for (size_t row = 0, live; (stored || !rise) && (live = live_run(from, &row)) > 0;)
+        for (size_t end = row + live; row < end; row++) {
+            int64_t id = kith_idrows_id(from, row);
+            if (stored) *(int64_t *)kith_chunks_at(&to->ids, to->count) = id;
+            if (!rise) kith_idmap_append(&to->map, id, to->count);
+            to->count++;
+        }
+    to->count = kith_idrows_live(from);
+    to->has_ids = stored;
+    to->ids_rise = rise;
+    to->first_id = from->dead.count > 0 ? first_live_id(from) : from->first_id;
+    return KITH_OK;
+}
+
+kith_status kith_idrows_copy(const kith_idrows *from, const kith_chunks *const *from_tables, kith_idrows *to,
+                             kith_chunks *const *to_tables, size_t table_count) {
+    for (size_t t = 0; t < table_count; t++)
+        if (from_tables[t]->room > 0) KITH_TRY(kith_idrows_append(from, from_tables[t], to_tables[t], 0));
+    return copy_ids(from, to);
 }
 
 /* ---- Files --------------------------------------------------------------------------------------------------- */
@@ -363,14 +490,47 @@ kith_status kith_chunks_open(kith_container *file, const char *tag, uint32_t ins
     return kith_chunks_borrow(chunks, chunks->item_bytes, items, count);
 }
 
+kith_status kith_idrows_save_table(const kith_idrows *rows, const kith_chunks *table, const char *tag,
+                                   uint32_t instance, kith_container_writer *writer) {
+    KITH_TRY(kith_container_writer_begin(writer, tag, instance, VERSION, 0));
+    for (size_t row = 0, live; (live = live_run(rows, &row)) > 0;)
+        for (size_t end = row + live, run; row < end; row += run) {
+            const void *at = kith_chunks_run(table, row, &run);
+            run = kith_min_size(run, end - row);
+            KITH_TRY(kith_container_writer_write(writer, at, run * table->item_bytes));
+        }
+    return KITH_OK;
+}
+
+/* The ids of live rows that are not stored. */
+static kith_status save_counted(const kith_idrows *rows, const char *tag, uint32_t instance,
+                                kith_container_writer *writer) {
+    int64_t ids[256];
+    size_t room = sizeof ids / sizeof *ids, count = 0;
+    KITH_TRY(kith_container_writer_begin(writer, tag, instance, VERSION, 0));
+    for (size_t r = 0; r < rows->count; r++) {
+        if (is_dead(rows, r)) continue;
+        ids[count++] = kith_idrows_id(rows, r);
+        if (count < room) continue;
+        KITH_TRY(kith_container_writer_write(writer, ids, sizeof ids));
+        count = 0;
+    }
+    return count > 0 ? kith_container_writer_write(writer, ids, count * sizeof *ids) : KITH_OK;
+}
+
 kith_status kith_idrows_save(const kith_idrows *rows, const kith_idrows_tags *tags, uint32_t instance,
                              kith_container_writer *writer) {
     unsigned char meta[META_BYTES];
-    kith_put_u64(meta, rows->has_ids ? 0 : (uint64_t)rows->first_id);
-    kith_put_u32(meta + 8, rows->has_ids);
-    kith_put_u32(meta + 12, rows->ids_rise || ids_rise(rows));
+    bool stored, rise;
+    form_of_live(rows, &stored, &rise);
+    if (rows->dead.count == 0) stored = rows->has_ids;
+    kith_put_u64(meta, stored ? 0 : (uint64_t)(rows->dead.count > 0 ? first_live_id(rows) : rows->first_id));
+    kith_put_u32(meta + 8, stored);
+    kith_put_u32(meta + 12, rise);
     KITH_TRY(kith_container_writer_add(writer, tags->meta, instance, meta, sizeof meta));
-    return rows->has_ids ? kith_chunks_save(&rows->ids, rows->count, tags->ids, instance, writer) : KITH_OK;
+    if (!stored) return KITH_OK;
+    return rows->has_ids ? kith_idrows_save_table(rows, &rows->ids, tags->ids, instance, writer)
+                         : save_counted(rows, tags->ids, instance, writer);
 }
 
 kith_status kith_idrows_open(kith_container *file, const kith_idrows_tags *tags, uint32_t instance, size_t count,

@@ -426,6 +426,9 @@ void kith_index_reset_inner(kith_index *index) {
 kith_status kith_index_reset(kith_index *index) {
     KITH_TRY(kith_index_check_writable("reset", index));
     KITH_TRY(kith_change_begin(index));
+    index->count = 0;
+    kith_change_show(
+        index); /* from here on searches find nothing to look at, so that nothing has to be kept for them */
     kith_index_reset_inner(index);
     kith_change_end(index);
     return KITH_OK;

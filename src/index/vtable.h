@@ -126,12 +126,13 @@ typedef enum kith_change_kind {
     KITH_CHANGE_ADD,
     KITH_CHANGE_REMOVE,
     KITH_CHANGE_UPDATE,
+    KITH_CHANGE_UPSERT,
     KITH_CHANGE_MERGE
 } kith_change_kind;
 
 typedef struct kith_change {
     kith_change_kind kind;
-    const kith_addition *addition; /* add */
+    const kith_addition *addition; /* add, upsert */
     const kith_view *vectors;      /* train: the sample; update */
     const int64_t *ids;            /* remove, update */
     size_t count;                  /* of ids */

@@ -16,7 +16,6 @@
 #include "index/codes.h"
 #include "index/convert.h"
 #include "index/rescore.h"
-#include "index/upsert.h"
 #include "wrap/coderows_inside.h"
 
 static const char codes_tag[] = "CROWCODE";
@@ -68,6 +67,12 @@ kith_status kith_coderows_create(const kith_spec *spec, size_t dim, kith_metric 
     return KITH_OK;
 }
 
+static void set_epoch(kith_index *index, kith_epoch *epoch) {
+    kith_coderows *own = kith_coderows_of(index);
+    own->rows.epoch = epoch;
+    kith_idrows_set_epoch(&own->ids, epoch);
+}
+
 static kith_status clone(const kith_index *index, kith_index **out) {
     const kith_coderows *own = kith_coderows_of_const(index);
     kith_code *code;
@@ -78,8 +83,8 @@ static kith_status clone(const kith_index *index, kith_index **out) {
         kith_code_free(code);
         return status;
     }
-    KITH_GO(kith_chunks_copy(&own->rows, index->count, &copy->rows));
-    KITH_GO(kith_idrows_copy(&own->ids, &copy->ids));
+    KITH_GO(kith_idrows_copy(&own->ids, (const kith_chunks *const[]){&own->rows}, &copy->ids,
+                             (kith_chunks *const[]){&copy->rows}, 1));
     copy->base.count = index->count;
     *out = &copy->base;
     return KITH_OK;
@@ -94,6 +99,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"codes", kith_chunks_bytes(&own->rows)},
         {"ids", kith_chunks_bytes(&own->ids.ids)},
         {"id map", (uint64_t)own->ids.map.slot_count * sizeof *own->ids.map.slots},
+        {"dead rows", kith_deadset_bytes(&own->ids.dead)},
         {"codebooks", own->code->vtable->memory(own->code)},
         {"fixed", sizeof *own},
     };
@@ -186,7 +192,7 @@ static kith_status save(const kith_index *index, kith_container_writer *writer, 
     const kith_coderows *own = kith_coderows_of_const(index);
     uint32_t instance = *part;
     KITH_TRY(kith_code_save(own->code, writer, part));
-    KITH_TRY(kith_chunks_save(&own->rows, index->count, codes_tag, instance, writer));
+    KITH_TRY(kith_idrows_save_table(&own->ids, &own->rows, codes_tag, instance, writer));
     return kith_idrows_save(&own->ids, &id_tags, instance, writer);
 }
 
@@ -257,6 +263,8 @@ static kith_status holds(const kith_index *index, const int64_t *ids, size_t cou
 static const kith_index_vtable coderows_vtable = {
     .name = "CodeRows",
     .struct_bytes = sizeof(kith_coderows),
+    .concurrent = true,
+    .set_epoch = set_epoch,
     .release = release,
     .clone = clone,
     .memory = memory,
@@ -264,7 +272,7 @@ static const kith_index_vtable coderows_vtable = {
     .add = kith_coderows_add,
     .remove = kith_coderows_remove,
     .update = kith_coderows_update,
-    .upsert = kith_upsert_staged,
+    .upsert = kith_coderows_upsert,
     .holds = holds,
     .compact = kith_coderows_compact,
     .reset = kith_coderows_reset,

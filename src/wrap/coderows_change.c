@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sort.h"
 #include "index/codes.h"
 #include "wrap/coderows_inside.h"
 
@@ -15,40 +16,33 @@ enum { PROBE_ROWS = 64 };
 
 struct kith_staged {
     kith_change_kind kind;
-    kith_code *code; /* train */
+    kith_code *code;      /* train */
+    kith_addition update; /* the vectors of an update as an addition, and its job */
+    kith_job job;
     kith_idrows_addition addition;
     kith_idrows_removal removal;
     kith_idrows_merger merger;
-    uint64_t *rows; /* update: where the codes go */
-    size_t count;
     size_t had_chunks;
-    unsigned char *codes; /* update */
 };
+
+static kith_row_tables tables_of(kith_coderows *own) {
+    return (kith_row_tables){.tables = {&own->rows}, .count = 1};
+}
 
 /* ---- Encoding ------------------------------------------------------------------------------------------------ */
 
-/* Where codes go: one after the other, or to rows of the table from `first` on. */
-typedef struct target {
-    unsigned char *codes;
-    kith_chunks *rows;
-    size_t first;
-} target;
-
-static void put(const target *to, size_t at, const unsigned char *codes, size_t count, size_t bytes) {
-    if (to->codes != NULL) {
-        memcpy(to->codes + at * bytes, codes, count * bytes);
-        return;
-    }
+/* Copies codes to rows of the table from `first` on. */
+static void put(kith_chunks *rows, size_t first, const unsigned char *codes, size_t count) {
+    size_t bytes = rows->item_bytes;
     for (size_t i = 0, run; i < count; i += run) {
-        void *row = kith_chunks_run(to->rows, to->first + at + i, &run);
+        void *row = kith_chunks_run(rows, first + i, &run);
         run = kith_min_size(run, count - i);
         memcpy(row, codes + i * bytes, run * bytes);
     }
 }
 
-/* Encodes all rows of a view, block by block. */
-static kith_status encode(const kith_coderows *own, const kith_view *view, size_t threads, const target *to,
-                          kith_meter *meter) {
+/* Encodes all rows of a view, block by block, into the rows behind those that there are. */
+static kith_status encode(kith_coderows *own, const kith_view *view, size_t threads, kith_meter *meter) {
     const kith_code *code = own->code;
     size_t block = kith_min_size(view->count, BLOCK_ROWS), dim = code->dim, bytes = code->code_bytes;
     float *rows = NULL, *projected = NULL;
@@ -65,8 +59,8 @@ static kith_status encode(const kith_coderows *own, const kith_view *view, size_
         KITH_GO(kith_code_project(code, rows, count, threads, &arena, projected));
         const kith_code_rows part = {.rows = projected, .count = count, .first_row = first};
         KITH_GO(kith_code_encode(code, &part, threads, codes));
-        put(to, first, codes, count, bytes);
-        if (meter != NULL) KITH_GO(kith_meter_add(meter, count));
+        put(&own->rows, own->ids.count + first, codes, count);
+        KITH_GO(kith_meter_add(meter, count));
     }
 done:
     kith_arena_free(&arena);
@@ -116,23 +110,33 @@ static void add_drop(kith_coderows *own, const kith_staged *staged) {
     kith_idrows_add_drop(&own->ids, &staged->addition);
 }
 
-static kith_status add_begin(kith_coderows *own, const kith_addition *addition, kith_staged *staged) {
+static kith_status add_begin(kith_coderows *own, const kith_addition *addition, kith_idrows_mode mode,
+                             kith_staged *staged) {
     const kith_job *job = addition->job;
-    const target to = {.rows = &own->rows, .first = own->base.count};
     kith_meter meter;
-    KITH_TRY(kith_idrows_add_begin(&own->ids, own->base.next_id, addition, &staged->addition));
+    KITH_TRY(kith_idrows_add_begin(&own->ids, own->base.next_id, addition, mode, &staged->addition));
     kith_meter_init(&meter, job->progress, job->progress_user, "add", addition->view.count);
     kith_status status;
-    KITH_GO(kith_chunks_reserve(&own->rows, own->base.count + addition->view.count));
-    KITH_GO(encode(own, &addition->view, job->threads, &to, &meter));
+    KITH_GO(kith_chunks_reserve(&own->rows, own->ids.count + addition->view.count));
+    KITH_GO(encode(own, &addition->view, job->threads, &meter));
     KITH_GO(kith_meter_finish(&meter));
 done:
     if (status != KITH_OK) add_drop(own, staged);
     return status;
 }
 
+static kith_status update_begin(kith_coderows *own, const kith_change *change, kith_staged *staged) {
+    kith_job_init(&staged->job);
+    staged->job.threads = kith_threads_default();
+    staged->update = (kith_addition){.view = *change->vectors,
+                                     .ids = change->ids,
+                                     .ids_rise = kith_rises_i64(change->ids, change->count),
+                                     .job = &staged->job};
+    return add_begin(own, &staged->update, KITH_ROWS_UPDATE, staged);
+}
+
 static kith_status check_alike(const kith_coderows *own, const kith_coderows *from) {
-    size_t count = kith_min_size(PROBE_ROWS, from->base.count), bytes = from->code->code_bytes;
+    size_t count = kith_min_size(PROBE_ROWS, from->ids.count), bytes = from->code->code_bytes;
     unsigned char *codes;
     bool agree;
     KITH_TRY(kith_alloc(count, bytes, &codes));
@@ -147,7 +151,7 @@ static kith_status merge_begin(kith_coderows *own, const kith_change *change, ki
     const kith_coderows *from = kith_coderows_of_const(change->from);
     KITH_TRY(check_alike(own, from));
     KITH_TRY(kith_idrows_merge_begin(&own->ids, own->base.next_id, &from->ids, change->id_shift, &staged->merger));
-    kith_status status = kith_chunks_append(&from->rows, from->base.count, &own->rows, own->base.count);
+    kith_status status = kith_idrows_append(&from->ids, &from->rows, &own->rows, own->ids.count);
     if (status == KITH_OK) return KITH_OK;
     kith_chunks_trim(&own->rows, 0, staged->had_chunks);
     kith_idrows_merge_drop(&own->ids, &staged->merger);
@@ -163,50 +167,27 @@ static void merge_end(kith_coderows *own, kith_staged *staged, bool keep) {
     kith_idrows_merge_drop(&own->ids, &staged->merger);
 }
 
-static void move_row(void *owner, size_t from, size_t to) {
-    kith_coderows *own = owner;
-    memcpy(kith_chunks_at(&own->rows, to), kith_chunks_at(&own->rows, from), own->code->code_bytes);
-}
-
-static kith_status update_begin(const kith_coderows *own, const kith_change *change, kith_staged *staged) {
-    kith_status status;
-    staged->count = change->count;
-    KITH_GO(kith_alloc(change->count, sizeof *staged->rows, &staged->rows));
-    KITH_GO(kith_alloc(change->count, own->code->code_bytes, &staged->codes));
-    KITH_GO(kith_idrows_need("update", &own->ids, change->ids, change->count, staged->rows));
-    KITH_GO(encode(own, change->vectors, kith_threads_default(), &(target){.codes = staged->codes}, NULL));
-    return KITH_OK;
-done:
-    kith_free(staged->rows);
-    kith_free(staged->codes);
-    return status;
-}
-
-static void update_end(kith_coderows *own, kith_staged *staged, bool keep) {
-    size_t bytes = own->code->code_bytes;
-    for (size_t i = 0; i < staged->count && keep; i++)
-        memcpy(kith_chunks_at(&own->rows, (size_t)staged->rows[i]), staged->codes + i * bytes, bytes);
-    kith_free(staged->rows);
-    kith_free(staged->codes);
-}
-
 /* ---- The two halves ------------------------------------------------------------------------------------------ */
 
 static kith_status begin(kith_coderows *own, const kith_change *change, kith_staged *staged) {
     *staged = (kith_staged){.kind = change->kind, .had_chunks = own->rows.chunk_count};
     switch (change->kind) {
-        case KITH_CHANGE_ADD: return add_begin(own, change->addition, staged);
+        case KITH_CHANGE_ADD: return add_begin(own, change->addition, KITH_ROWS_ADD, staged);
+        case KITH_CHANGE_UPSERT: return add_begin(own, change->addition, KITH_ROWS_UPSERT, staged);
+        case KITH_CHANGE_UPDATE: return update_begin(own, change, staged);
         case KITH_CHANGE_REMOVE:
             return kith_idrows_remove_begin(&own->ids, change->ids, change->count, &staged->removal);
-        case KITH_CHANGE_UPDATE: return update_begin(own, change, staged);
         case KITH_CHANGE_MERGE: return merge_begin(own, change, staged);
         default: return train_begin(own, change, staged);
     }
 }
 
 static void end(kith_coderows *own, kith_staged *staged, bool keep) {
+    const kith_row_tables tables = tables_of(own);
     switch (staged->kind) {
         case KITH_CHANGE_ADD:
+        case KITH_CHANGE_UPSERT:
+        case KITH_CHANGE_UPDATE:
             if (keep)
                 kith_idrows_add_keep(&own->ids, &staged->addition);
             else
@@ -214,16 +195,15 @@ static void end(kith_coderows *own, kith_staged *staged, bool keep) {
             break;
         case KITH_CHANGE_REMOVE:
             if (keep)
-                kith_idrows_remove_keep(&own->ids, &staged->removal, move_row, own);
+                kith_idrows_remove_keep(&own->ids, &staged->removal);
             else
                 kith_idrows_remove_drop(&own->ids, &staged->removal);
-            if (keep) kith_chunks_trim(&own->rows, own->ids.count, 1);
             break;
-        case KITH_CHANGE_UPDATE: update_end(own, staged, keep); break;
         case KITH_CHANGE_MERGE: merge_end(own, staged, keep); break;
         default: train_end(own, staged, keep); break;
     }
-    own->base.count = own->ids.count;
+    if (keep) kith_idrows_compact_when_due(&own->ids, &tables);
+    own->base.count = kith_idrows_live(&own->ids);
 }
 
 kith_status kith_coderows_stage(kith_index *index, const kith_change *change, kith_staged **out) {
@@ -238,11 +218,11 @@ void kith_coderows_settle(kith_index *index, kith_staged *staged, bool keep) {
     kith_free(staged);
 }
 
-/* Both at once. */
-static kith_status change_now(kith_index *index, const kith_change *change, size_t *removed) {
+/* Both at once. *count: the vectors that were removed or replaced. */
+static kith_status change_now(kith_index *index, const kith_change *change, size_t *count) {
     kith_staged staged;
     KITH_TRY(begin(kith_coderows_of(index), change, &staged));
-    if (removed != NULL) *removed = staged.removal.count;
+    if (count != NULL) *count = staged.removal.count + staged.addition.replaced;
     end(kith_coderows_of(index), &staged, true);
     return KITH_OK;
 }
@@ -253,6 +233,10 @@ kith_status kith_coderows_train(kith_index *index, const kith_view *sample, cons
 
 kith_status kith_coderows_add(kith_index *index, const kith_addition *addition) {
     return change_now(index, &(kith_change){.kind = KITH_CHANGE_ADD, .addition = addition}, NULL);
+}
+
+kith_status kith_coderows_upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
+    return change_now(index, &(kith_change){.kind = KITH_CHANGE_UPSERT, .addition = addition}, replaced);
 }
 
 kith_status kith_coderows_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
@@ -267,9 +251,8 @@ kith_status kith_coderows_update(kith_index *index, const kith_view *vectors, co
 
 kith_status kith_coderows_compact(kith_index *index) {
     kith_coderows *own = kith_coderows_of(index);
-    KITH_TRY(kith_idrows_compact(&own->ids));
-    kith_chunks_trim(&own->rows, index->count, 0);
-    return KITH_OK;
+    const kith_row_tables tables = tables_of(own);
+    return kith_idrows_compact(&own->ids, &tables);
 }
 
 void kith_coderows_reset(kith_index *index) {

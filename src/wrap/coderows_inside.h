@@ -31,6 +31,7 @@ void kith_coderows_take(const kith_view *view, size_t row, kith_metric metric, f
 /* ---- coderows_change.c ---- */
 kith_status kith_coderows_train(kith_index *index, const kith_view *sample, const kith_job *job);
 kith_status kith_coderows_add(kith_index *index, const kith_addition *addition);
+kith_status kith_coderows_upsert(kith_index *index, const kith_addition *addition, size_t *replaced);
 kith_status kith_coderows_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_coderows_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
 kith_status kith_coderows_compact(kith_index *index);

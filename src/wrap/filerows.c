@@ -211,6 +211,9 @@ static kith_status check_change(const filerows *own, const kith_change *change) 
         case KITH_CHANGE_ADD: return check_added(own, change->addition);
         case KITH_CHANGE_UPDATE:
             return kith_error(KITH_ERR_READ_ONLY, "update: the vectors of the index lie in a file");
+        case KITH_CHANGE_UPSERT:
+            return kith_error(KITH_ERR_UNSUPPORTED,
+                              "upsert: the vectors of the index lie in a file; add and remove");
         case KITH_CHANGE_MERGE:
             return kith_error(KITH_ERR_UNSUPPORTED, "merge: the ids of the index are rows of its file");
         default: return KITH_OK;

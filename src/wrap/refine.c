@@ -18,7 +18,6 @@
 #include "index/live.h"
 #include "index/partition.h"
 #include "index/spec.h"
-#include "index/upsert.h"
 #include "wrap/filerows.h"
 #include "wrap/transformed.h"
 
@@ -203,10 +202,11 @@ static kith_status update(kith_index *index, const kith_view *vectors, const int
 static kith_status upsert(kith_index *index, const kith_addition *addition, size_t *replaced) {
     kith_refine *both = kith_refine_of(index);
     KITH_TRY(check_for_base("upsert", both, &addition->view, addition->job));
-    kith_upsert staged;
-    KITH_TRY(kith_upsert_stage(both->store, addition, &staged));
+    kith_staged *staged;
+    const kith_change change = {.kind = KITH_CHANGE_UPSERT, .addition = addition};
+    KITH_TRY(both->store->vtable->stage(both->store, &change, &staged));
     kith_status status = kith_index_upsert_inner(both->base, addition, replaced);
-    (void)kith_upsert_settle(both->store, &staged, status == KITH_OK);
+    both->store->vtable->settle(both->store, staged, status == KITH_OK);
     if (status != KITH_OK) return status;
     both->store->next_id = both->base->next_id;
     update_counts(both);

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_concurrent.c: adders, updaters and removers beside searches, of every kind of index, held against a history.
+ *
+ * The vector of an id is known from the id and a version, and each id has one thread that changes it. That thread notes
+ * what it is about to do, and what has been done. A search notes the history before and after: what it finds has to be
+ * something that was there at a moment in between, and what was there all the time has to be found. KITH_CONCURRENT is
+ * the number of seconds for each kind of index; the default is short.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "kith/kith.h"
+
+enum { DIM = 12, WRITERS = 2, SEARCHERS = 2, IDS = 400, STILL = 200, GROUPS = 7 };
+
+/* The state of an id after the last change that was begun, and after the last one that ended. Ids below STILL are there
+ * from the beginning to the end and never change. */
+typedef struct id_history {
+    _Atomic uint32_t begun, done;
+} id_history;
+
+/* Every vector that comes in has a version of its own, which rises by one. */
+static uint32_t state_of(uint32_t version, bool there) { return version * 2 + there; }
+
+typedef struct trial {
+    kith_index *index;
+    kith_metric metric;
+    bool is_exact; /* what is found is exact, and all of it is */
+    const char *spec;
+    id_history ids[IDS];
+    _Atomic int stop, failures;
+    uint64_t end_ns;
+    size_t writer_count;
+} trial;
+
+/* The vector of an id in a version, of small whole numbers, so that 8 bits hold it. */
+static void vector_of(int64_t id, uint32_t version, float *out) {
+    uint64_t x = (uint64_t)id * 0x9e3779b97f4a7c15u + version * 0xbf58476d1ce4e5b9u + 1;
+    for (size_t d = 0; d < DIM; d++) {
+        x ^= x >> 30;
+        x *= 0x94d049bb133111ebu;
+        x ^= x >> 27;
+        out[d] = (float)((x >> 40) % 200 + 1);
+    }
+}
+
+static double value_of(kith_metric metric, const float *a, const float *b) {
+    double l2 = 0, ip = 0, na = 0, nb = 0;
+    for (size_t d = 0; d < DIM; d++) {
+        double x = a[d], y = b[d];
+        l2 += (x - y) * (x - y);
+        ip += x * y;
+        na += x * x;
+        nb += y * y;
+    }
+    return metric == KITH_L2 ? l2 : metric == KITH_IP ? ip : ip / sqrt(na * nb);
+}
+
+static void fail(trial *t, const char *what, int64_t id) {
+    if (atomic_fetch_add(&t->failures, 1) == 0)
+        (void)fprintf(stderr, "%s: %s (id %lld): %s\n", t->spec, what, (long long)id, kith_error_message());
+    atomic_store(&t->stop, 1);
+}
+
+static uint32_t next_random(uint32_t *state) { return (*state = *state * 1664525u + 1013904223u) >> 8; }
+
+static bool is_over(const trial *t) { return atomic_load(&t->stop) != 0; }
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- Writers -------------------------------------------------------------------------------------------------- */
+
+typedef struct thread_of {
+    trial *t;
+    size_t number;
+    uint64_t calls;
+    uint32_t random;
+} thread_of;
+
+/* Does one change to some ids that are all there, or all not. */
+static void change_some(thread_of *own) {
+    trial *t = own->t;
+    enum { AT_ONCE = 8 };
+    int64_t ids[AT_ONCE];
+    float vectors[AT_ONCE * DIM];
+    uint32_t next[AT_ONCE];
+    size_t count = 0, wanted = next_random(&own->random) % AT_ONCE + 1;
+    bool there = next_random(&own->random) % 2 != 0;
+    uint32_t kind = next_random(&own->random) % 3;
+    for (size_t tries = 0; tries < 64 && count < wanted; tries++) {
+        size_t share = (IDS - STILL) / WRITERS;
+        int64_t id = (int64_t)(STILL + own->number * share + next_random(&own->random) % share);
+        uint32_t state = atomic_load(&t->ids[id].done);
+        bool repeated = false;
+        for (size_t i = 0; i < count; i++) repeated = repeated || ids[i] == id;
+        if (repeated || (state % 2 != 0) != there) continue;
+        next[count] = there && kind == 0 ? state_of(state / 2, false) : state_of(state / 2 + 1, true);
+        vector_of(id, state / 2 + 1, vectors + count * DIM);
+        ids[count++] = id;
+    }
+    if (count == 0) return;
+    for (size_t i = 0; i < count; i++) atomic_store(&t->ids[ids[i]].begun, next[i]);
+    const kith_view view = {vectors, KITH_F32, count, DIM, 0};
+    kith_status status;
+    size_t changed = count;
+    if (!there)
+        status = kind == 0 ? kith_index_upsert(t->index, &view, ids, NULL, NULL)
+                           : kith_index_add(t->index, &view, ids, NULL);
+    else if (kind == 0)
+        status = kith_index_remove(t->index, ids, count, &changed);
+    else if (kind == 1)
+        status = kith_index_update(t->index, &view, ids);
+    else
+        status = kith_index_upsert(t->index, &view, ids, NULL, &changed);
+    if (status != KITH_OK) fail(t, "a change failed", ids[0]);
+    if (changed != count) fail(t, "a change did not find all", ids[0]);
+    for (size_t i = 0; i < count; i++) atomic_store(&t->ids[ids[i]].done, next[i]);
+    own->calls++;
+}
+
+static void *write_on(void *context) {
+    thread_of *own = context;
+    while (!is_over(own->t)) {
+        change_some(own);
+        if (own->number == 0 && own->calls % 64 == 63 && kith_index_compact(own->t->index) != KITH_OK)
+            fail(own->t, "compact failed", 0);
+    }
+    return NULL;
+}
+
+/* ---- Searchers ------------------------------------------------------------------------------------------------ */
+
+typedef struct seen {
+    uint32_t before[IDS], after[IDS];
+} seen;
+
+static void note_before(const trial *t, seen *s) {
+    for (size_t i = 0; i < IDS; i++) s->before[i] = atomic_load(&t->ids[i].done);
+}
+static void note_after(const trial *t, seen *s) {
+    for (size_t i = 0; i < IDS; i++) s->after[i] = atomic_load(&t->ids[i].begun);
+}
+
+/* Was this distance that of the id at a moment between? States between are those from before to after: versions rise by
+ * one, so each of them has been. */
+static bool was_there(const trial *t, const seen *s, const float *query, int64_t id, float distance) {
+    uint32_t first = s->before[id], last = s->after[id];
+    for (uint32_t version = first / 2; version <= last / 2; version++) {
+        if (version == 0 || (version == first / 2 && first % 2 == 0)) continue; /* it had gone before */
+        float vector[DIM];
+        vector_of(id, version, vector);
+        double value = value_of(t->metric, query, vector);
+        if (fabs(value - (double)distance) <= 1e-4 * (1 + fabs(value))) return true;
+    }
+    return false;
+}
+
+typedef bool (*expected_fn)(int64_t id);
+static bool is_any(int64_t id) { return id >= 0 && id < IDS; }
+static bool is_even(int64_t id) { return is_any(id) && id % 2 == 0; }
+static bool is_late(int64_t id) { return is_any(id) && id >= STILL / 2; }
+
+/* Holds the results of one query, nearest first, against what had been there. All that stayed has to be among them when
+ * they are complete. */
+static void check_row(trial *t, const seen *s, const float *query, const int64_t *ids, const float *distances,
+                      size_t count, size_t k, expected_fn expected) {
+    bool found[IDS] = {false};
+    for (size_t i = 0; i < count; i++) {
+        if (!expected(ids[i])) {
+            fail(t, "an id that must not be found", ids[i]);
+            return;
+        }
+        if (found[ids[i]]) fail(t, "an id twice", ids[i]);
+        found[ids[i]] = true;
+        if (t->is_exact && !was_there(t, s, query, ids[i], distances[i]))
+            fail(t, "a distance of no moment", ids[i]);
+        if (s->before[ids[i]] == s->after[ids[i]] && s->before[ids[i]] % 2 == 0) fail(t, "removed before", ids[i]);
+    }
+    for (size_t i = 1; i < count && t->is_exact; i++)
+        if (t->metric == KITH_L2 ? distances[i] < distances[i - 1] : distances[i] > distances[i - 1])
+            fail(t, "out of order", ids[i]);
+    if (!t->is_exact) return;
+    /* What is nearer than the last result and stayed there, or was exchanged, has to be found. */
+    double last = count < k || count == 0 ? INFINITY : (double)distances[count - 1];
+    for (int64_t id = 0; id < IDS; id++) {
+        bool stayed = s->before[id] % 2 != 0 && s->before[id] == s->after[id];
+        if (!stayed || found[id] || !expected(id)) continue;
+        float vector[DIM];
+        vector_of(id, s->before[id] / 2, vector);
+        double value = value_of(t->metric, query, vector);
+        bool nearer = t->metric == KITH_L2 ? value < last * (1 - 1e-5) : value > last * (1 + 1e-5);
+        if (last == (double)INFINITY || nearer) fail(t, "an id that was there is not found", id);
+    }
+}
+
+/* So that lists and refinements miss nothing. */
+static void look_at_all(kith_search_params *params) { params->nprobe = params->k_factor = params->ef = IDS; }
+
+/* A call for queries of vectors that are there, or near them. */
+static void search_some(thread_of *own, kith_search_context *context, const kith_filter *even, seen *s) {
+    trial *t = own->t;
+    enum { QUERIES_MAX = 24, K_MAX = 60 };
+    float queries[QUERIES_MAX * DIM], distances[QUERIES_MAX * K_MAX];
+    int64_t ids[QUERIES_MAX * K_MAX];
+    size_t counts[QUERIES_MAX];
+    size_t query_count = next_random(&own->random) % 2 == 0 ? 1 : QUERIES_MAX;
+    size_t k = next_random(&own->random) % K_MAX + 1;
+    for (size_t q = 0; q < query_count; q++)
+        vector_of((int64_t)(next_random(&own->random) % IDS), next_random(&own->random) % 3, queries + q * DIM);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.context = context;
+    bool filtered = next_random(&own->random) % 3 == 0;
+    if (filtered) params.filter = even;
+    look_at_all(&params);
+    const kith_view view = {queries, KITH_F32, query_count, DIM, 0};
+    note_before(t, s);
+    kith_status status = kith_index_search(t->index, &view, k, &params, ids, distances, counts);
+    note_after(t, s);
+    if (status != KITH_OK) {
+        fail(t, "a search failed", -1);
+        return;
+    }
+    for (size_t q = 0; q < query_count && !is_over(t); q++) {
+        if (!filtered && counts[q] != k) fail(t, "fewer than k", -1);
+        check_row(t, s, queries + q * DIM, ids + q * k, distances + q * k, counts[q], k,
+                  filtered ? is_even : is_any);
+    }
+}
+
+static void search_range(thread_of *own, const kith_filter *late, seen *s) {
+    trial *t = own->t;
+    float query[DIM];
+    vector_of((int64_t)(next_random(&own->random) % IDS), 1, query);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = late;
+    look_at_all(&params);
+    const kith_view view = {query, KITH_F32, 1, DIM, 0};
+    kith_range_result *result;
+    note_before(t, s);
+    kith_status status =
+        kith_index_range_search(t->index, &view, t->metric == KITH_L2 ? INFINITY : -INFINITY, &params, &result);
+    note_after(t, s);
+    if (status != KITH_OK) {
+        fail(t, "a range search failed", -1);
+        return;
+    }
+    check_row(t, s, query, result->ids, result->distances, result->limits[1], SIZE_MAX, is_late);
+    kith_range_result_free(result);
+}
+
+static int64_t group_of(void *user, int64_t id) {
+    (void)user;
+    return id % GROUPS;
+}
+
+static void search_groups(thread_of *own) {
+    trial *t = own->t;
+    float query[DIM], distances[GROUPS];
+    int64_t ids[GROUPS], groups[GROUPS];
+    size_t count;
+    vector_of((int64_t)(next_random(&own->random) % IDS), 1, query);
+    const kith_view view = {query, KITH_F32, 1, DIM, 0};
+    kith_status status =
+        kith_index_search_groups(t->index, &view, GROUPS, group_of, NULL, NULL, ids, groups, distances, &count);
+    if (status != KITH_OK || count != GROUPS) {
+        fail(t, "a group search failed", -1);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (groups[i] != ids[i] % GROUPS) fail(t, "a group that is not the id's", ids[i]);
+}
+
+/* What is neither a search nor a change. */
+static void look(thread_of *own) {
+    trial *t = own->t;
+    float vector[DIM];
+    int64_t id = next_random(&own->random) % STILL;
+    kith_memory_part parts[32];
+    size_t count;
+    if (kith_index_reconstruct(t->index, &id, 1, vector) != KITH_OK) fail(t, "reconstruct failed", id);
+    if (kith_index_memory(t->index, parts, 32, &count) != KITH_OK) fail(t, "memory failed", -1);
+    if (kith_index_count(t->index) < STILL) fail(t, "the count is too small", -1);
+    kith_index *copy;
+    if (next_random(&own->random) % 8 != 0) return;
+    if (kith_index_clone(t->index, &copy) != KITH_OK) fail(t, "clone failed", -1);
+    if (kith_index_count(copy) < STILL) fail(t, "a clone has lost something", -1);
+    kith_index_free(copy);
+}
+
+static void *search_on(void *context) {
+    thread_of *own = context;
+    kith_search_context *scratch = NULL;
+    kith_filter *even = NULL, *late = NULL;
+    seen *s = malloc(sizeof *s);
+    uint64_t words[(IDS + 63) / 64];
+    for (size_t w = 0; w < sizeof words / sizeof *words; w++) words[w] = 0x5555555555555555u;
+    if (kith_search_context_create(&scratch) != KITH_OK || kith_filter_bitset(words, IDS, &even) != KITH_OK ||
+        kith_filter_range(STILL / 2, IDS, &late) != KITH_OK)
+        fail(own->t, "no filters", -1);
+    while (!is_over(own->t)) {
+        search_some(own, scratch, even, s);
+        if (own->calls % 8 == 0) search_range(own, late, s);
+        if (own->calls % 16 == 0) search_groups(own);
+        if (own->calls % 32 == 0) look(own);
+        own->calls++;
+        if (now_ns() > own->t->end_ns) atomic_store(&own->t->stop, 1);
+    }
+    kith_filter_free(even);
+    kith_filter_free(late);
+    kith_search_context_free(scratch);
+    free(s);
+    return NULL;
+}
+
+/* ---- Trials --------------------------------------------------------------------------------------------------- */
+
+static void fill(trial *t) {
+    float *vectors = malloc((size_t)STILL * DIM * sizeof *vectors);
+    int64_t ids[STILL];
+    for (int64_t id = 0; id < STILL; id++) {
+        vector_of(id, 1, vectors + id * DIM);
+        ids[id] = id;
+        atomic_store(&t->ids[id].begun, state_of(1, true));
+        atomic_store(&t->ids[id].done, state_of(1, true));
+    }
+    const kith_view view = {vectors, KITH_F32, STILL, DIM, 0};
+    cr_assert_eq(kith_index_train(t->index, &view, NULL), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_add(t->index, &view, ids, NULL), KITH_OK, "%s", kith_error_message());
+    free(vectors);
+}
+
+static uint64_t trial_ns(void) {
+    const char *seconds = getenv("KITH_CONCURRENT");
+    return seconds != NULL ? (uint64_t)(atof(seconds) * 1e9) : 150000000;
+}
+
+static void run(const char *spec, kith_metric metric, bool is_exact) {
+    trial *t = calloc(1, sizeof *t);
+    t->spec = spec;
+    t->metric = metric;
+    t->is_exact = is_exact;
+    cr_assert_eq(kith_index_create(spec, DIM, metric, &t->index), KITH_OK, "%s", kith_error_message());
+    fill(t);
+    pthread_t threads[WRITERS + SEARCHERS];
+    thread_of own[WRITERS + SEARCHERS];
+    t->end_ns = now_ns() + trial_ns();
+    for (size_t i = 0; i < WRITERS + SEARCHERS; i++) {
+        own[i] = (thread_of){.t = t, .number = i, .random = (uint32_t)i * 77 + 5};
+        cr_assert_eq(pthread_create(&threads[i], NULL, i < WRITERS ? write_on : search_on, &own[i]), 0);
+    }
+    uint64_t changes = 0, searches = 0;
+    for (size_t i = 0; i < WRITERS + SEARCHERS; i++) {
+        (void)pthread_join(threads[i], NULL);
+        *(i < WRITERS ? &changes : &searches) += own[i].calls;
+    }
+    cr_assert_eq(atomic_load(&t->failures), 0, "%s", spec);
+    cr_assert(changes > 0 && searches > 0, "%s: %llu changes, %llu searches", spec, (unsigned long long)changes,
+              (unsigned long long)searches);
+    size_t there = 0;
+    for (size_t id = 0; id < IDS; id++) there += atomic_load(&t->ids[id].done) % 2;
+    cr_assert_eq(kith_index_count(t->index), there);
+    kith_index_free(t->index);
+    cr_assert_eq(kith_memory_live_blocks(), 0, "%s", spec);
+    free(t);
+}
+
+/* Kinds whose search of all lists, or of a wide enough pool, is exact. */
+Test(concurrent, flat) {
+    run("Flat", KITH_L2, true);
+    run("Flat,u8", KITH_IP, true);
+    run("Flat", KITH_COSINE, true);
+}
+
+Test(concurrent, refinements) {
+    run("SQ8,RFlat", KITH_L2, true);
+    run("SQ8,RSQ8", KITH_COSINE, false);
+    run("PCA12,Flat", KITH_L2, true);
+    run("PCA8,Flat", KITH_L2, false);
+}
+
+Test(concurrent, lists) {
+    run("SQ8", KITH_L2, false);
+    run("IVF8,Flat", KITH_L2, true);
+    run("IVF8s,SQ4,RFlat", KITH_COSINE, true);
+}
+
+Test(concurrent, graphs) {
+    run("HNSW8", KITH_L2, false);
+    run("HNSW8,SQ8,Rf16", KITH_COSINE, false);
+    run("PCA8,HNSW8,RFlat", KITH_IP, false);
+}
