@@ -234,6 +234,43 @@ Test(filtered, a_query_alone_is_as_in_a_batch) {
     }
 }
 
+/* Few allowed vectors of raw lists are compared, one and all, whatever the lists; a bound on distances holds. */
+Test(filtered, few_in_raw_lists_are_all_seen) {
+    static table t;
+    static results truth, got;
+    static kith_search_report reports[NQ];
+    scene s = scene_make("IVF256,Flat", KITH_L2, 3);
+    for (size_t clustered = 0; clustered < 2; clustered++) {
+        table_fill(&t, &s, 40, clustered == 1);
+        kith_filter *filter = table_filter(&t, BITS);
+        kith_search_params params;
+        kith_search_params_init(&params);
+        params.filter = filter;
+        search(s.exact, &s.query_view, &params, &truth);
+        params.reports = reports;
+        search(s.index, &s.query_view, &params, &got);
+        cr_assert_eq(memcmp(got.ids, truth.ids, sizeof got.ids), 0);
+        for (size_t q = 0; q < NQ; q++) {
+            cr_assert_eq(reports[q].strategy, KITH_STRATEGY_LISTED);
+            cr_assert(reports[q].distances == 40 && reports[q].lists == 0 && reports[q].limits == 0);
+        }
+        params.max_distances = 7;
+        search(s.index, &s.query_view, &params, &got);
+        for (size_t q = 0; q < NQ; q++) {
+            cr_assert(got.counts[q] == 7 && reports[q].distances == 7);
+            cr_assert_eq(reports[q].limits, KITH_LIMIT_DISTANCES);
+        }
+        params.max_distances = 0;
+        params.reports = NULL;
+        kith_range_result *within;
+        OK(kith_index_range_search(s.index, &s.query_view, 1e9f, &params, &within));
+        cr_assert_eq(within->limits[NQ], NQ * 40);
+        kith_range_result_free(within);
+        kith_filter_free(filter);
+    }
+    scene_free(&s);
+}
+
 Test(filtered, mapped_files_and_range_searches) {
     static table t;
     scene s = scene_make("HNSW16", KITH_L2, 2);

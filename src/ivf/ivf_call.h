@@ -61,6 +61,7 @@ typedef struct kith_ivf_call {
     size_t top_k, table_size; /* hits that are kept: k of each copy; a power of two above twice as many */
     kith_ivf_scratch *workers;
     kith_ivf_filtered filtered; /* where there is a filter */
+    bool is_listed;             /* all allowed vectors are compared, and no lists are looked for */
     size_t probes_wanted;       /* lists that a query reads at least; nprobe is how many at most */
 } kith_ivf_call;
 

@@ -12,7 +12,12 @@
 #include "base/error.h"
 #include "ivf/ivf_inside.h"
 
-enum { SAMPLE = 1024, WORD = 32 };
+enum {
+    SAMPLE = 1024,
+    WORD = 32,
+    FEW_OF_ALL = 32, /* allowed vectors are few: at most one in so many, */
+    FEW_SEEN = 10    /* of which a query would see more than one in so many by lists */
+};
 #define UNKNOWN SIZE_MAX
 
 /* The share of vectors that the filter allows: by its own count, or by asking about some from all over the lists. */
@@ -77,6 +82,13 @@ uint32_t kith_ivf_filtered_bits(const kith_ivf_filtered *filtered, size_t list, 
     uint32_t shift = (uint32_t)(position % WORD), low = atomic_load_explicit(words, memory_order_relaxed);
     if (shift == 0) return low;
     return low >> shift | atomic_load_explicit(words + 1, memory_order_relaxed) << (WORD - shift);
+}
+
+bool kith_ivf_filtered_is_few(const kith_ivf_filtered *filtered, size_t nprobe) {
+    const kith_ivf *ivf = filtered->ivf;
+    uint64_t most = kith_filter_allowed_max(filtered->filter);
+    if (!ivf->code->is_exact || ivf->copies > 1 || most > ivf->base.count / FEW_OF_ALL) return false;
+    return most <= FEW_SEEN * (uint64_t)kith_ivf_filtered_wanted(filtered, nprobe);
 }
 
 size_t kith_ivf_filtered_wanted(const kith_ivf_filtered *filtered, size_t nprobe) {

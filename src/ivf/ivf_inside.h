@@ -270,6 +270,8 @@ size_t kith_ivf_filtered_list(const kith_ivf_filtered *filtered, size_t list);
 size_t kith_ivf_filtered_count(const kith_ivf_filtered *filtered, size_t list);
 /* Bits of 32 vectors from a position of a list on, which has been counted; 0 past its end. */
 uint32_t kith_ivf_filtered_bits(const kith_ivf_filtered *filtered, size_t list, size_t position);
+/* Whether raw vectors are so few that a query had better see all of them: what it follows from is not the query. */
+bool kith_ivf_filtered_is_few(const kith_ivf_filtered *filtered, size_t nprobe);
 /* How many allowed vectors a query should see, and how many lists it may read for that. */
 size_t kith_ivf_filtered_wanted(const kith_ivf_filtered *filtered, size_t nprobe);
 size_t kith_ivf_filtered_probes_max(const kith_ivf_filtered *filtered, size_t nprobe, size_t k);

@@ -21,7 +21,9 @@ kith_status kith_ivf_plan_probes(kith_ivf_call *call) {
     call->probes_wanted = call->nprobe = kith_min_size(nprobe, ivf->list_count);
     if (request->filter != NULL) {
         KITH_TRY(kith_ivf_filtered_open(ivf, request->filter, request->arena, &call->filtered));
+        call->is_listed = kith_ivf_filtered_is_few(&call->filtered, call->nprobe);
         call->nprobe = kith_ivf_filtered_probes_max(&call->filtered, call->nprobe, request->k * ivf->copies);
+        if (call->is_listed) call->nprobe = 1; /* of none */
     }
     call->coarse_k = call->nprobe;
     if (ivf->coarse_code != NULL || request->filter != NULL)
@@ -65,7 +67,7 @@ kith_status kith_ivf_ask_index(kith_ivf_call *call) {
     const kith_search_request *request = call->request;
     const kith_index *coarse = call->ivf->coarse;
     size_t dim = call->ivf->base.dim, count = call->query_count;
-    if (coarse == NULL) return KITH_OK;
+    if (coarse == NULL || call->is_listed) return KITH_OK;
     KITH_TRY(kith_arena_take(request->arena, count * call->coarse_k, sizeof *call->near, &call->near));
     KITH_TRY(kith_arena_take(request->arena, count, sizeof *call->near_counts, &call->near_counts));
     kith_search_params params;

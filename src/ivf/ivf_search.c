@@ -9,7 +9,8 @@
  * goes query by query.
  *
  * Under a filter lists that hold nothing allowed are passed over, and more are read where few of the vectors in them are
- * allowed: ivf_filtered.c.
+ * allowed: ivf_filtered.c. Where so few are allowed that most lists would be asked about them, raw vectors are not
+ * looked for by lists at all: the allowed ones are compared, one and all.
  *
  * Where a vector stands in two lists, twice as many hits are kept, and of those with one id the better one stays.
  */
@@ -200,33 +201,92 @@ static kith_status read_list(const kith_ivf_call *call, const kith_ivf_scratch *
     return KITH_OK;
 }
 
-/* Copies of the allowed vectors of a raw list, GATHER at a time. */
-static kith_status read_gathered(const kith_ivf_call *call, size_t worker, size_t number, const uint32_t *members,
-                                 size_t member_count, size_t limit) {
-    const kith_ivf *ivf = call->ivf;
-    const kith_list *list = kith_ivf_list(ivf, number);
-    kith_ivf_scratch *scratch = &call->workers[worker];
-    size_t row_bytes = ivf->code->code_bytes;
-    kith_rows rows = {
-        .dtype = kith_raw_dtype(ivf->code), .dim = ivf->code->dim, .base = scratch->rows, .stride = row_bytes};
-    for (size_t at = 0; at < limit; at += KITH_BLOCK_ROWS) {
-        for (uint32_t rest = kith_ivf_filtered_bits(&call->filtered, number, at); rest != 0; rest &= rest - 1) {
+/* Raw vectors that are copied together, from one list or many, and held against some queries. */
+typedef struct gathering {
+    const kith_ivf_call *call;
+    size_t worker;
+    const uint32_t *members;
+    size_t member_count;
+    kith_rows rows; /* in the worker's scratch memory: GATHER at most */
+} gathering;
+
+static gathering gather_for(const kith_ivf_call *call, size_t worker, const uint32_t *members, size_t count) {
+    const kith_code *code = call->ivf->code;
+    return (gathering){.call = call,
+                       .worker = worker,
+                       .members = members,
+                       .member_count = count,
+                       .rows = {.dtype = kith_raw_dtype(code),
+                                .dim = code->dim,
+                                .base = call->workers[worker].rows,
+                                .stride = code->code_bytes}};
+}
+
+static kith_status offer_gathered(gathering *all) {
+    const kith_ivf_call *call = all->call;
+    unsigned char *id_table;
+    kith_chunks ids;
+    if (all->rows.count == 0) return KITH_OK;
+    kith_chunks_view(&ids, sizeof(int64_t), call->workers[all->worker].row_ids, all->rows.count, &id_table);
+    all->rows.ids = &ids;
+    kith_status status = kith_exact_offer(call->exact, &all->rows, all->members, all->member_count, all->worker,
+                                          call->tops, call->lists, call->request->radius);
+    all->rows.count = 0;
+    return status;
+}
+
+/* The first `most` allowed vectors of the first `limit` ones of a list, which has been counted. */
+static kith_status gather_list(gathering *all, size_t number, size_t limit, size_t most) {
+    const kith_ivf_call *call = all->call;
+    const kith_list *list = kith_ivf_list(call->ivf, number);
+    const kith_ivf_scratch *scratch = &call->workers[all->worker];
+    size_t row_bytes = call->ivf->code->code_bytes;
+    limit = kith_min_size(limit, list->count);
+    for (size_t at = 0; at < limit && most > 0; at += KITH_BLOCK_ROWS) {
+        uint32_t rest = kith_ivf_filtered_bits(&call->filtered, number, at);
+        for (; rest != 0 && most > 0; rest &= rest - 1, most--) {
             size_t position = at + (size_t)__builtin_ctz(rest), place;
             if (position >= limit) break;
             const kith_list_segment *segment = kith_list_at(list, position, &place);
-            memcpy(scratch->rows + rows.count * row_bytes, segment->blocks + place * row_bytes, row_bytes);
-            scratch->row_ids[rows.count++] = kith_segment_id(ivf, segment, place);
+            memcpy(scratch->rows + all->rows.count * row_bytes, segment->blocks + place * row_bytes, row_bytes);
+            scratch->row_ids[all->rows.count++] = kith_segment_id(call->ivf, segment, place);
         }
-        if (rows.count == 0 || (rows.count + KITH_BLOCK_ROWS <= GATHER && at + KITH_BLOCK_ROWS < limit)) continue;
-        unsigned char *id_table;
-        kith_chunks ids;
-        kith_chunks_view(&ids, sizeof(int64_t), scratch->row_ids, rows.count, &id_table);
-        rows.ids = &ids;
-        KITH_TRY(kith_exact_offer(call->exact, &rows, members, member_count, worker, call->tops, call->lists,
-                                  call->request->radius));
-        rows.count = 0;
+        if (all->rows.count + KITH_BLOCK_ROWS > GATHER) KITH_TRY(offer_gathered(all));
     }
     return KITH_OK;
+}
+
+static kith_status read_gathered(const kith_ivf_call *call, size_t worker, size_t number, const uint32_t *members,
+                                 size_t member_count, size_t limit) {
+    gathering all = gather_for(call, worker, members, member_count);
+    KITH_TRY(gather_list(&all, number, limit, SIZE_MAX));
+    return offer_gathered(&all);
+}
+
+/* All allowed vectors, whichever list they are in, as far as the bound on distances goes. */
+static kith_status read_allowed(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker, size_t first,
+                                size_t count) {
+    const kith_search_request *request = call->request;
+    uint64_t bound = request->params->max_distances;
+    size_t most = bound != 0 && bound < SIZE_MAX ? (size_t)bound : SIZE_MAX, left = most, all_count = 0;
+    for (size_t q = 0; q < count; q++) scratch->members[q] = (uint32_t)(first + q);
+    gathering all = gather_for(call, worker, scratch->members, count);
+    for (size_t l = 0; l < kith_ivf_lists(call->ivf); l++) {
+        size_t here = kith_ivf_filtered_list(&call->filtered, l);
+        all_count += here;
+        if (here == 0) continue;
+        KITH_TRY(gather_list(&all, l, SIZE_MAX, left));
+        left -= kith_min_size(left, here);
+        KITH_TRY(kith_meter_add(request->meter, 0)); /* a deadline */
+    }
+    for (size_t q = 0; q < count && request->reports != NULL; q++) {
+        kith_search_report *one = &request->reports[first + q];
+        one->strategy = KITH_STRATEGY_LISTED;
+        one->visited += kith_min_size(all_count, most);
+        one->distances += kith_min_size(all_count, most);
+        if (all_count > most) one->limits |= KITH_LIMIT_DISTANCES;
+    }
+    return offer_gathered(&all);
 }
 
 static bool is_sparse(const kith_ivf_call *call, size_t number) {
@@ -512,9 +572,14 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
     for (size_t q = 0; q < count && call->exact == NULL; q++)
         code->vtable->prepare(code, call->projected + (first + q) * code->projected_dim,
                               scratch->prepared + q * code->query_bytes);
-    kith_ivf_find_probes(call, scratch, first, count);
-    report_group(call, scratch, first, count);
-    kith_status status = read_group(call, scratch, worker, first, count);
+    kith_status status;
+    if (call->is_listed) {
+        status = read_allowed(call, scratch, worker, first, count);
+    } else {
+        kith_ivf_find_probes(call, scratch, first, count);
+        report_group(call, scratch, first, count);
+        status = read_group(call, scratch, worker, first, count);
+    }
     if (status != KITH_OK && status != KITH_ERR_INCOMPLETE) return status;
     for (size_t q = 0; q < count && call->ivf->copies > 1; q++) KITH_TRY(merge_copies(call, scratch, first + q));
     for (size_t q = 0; q < count && call->errors != NULL; q++)
