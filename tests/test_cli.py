@@ -816,6 +816,31 @@ class InvertedLists(CliTest):
         within = [one["is_within_budget"] for one in json.loads(fitting.stdout)["indexes"]]
         self.assertEqual(within.count(True), 1, fitting.stdout)
 
+    def test_tune_leaves_vectors_in_their_file(self):
+        """What stays in the file of --base is no memory of the index: under a budget RFile remains where RFlat does not fit."""
+        common = ["tune", "--base", self.at("wide.fvecs"), "--query", self.at("many.fvecs"), "--gt", self.at("many.ivecs"), "--recall", "0.5",
+                  "--repeats", "1", "--latency-queries", "0", "--spec", "IVF16,SQ4,RFlat", "--spec", "IVF16,SQ4,RFile"]
+        in_memory, in_file = self.kith_json(*common)["indexes"]
+        self.assertEqual(in_memory["recall"], in_file["recall"])
+        self.assertLess(in_file["memory_bytes"], in_memory["memory_bytes"])
+        budget = (in_memory["memory_bytes"] + in_file["memory_bytes"]) // 2
+        report = self.kith_json(*common, "--budget-bytes", str(budget), "--out", self.at("filed.kith"))
+        self.assertEqual([one["is_within_budget"] for one in report["indexes"]], [False, True])
+        self.assertEqual(report["best"]["spec"], "IVF16,SQ4,RFile")
+        search = ["search", "--index", self.at("filed.kith"), "--query", self.at("many.fvecs")]
+        self.kith_json(*search, "--vectors", self.at("wide.fvecs"))
+        self.refused(USAGE, ["needs the file of its vectors"], *search)
+        done = self.kith(*common, "--budget-bytes", "10K")
+        self.assertEqual((done.returncode, done.stderr), (CHECK, ""))
+        self.assertIn("within the budget", done.stdout)
+
+    def test_nprobe_out_of_range(self):
+        search = ["search", "--index", self.at("ivf.kith"), "--query", self.at("many.fvecs")]
+        self.refused(USAGE, ["nprobe", "0"], *search, "--set", "nprobe=0")
+        self.refused(USAGE, ["nprobe"], *search, "--set", "nprobe=-1")
+        found = [self.kith_json(*search, "--set", "nprobe=" + count)["results"] for count in ("16", "100000")]
+        self.assertEqual(*found)  # more than there are: all
+
 
 class Convert(CliTest):
     def test_there_and_back(self):

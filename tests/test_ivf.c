@@ -239,6 +239,50 @@ Test(ivf, samples_that_do_not_do_are_refused) {
     fixture_vectors_free(&vectors);
 }
 
+static void hear(void *user, kith_log_level level, const char *message) {
+    (void)level;
+    (void)snprintf((char *)user, 256, "%s", message);
+}
+
+Test(ivf, few_vectors_train_with_a_warning) {
+    char heard[256] = "";
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 400, DIM, 6);
+    kith_log_set(hear, heard);
+    kith_index_free(ivf_trained("IVF10,Flat", KITH_L2, &vectors));
+    cr_assert_str_empty(heard);
+    kith_index_free(ivf_trained("IVF16,SQ8", KITH_L2, &vectors));
+    cr_assert_not_null(strstr(heard, "400 vectors for 16 "), "'%s'", heard);
+    cr_assert_not_null(strstr(heard, "at least 624 are recommended"), "'%s'", heard);
+    kith_log_set(NULL, NULL);
+    fixture_vectors_free(&vectors);
+}
+
+Test(ivf, another_dimension_is_refused_and_changes_nothing) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, 300, DIM, 6);
+    fixture_model model;
+    for (size_t c = 0; ivf_codes[c] != NULL; c++) {
+        fixture_model_init(&model, DIM);
+        kith_index *index = ivf_trained(ivf_spec(4, ivf_codes[c]), KITH_L2, &vectors);
+        ivf_add(index, &vectors, 0, 50, NULL);
+        put_all(&model, &vectors, 0, 50, 0);
+        const kith_view wide = {vectors.stored, KITH_F32, 10, DIM + 1, 0};
+        int64_t ids[10] = {0};
+        kith_range_result *range;
+        cr_assert_eq(kith_index_train(index, &wide, NULL), KITH_ERR_DIMENSION);
+        cr_assert_eq(kith_index_add(index, &wide, NULL, NULL), KITH_ERR_DIMENSION);
+        cr_assert_eq(kith_index_update(index, &wide, ids), KITH_ERR_DIMENSION);
+        cr_assert_eq(kith_index_search(index, &wide, 1, NULL, ids, NULL, NULL), KITH_ERR_DIMENSION);
+        cr_assert_not_null(strstr(kith_error_message(), "25"), "'%s'", kith_error_message());
+        cr_assert_eq(kith_index_range_search(index, &wide, 1, NULL, &range), KITH_ERR_DIMENSION);
+        cr_assert_null(range);
+        ivf_check_content(index, &model);
+        kith_index_free(index);
+        fixture_model_free(&model);
+    }
+    fixture_vectors_free(&vectors);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
 /* Vectors that say little: few different ones, constant ones, very large and very small ones, none with a direction. */
 Test(ivf, odd_vectors_are_indexed) {
     enum { COUNT = 270 };
