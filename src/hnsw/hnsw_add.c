@@ -141,6 +141,12 @@ static bool is_unpruned(const linking *work, uint32_t node, size_t i) {
     return work->unpruned != NULL && kith_bitset_get(unpruned_of(work, node), i);
 }
 
+/* What edge `at` leads from, and how far. */
+static uint32_t source_of(const linking *work, size_t at) {
+    return work->order[work->batch_first + (uint32_t)work->edges[at] / work->graph->degree];
+}
+static float distance_of(const linking *work, size_t at) { return work->edge_distances[(uint32_t)work->edges[at]]; }
+
 /* The links that a node has, with their distances. */
 static size_t gather_links(const linking *work, worker *mine, uint32_t node) {
     const kith_hnsw *graph = work->graph;
@@ -191,6 +197,43 @@ static void keep_children(const linking *work, uint32_t node, kith_candidate *ca
         if (!candidates[i].is_new) links[to++] = candidates[i].node;
 }
 
+/* How many of a node's links are no farther from it than this. Distances are taken four at a time: each time a fifth of
+ * the row is left. */
+static size_t count_nearer(const kith_hnsw *graph, uint32_t node, size_t count, float distance) {
+    const uint32_t *links = kith_hnsw_links(graph, node);
+    kith_probe probe = kith_probe_node(graph, node);
+    size_t from = 0, to = count;
+    while (from < to) {
+        size_t places[4];
+        uint32_t nodes[4];
+        float distances[4];
+        for (size_t i = 0; i < 4; i++) {
+            places[i] = from + (to - from) * (i + 1) / 5;
+            nodes[i] = links[places[i]];
+        }
+        kith_probe_four(&probe, nodes, distances);
+        for (size_t i = 4; i-- > 0;)
+            if (distances[i] > distance) to = places[i];
+        for (size_t i = 0; i < 4 && places[i] < to; i++) from = places[i] + 1;
+    }
+    return from;
+}
+
+/* Where few nodes are new: puts one reverse link into its place, or drops it where the row is full and a link before it
+ * covers it. That takes a few distances, where gathering the row takes them all. False: it has to be pruned. */
+static bool is_settled(const linking *work, worker *mine, uint32_t node, uint32_t source, float distance) {
+    const kith_hnsw *graph = work->graph;
+    uint32_t *links = kith_hnsw_links(graph, node);
+    size_t count = kith_hnsw_link_count(graph, links), at = count_nearer(graph, node, count, distance);
+    if (count < graph->degree) {
+        memmove(links + at + 1, links + at, (count - at) * sizeof *links);
+        links[at] = source;
+        return true;
+    }
+    memcpy(mine->walker.fresh, links, at * sizeof *links);
+    return at == count || kith_hnsw_covers(graph, mine->walker.fresh, at, source, distance);
+}
+
 /* Gives one node its reverse links, a row of them at a time. Links are pruned only when they do not fit any more, and
  * then those that were pruned together before are not held against each other again. */
 static kith_status link_reverse(void *context, size_t group, size_t worker_number) {
@@ -201,12 +244,14 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
     size_t end = group + 1 < work->group_count ? work->groups[group + 1] : work->edge_count;
     uint32_t node = (uint32_t)(work->edges[at] >> 32);
     while (at < end) {
-        size_t count = gather_links(work, mine, node);
-        for (size_t i = 0; i < graph->degree && at < end; i++, at++) {
-            uint32_t place = (uint32_t)work->edges[at];
-            uint32_t source = work->order[work->batch_first + place / graph->degree];
-            mine->candidates[count++] = (kith_candidate){work->edge_distances[place], source, true};
+        size_t most = work->keeps_parents ? 1 : graph->degree;
+        if (work->keeps_parents && is_settled(work, mine, node, source_of(work, at), distance_of(work, at))) {
+            at++;
+            continue;
         }
+        size_t count = gather_links(work, mine, node);
+        for (size_t i = 0; i < most && at < end; i++, at++)
+            mine->candidates[count++] = (kith_candidate){distance_of(work, at), source_of(work, at), true};
         sort_candidates(mine->candidates, count);
         if (count <= graph->degree) {
             write_links(work, node, mine->candidates, count);

@@ -313,6 +313,9 @@ typedef struct kith_pruner {
  * many. */
 size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
                        uint32_t *links);
+/* Would pruning drop a candidate at this distance from a node for one of its nearer links? These have room for
+ * KITH_WALK_ROOM more. */
+bool kith_hnsw_covers(const kith_hnsw *graph, uint32_t *links, size_t count, uint32_t node, float distance);
 
 /* ---- hnsw_sketch.c, hnsw_store.c -------------------------------------------------------------------------- */
 

@@ -29,6 +29,11 @@ static bool is_covered(const kith_probe *candidate, uint32_t *links, size_t coun
     return false;
 }
 
+bool kith_hnsw_covers(const kith_hnsw *graph, uint32_t *links, size_t count, uint32_t node, float distance) {
+    kith_probe probe = kith_probe_node(graph, node);
+    return is_covered(&probe, links, count, limit_of(graph, distance));
+}
+
 size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
                        uint32_t *links) {
     size_t kept = 0, old_count = 0, new_count = 0;
