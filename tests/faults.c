@@ -25,7 +25,7 @@
 
 /* ---- Allocations --------------------------------------------------------------------------------------- */
 
-static size_t failing_allocation, allocation_limit;
+static _Atomic size_t failing_allocation, allocation_limit;
 static _Atomic size_t allocation_count, allocation_max;
 static bool is_installed;
 

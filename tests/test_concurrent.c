@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "base/memory.h"
+#include "faults.h"
 #include "kith/kith.h"
 
 enum { DIM = 12, WRITERS = 2, SEARCHERS = 2, IDS = 400, STILL = 200, GROUPS = 7 };
@@ -32,7 +33,8 @@ static uint32_t state_of(uint32_t version, bool there) { return version * 2 + th
 typedef struct trial {
     kith_index *index;
     kith_metric metric;
-    bool is_exact; /* what is found is exact, and all of it is */
+    bool is_exact;     /* what is found is exact, and all of it is */
+    bool memory_fails; /* now and then */
     const char *spec;
     id_history ids[IDS];
     _Atomic int stop, failures;
@@ -79,6 +81,11 @@ static uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Memory may have failed the one or the other. */
+static bool worked(const trial *t, kith_status status) {
+    return status == KITH_OK || (t->memory_fails && status == KITH_ERR_NO_MEMORY);
+}
+
 /* ---- Writers -------------------------------------------------------------------------------------------------- */
 
 typedef struct thread_of {
@@ -114,6 +121,7 @@ static void change_some(thread_of *own) {
     const kith_view view = {vectors, KITH_F32, count, DIM, 0};
     kith_status status;
     size_t changed = count;
+    if (t->memory_fails) faults_fail_allocation(next_random(&own->random) % 16 + 1);
     if (!there)
         status = kind == 0 ? kith_index_upsert(t->index, &view, ids, NULL, NULL)
                            : kith_index_add(t->index, &view, ids, NULL);
@@ -123,6 +131,11 @@ static void change_some(thread_of *own) {
         status = kith_index_update(t->index, &view, ids);
     else
         status = kith_index_upsert(t->index, &view, ids, NULL, &changed);
+    if (t->memory_fails) faults_fail_allocation(0);
+    if (t->memory_fails && status == KITH_ERR_NO_MEMORY) {
+        for (size_t i = 0; i < count; i++) atomic_store(&t->ids[ids[i]].begun, atomic_load(&t->ids[ids[i]].done));
+        return;
+    }
     if (status != KITH_OK) fail(t, "a change failed", ids[0]);
     if (changed != count) fail(t, "a change did not find all", ids[0]);
     for (size_t i = 0; i < count; i++) atomic_store(&t->ids[ids[i]].done, next[i]);
@@ -133,7 +146,7 @@ static void *write_on(void *context) {
     thread_of *own = context;
     while (!is_over(own->t)) {
         change_some(own);
-        if (own->number == 0 && own->calls % 64 == 63 && kith_index_compact(own->t->index) != KITH_OK)
+        if (own->number == 0 && own->calls % 64 == 63 && !worked(own->t, kith_index_compact(own->t->index)))
             fail(own->t, "compact failed", 0);
     }
     return NULL;
@@ -229,7 +242,7 @@ static void search_some(thread_of *own, kith_search_context *context, const kith
     kith_status status = kith_index_search(t->index, &view, k, &params, ids, distances, counts);
     note_after(t, s);
     if (status != KITH_OK) {
-        fail(t, "a search failed", -1);
+        if (!worked(t, status)) fail(t, "a search failed", -1);
         return;
     }
     for (size_t q = 0; q < query_count && !is_over(t); q++) {
@@ -254,7 +267,7 @@ static void search_range(thread_of *own, const kith_filter *late, seen *s) {
         kith_index_range_search(t->index, &view, t->metric == KITH_L2 ? INFINITY : -INFINITY, &params, &result);
     note_after(t, s);
     if (status != KITH_OK) {
-        fail(t, "a range search failed", -1);
+        if (!worked(t, status)) fail(t, "a range search failed", -1);
         return;
     }
     check_row(t, s, query, result->ids, result->distances, result->limits[1], SIZE_MAX, is_late);
@@ -276,7 +289,7 @@ static void search_groups(thread_of *own) {
     kith_status status =
         kith_index_search_groups(t->index, &view, GROUPS, group_of, NULL, NULL, ids, groups, distances, &count);
     if (status != KITH_OK || count != GROUPS) {
-        fail(t, "a group search failed", -1);
+        if (!worked(t, status)) fail(t, "a group search failed", -1);
         return;
     }
     for (size_t i = 0; i < count; i++)
@@ -314,7 +327,7 @@ static void *search_on(void *context) {
         search_some(own, scratch, even, s);
         if (own->calls % 8 == 0) search_range(own, late, s);
         if (own->calls % 16 == 0) search_groups(own);
-        if (own->calls % 32 == 0) look(own);
+        if (own->calls % 32 == 0 && !own->t->memory_fails) look(own);
         own->calls++;
         if (now_ns() > own->t->end_ns) atomic_store(&own->t->stop, 1);
     }
@@ -347,11 +360,11 @@ static uint64_t trial_ns(void) {
     return seconds != NULL ? (uint64_t)(atof(seconds) * 1e9) : 150000000;
 }
 
-static void run(const char *spec, kith_metric metric, bool is_exact) {
-    trial *t = calloc(1, sizeof *t);
-    t->spec = spec;
-    t->metric = metric;
-    t->is_exact = is_exact;
+static void run_trial(const trial *kind) {
+    trial *t = malloc(sizeof *t);
+    *t = *kind;
+    const char *spec = t->spec;
+    kith_metric metric = t->metric;
     cr_assert_eq(kith_index_create(spec, DIM, metric, &t->index), KITH_OK, "%s", kith_error_message());
     fill(t);
     pthread_t threads[WRITERS + SEARCHERS];
@@ -377,7 +390,15 @@ static void run(const char *spec, kith_metric metric, bool is_exact) {
     free(t);
 }
 
-/* Kinds whose search of all lists, or of a wide enough pool, is exact. */
+static void run(const char *spec, kith_metric metric, bool is_exact) {
+    run_trial(&(trial){.spec = spec, .metric = metric, .is_exact = is_exact});
+}
+
+static void run_without_memory(const char *spec, kith_metric metric) {
+    faults_install();
+    run_trial(&(trial){.spec = spec, .metric = metric, .is_exact = true, .memory_fails = true});
+}
+
 Test(concurrent, flat) {
     run("Flat", KITH_L2, true);
     run("Flat,u8", KITH_IP, true);
@@ -389,6 +410,12 @@ Test(concurrent, refinements) {
     run("SQ8,RSQ8", KITH_COSINE, false);
     run("PCA12,Flat", KITH_L2, true);
     run("PCA8,Flat", KITH_L2, false);
+}
+
+/* A change that has failed has changed nothing, for those who search meanwhile either. */
+Test(concurrent, failing_memory) {
+    run_without_memory("Flat", KITH_COSINE);
+    run_without_memory("SQ8,RFlat", KITH_L2);
 }
 
 Test(concurrent, lists) {

@@ -12,6 +12,7 @@
  *   - Nothing is written that a view refers to, but for what lies past its counts: rows, slots and entries that it does not
  *     have. What is removed is marked in a set that is copied (base/deadset.h), what is replaced is appended. Single words
  *     may change by atomic stores where the old and the new are right for every view: links of a graph.
+ *   - Of the common part, struct kith_index, `count` alone is written (training apart): calls read the rest unlocked.
  * An index with a part that does not say so has a readers-writer lock in place of views: its searches wait for changes.
  *
  * Whatever is not a search, and does not change anything, takes the writers' lock too, and works on the index itself.
