@@ -81,8 +81,10 @@ static uint32_t first_list(const kith_ivf *ivf, const float *values) {
 /* That of its second copy, as the index has it. */
 static uint32_t second_list(const kith_ivf *ivf, int64_t id) {
     for (size_t l = 0; l < ivf->list_count; l++)
-        for (size_t p = 0; p < kith_ivf_list(ivf, 2 * l + 1)->count; p++)
-            if (kith_list_id(ivf, kith_ivf_list(ivf, 2 * l + 1), p) == id) return (uint32_t)l;
+        for (size_t p = 0; p < kith_ivf_list(ivf, 2 * l + 1)->count; p++) {
+            const kith_list *list = kith_ivf_list(ivf, 2 * l + 1);
+            if (!kith_list_is_dead(list, p) && kith_list_id(list, p) == id) return (uint32_t)l;
+        }
     cr_assert_fail("id %lld has no second copy", (long long)id);
     return 0;
 }
@@ -205,6 +207,12 @@ void ivf_check_search(const kith_index *index, const fixture_model *model, const
     free(ids);
 }
 
+static void note_id(void *context, int64_t id, size_t position) {
+    (void)position;
+    int64_t **at = context;
+    *(*at)++ = id;
+}
+
 void ivf_check_content(const kith_index *index, const fixture_model *model) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
     const kith_code *code = ivf->code;
@@ -213,14 +221,21 @@ void ivf_check_content(const kith_index *index, const fixture_model *model) {
     cr_assert_eq(index->count, model->count);
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         const kith_list *list = kith_ivf_list(ivf, l);
-        size_t in_list = 0;
+        size_t in_list = 0, dead = 0;
         for (size_t s = 0; s < list->segment_count; s++) {
-            const kith_list_segment *segment = &list->segments[s];
+            const kith_list_segment *segment = kith_list_segment_at(list, s);
+            size_t lanes = segment->count - segment->block_count * KITH_BLOCK_ROWS;
             cr_assert(segment->count > 0 && segment->count <= segment->capacity);
-            cr_assert(segment->count == segment->capacity || s + 1 == list->segment_count);
-            cr_assert_eq(segment->tail != NULL, !code->is_exact && segment->capacity % KITH_BLOCK_ROWS != 0);
+            cr_assert(segment->count == segment->capacity || s + 1 == list->segment_count ||
+                      segment->id_bytes < kith_list_segment_at(list, s + 1)->id_bytes);
+            cr_assert_eq(segment->tail != NULL, !code->is_exact && lanes > 0);
+            cr_assert(code->is_exact || segment->tail_lane + lanes <= KITH_BLOCK_ROWS);
             for (size_t i = 0; i < segment->count; i++) {
-                int64_t id = kith_segment_id(ivf, segment, i);
+                int64_t id = kith_segment_id(segment, i);
+                if (kith_list_is_dead(list, in_list + i)) {
+                    dead++;
+                    continue;
+                }
                 const float *values = fixture_model_find(model, id);
                 cr_assert_not_null(values, "id %lld is not in the model", (long long)id);
                 uint32_t first = first_list(ivf, values), own = (uint32_t)(l / ivf->copies);
@@ -235,14 +250,14 @@ void ivf_check_content(const kith_index *index, const fixture_model *model) {
             in_list += segment->count;
         }
         cr_assert_eq(in_list, list->count);
-        seen += in_list;
+        cr_assert_eq(dead, list->dead_count);
+        cr_assert(dead <= list->count / 8);
+        seen += in_list - dead;
     }
     cr_assert_eq(seen, model->count * ivf->copies); /* with the ids all in the model: needs them distinct as well */
     int64_t *ids = malloc((seen + 1) * sizeof *ids);
-    for (size_t l = 0, at = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++)
-            for (size_t i = 0; i < kith_ivf_list(ivf, l)->segments[s].count; i++)
-                ids[at++] = kith_segment_id(ivf, &kith_ivf_list(ivf, l)->segments[s], i);
+    int64_t *next = ids;
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) kith_list_visit(kith_ivf_list(ivf, l), note_id, &next);
     for (size_t i = 0; i < model->count; i++) {
         size_t times = 0;
         for (size_t j = 0; j < seen; j++) times += ids[j] == model->ids[i];

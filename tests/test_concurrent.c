@@ -424,6 +424,14 @@ Test(concurrent, lists) {
     run("IVF8s,SQ4,RFlat", KITH_COSINE, true);
 }
 
+Test(concurrent, lists_of_codes) {
+    run("IVF8,SQ8", KITH_L2, false);
+    run("IVF8s,Flat", KITH_IP, true);
+    run("IVF8,PQ6x4fs,RFlat", KITH_L2, true);
+    run("IVF8,Line32,Rf16", KITH_COSINE, false);
+    run("IVF8_HNSW8,RaBitQ,RFlat", KITH_L2, true);
+}
+
 Test(concurrent, graphs) {
     run("HNSW8", KITH_L2, false);
     run("HNSW8,SQ8,Rf16", KITH_COSINE, false);

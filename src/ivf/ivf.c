@@ -192,7 +192,7 @@ static kith_status copy_of(const kith_index *index, bool with_vectors, kith_inde
     kith_status status;
     KITH_GO(clone_trained(ivf, copy));
     kith_ivf_set_params(copy);
-    if (ivf->lists != NULL) {
+    if (ivf->pages != NULL) {
         KITH_GO(kith_lists_create(copy));
         if (with_vectors) KITH_GO(kith_lists_copy(ivf, copy));
     }
@@ -208,22 +208,13 @@ static kith_status clone_empty(const kith_index *index, kith_index **out) { retu
 
 static void reset(kith_index *index) {
     kith_ivf *ivf = kith_ivf_of(index);
-    kith_lists_clear(ivf);
+    if (kith_lists_clear(ivf) != KITH_OK) return;
     kith_ivf_free_maps(ivf);
     ivf->id_bytes = 4;
     index->count = 0;
 }
 
 /* ---- Memory --------------------------------------------------------------------------------------------------- */
-
-static uint64_t list_bytes(const kith_ivf *ivf) {
-    if (ivf->lists == NULL) return 0;
-    uint64_t bytes = (uint64_t)kith_ivf_lists(ivf) * (sizeof *ivf->lists + sizeof *ivf->first_segments);
-    for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        if (kith_ivf_list(ivf, l)->segments != &ivf->first_segments[l])
-            bytes += kith_ivf_list(ivf, l)->segment_room * sizeof *kith_ivf_list(ivf, l)->segments;
-    return bytes;
-}
 
 static uint64_t coarse_bytes(const kith_ivf *ivf) {
     uint64_t bytes = 0;
@@ -249,7 +240,7 @@ static uint64_t coarse_index_bytes(const kith_ivf *ivf) {
 
 static size_t memory(const kith_index *index, kith_memory_part *parts, size_t capacity) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
-    uint64_t codes = kith_slabs_bytes(&ivf->code_slabs), ids = kith_slabs_bytes(&ivf->id_slabs);
+    uint64_t codes = ivf->code_bytes, ids = ivf->ids_bytes;
     if (index->is_mapped) {
         codes = ivf->mapped_bytes;
         ids = (uint64_t)index->count * ivf->copies * ivf->id_bytes;
@@ -257,7 +248,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
     const kith_memory_part all[] = {
         {"codes", codes},
         {"ids", ids},
-        {"lists", list_bytes(ivf)},
+        {"lists", kith_lists_bytes(ivf)},
         {"centroids", coarse_bytes(ivf)},
         {"index of centroids", coarse_index_bytes(ivf)},
         {"codebooks", ivf->code->vtable->memory(ivf->code)},
@@ -271,10 +262,11 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
 
 static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
-    if (!ivf->has_coarse || ivf->lists == NULL) return 0;
+    if (!ivf->has_coarse || ivf->pages == NULL) return 0;
     for (size_t l = 0; l < kith_min_size(capacity, ivf->list_count); l++) {
         sizes[l] = 0;
-        for (size_t c = 0; c < ivf->copies; c++) sizes[l] += kith_ivf_list(ivf, l * ivf->copies + c)->count;
+        for (size_t c = 0; c < ivf->copies; c++)
+            sizes[l] += kith_list_live(kith_ivf_list(ivf, l * ivf->copies + c));
     }
     return ivf->list_count;
 }
@@ -315,18 +307,20 @@ static kith_status compact(kith_index *index) {
     return KITH_OK;
 }
 
+static void set_epoch(kith_index *index, kith_epoch *epoch) { kith_ivf_of(index)->epoch = epoch; }
+
 /* ---- The two vtables ------------------------------------------------------------------------------------------ */
 
 #define IVF_VTABLE(own_name)                                                                                       \
     {                                                                                                              \
-        .name = (own_name), .struct_bytes = sizeof(kith_ivf), .params = params, .param_count = KITH_IVF_PARAMS,    \
-        .release = kith_ivf_release, .clone = clone, .clone_empty = clone_empty, .memory = memory,                 \
-        .list_sizes = list_sizes, .train = kith_ivf_train, .train_count = kith_ivf_train_count,                    \
-        .add = kith_ivf_add, .remove = kith_ivf_remove, .update = kith_ivf_update, .upsert = kith_ivf_upsert,      \
-        .holds = kith_ivf_holds, .compact = compact, .reset = reset, .merge = kith_ivf_merge,                      \
-        .reconstruct = kith_ivf_reconstruct, .search = kith_ivf_search, .range_search = kith_ivf_range_search,     \
-        .bounds_errors = kith_ivf_bounds_errors, .save = kith_ivf_save, .verify = kith_ivf_verify,                 \
-        .list_ids = kith_ivf_list_ids,                                                                             \
+        .name = (own_name), .struct_bytes = sizeof(kith_ivf), .concurrent = true, .set_epoch = set_epoch,          \
+        .params = params, .param_count = KITH_IVF_PARAMS, .release = kith_ivf_release, .clone = clone,             \
+        .clone_empty = clone_empty, .memory = memory, .list_sizes = list_sizes, .train = kith_ivf_train,           \
+        .train_count = kith_ivf_train_count, .add = kith_ivf_add, .remove = kith_ivf_remove,                       \
+        .update = kith_ivf_update, .upsert = kith_ivf_upsert, .holds = kith_ivf_holds, .compact = compact,         \
+        .reset = reset, .merge = kith_ivf_merge, .reconstruct = kith_ivf_reconstruct, .search = kith_ivf_search,   \
+        .range_search = kith_ivf_range_search, .bounds_errors = kith_ivf_bounds_errors, .save = kith_ivf_save,     \
+        .verify = kith_ivf_verify, .list_ids = kith_ivf_list_ids,                                                  \
     }
 
 const kith_index_vtable kith_ivf_vtable = IVF_VTABLE(KITH_IVF_NAME);

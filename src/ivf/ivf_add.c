@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ivf_add.c: new vectors. Their lists are found first; then room is set aside for all of them; then they are encoded
- * in the order of the places that they go to, block by block, behind what the lists hold, where nobody sees them; then
- * they are counted. Until that last step everything can be given back.
+ * ivf_add.c: new vectors, also in the place of others. Their lists are found first; then the change of these lists is
+ * made, aside, all memory with it (ivf_edit.c); then the vectors are encoded in the order of the places that they go to,
+ * block by block, where nobody sees them; then they are shown. Until that last step everything can be given back.
  */
 #include <string.h>
 
@@ -11,7 +11,11 @@
 #include "index/convert.h"
 #include "ivf/ivf_inside.h"
 
-enum { ITEM_BLOCKS = 8, ITEM_ROWS = ITEM_BLOCKS * KITH_BLOCK_ROWS };
+enum {
+    ITEM_BLOCKS = 8,
+    ITEM_ROWS = ITEM_BLOCKS * KITH_BLOCK_ROWS,
+    TIGHT_SHARE = 8 /* vectors for each list, on average, that are worth a layout without room to spare */
+};
 
 /* New vectors on their way. */
 typedef struct arrival {
@@ -20,25 +24,33 @@ typedef struct arrival {
     const char *what;
     size_t entry_count;     /* rows x copies: entry e is copy e / rows of row e % rows */
     uint32_t *assigned;     /* the centroid of each entry */
-    uint32_t *order;        /* entries, list by list, in order of their numbers */
-    size_t *first;          /* lists + 1: entries of list l are order[first[l]] .. order[first[l + 1] - 1] */
-    size_t *added;          /* lists: how many each list gets */
-    size_t *blocks;         /* lists + 1: blocks that the lists before this one write to */
+    int64_t *keys;          /* of the entries: list by list, in order of their numbers; then scratch memory */
+    kith_edit edit;         /* of the lists that they go to, and of those that others leave */
+    size_t *blocks;         /* edit.count + 1: blocks that the lists before this one write to */
     unsigned char *scratch; /* of each worker */
     size_t scratch_bytes, workers;
     kith_arena *arenas; /* of each worker, where the code projects */
     kith_meter meter;
 } arrival;
 
-static size_t row_of(const arrival *a, uint32_t entry) { return entry % a->addition->view.count; }
+static size_t row_of(const arrival *a, size_t entry) { return entry % a->addition->view.count; }
 
 /* The list that an entry goes to: second copies have lists of their own. */
-static size_t list_of_entry(const arrival *a, uint32_t entry) {
+static size_t list_of_entry(const arrival *a, size_t entry) {
     return (size_t)a->assigned[entry] * a->ivf->copies + entry / a->addition->view.count;
 }
 
 static int64_t new_id(const kith_addition *addition, size_t i) {
     return addition->ids != NULL ? addition->ids[i] : addition->first_id + (int64_t)i;
+}
+
+static int64_t largest_id(const kith_addition *addition) {
+    size_t count = addition->view.count;
+    if (addition->ids_rise) return new_id(addition, count - 1);
+    int64_t largest = 0;
+    for (size_t i = 0; i < count; i++)
+        if (addition->ids[i] > largest) largest = addition->ids[i];
+    return largest;
 }
 
 /* ---- Before anything is set aside ----------------------------------------------------------------------------- */
@@ -64,12 +76,11 @@ static size_t worker_bytes(const kith_code *code) {
 /* Scratch memory that does not depend on how assignment cuts the rows; *left is what the budget has for that. */
 static kith_status check_budget(const arrival *a, uint64_t *left) {
     const kith_job *job = a->addition->job;
-    size_t bytes, each = 2 * a->ivf->copies * sizeof(uint32_t);
+    size_t bytes, each = a->ivf->copies * (sizeof *a->assigned + 2 * sizeof *a->keys);
     *left = 0;
     if (job->memory_bytes_max == 0) return KITH_OK;
     if (kith_mul_overflows(a->addition->view.count, each, &bytes) ||
-        kith_add_overflows(bytes, a->workers * a->scratch_bytes + 3 * (kith_ivf_lists(a->ivf) + 1) * sizeof(size_t),
-                           &bytes))
+        kith_add_overflows(bytes, a->workers * a->scratch_bytes, &bytes))
         bytes = SIZE_MAX;
     if (bytes >= job->memory_bytes_max)
         return kith_error(KITH_ERR_BUDGET, "%s: %zu vectors need %zu bytes, the budget is %llu", a->what,
@@ -81,6 +92,9 @@ static kith_status check_budget(const arrival *a, uint64_t *left) {
 static kith_status arrival_begin(arrival *a, kith_ivf *ivf, const kith_addition *addition, const char *what) {
     size_t count = addition->view.count, total;
     *a = (arrival){.ivf = ivf, .addition = addition, .what = what};
+    a->edit = (kith_edit){.ivf = ivf, .id_bytes = ivf->id_bytes, .threads = addition->job->threads};
+    if (largest_id(addition) > UINT32_MAX) a->edit.id_bytes = 8;
+    a->edit.is_tight = count * ivf->copies / TIGHT_SHARE >= kith_ivf_lists(ivf);
     if (count > UINT32_MAX / ivf->copies || kith_add_overflows(ivf->base.count, count, &total))
         return kith_error(KITH_ERR_OVERFLOW, "%s: %zu vectors in one call to %zu; at most 2^31 at once", what,
                           count, ivf->base.count);
@@ -90,10 +104,7 @@ static kith_status arrival_begin(arrival *a, kith_ivf *ivf, const kith_addition 
     kith_meter_init(&a->meter, addition->job->progress, addition->job->progress_user, what,
                     (uint64_t)count + a->entry_count);
     KITH_TRY(kith_alloc(a->entry_count, sizeof *a->assigned, &a->assigned));
-    KITH_TRY(kith_alloc(a->entry_count, sizeof *a->order, &a->order));
-    KITH_TRY(kith_alloc(kith_ivf_lists(ivf) + 1, sizeof *a->first, &a->first));
-    KITH_TRY(kith_alloc_zeroed(kith_ivf_lists(ivf), sizeof *a->added, &a->added));
-    KITH_TRY(kith_alloc(kith_ivf_lists(ivf) + 1, sizeof *a->blocks, &a->blocks));
+    KITH_TRY(kith_alloc(a->entry_count, 2 * sizeof *a->keys, &a->keys));
     KITH_TRY(kith_alloc(a->workers, a->scratch_bytes, &a->scratch));
     return kith_alloc_zeroed(a->workers, sizeof *a->arenas, &a->arenas);
 }
@@ -103,16 +114,15 @@ static void arrival_free(arrival *a) {
     kith_free(a->arenas);
     kith_free(a->scratch);
     kith_free(a->blocks);
-    kith_free(a->added);
-    kith_free(a->first);
-    kith_free(a->order);
+    kith_free(a->edit.lists);
+    kith_free(a->keys);
     kith_free(a->assigned);
 }
 
 /* ---- Where they go -------------------------------------------------------------------------------------------- */
 
-/* Lists, finds the order of the rows, and counts the blocks that they will stand in. */
-static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes_left) {
+/* Finds the lists, and the order of the rows. */
+static kith_status find_lists(arrival *a, const uint32_t *given, uint64_t bytes_left) {
     const kith_ivf *ivf = a->ivf;
     const kith_view *view = &a->addition->view;
     const kith_centroids centroids = kith_ivf_centroids(ivf);
@@ -129,19 +139,24 @@ static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes
     if (ivf->copies > 1)
         KITH_TRY(kith_ivf_spill(view, ivf->base.metric, &centroids, a->assigned, a->addition->job->threads,
                                 bytes_left, a->assigned + view->count));
-    for (uint32_t e = 0; e < a->entry_count; e++) a->added[list_of_entry(a, e)]++;
-    size_t at = 0, blocks = 0;
-    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        a->first[l] = at;
+    for (size_t e = 0; e < a->entry_count; e++) a->keys[e] = kith_ivf_key(list_of_entry(a, e), e);
+    kith_ivf_sort_keys(a->keys, a->entry_count, a->keys + a->entry_count);
+    return KITH_OK;
+}
+
+/* Where the new vectors of a list begin in its first block that gets some: blocks are counted from there. */
+static size_t lane_of(const kith_list_edit *one) { return one->first % KITH_BLOCK_ROWS; }
+
+/* Counts the blocks that each list writes to. */
+static kith_status count_blocks(arrival *a) {
+    size_t blocks = 0;
+    KITH_TRY(kith_alloc(a->edit.count + 1, sizeof *a->blocks, &a->blocks));
+    for (size_t l = 0; l < a->edit.count; l++) {
+        const kith_list_edit *one = &a->edit.lists[l];
         a->blocks[l] = blocks;
-        at += a->added[l];
-        size_t before = kith_ivf_list(ivf, l)->count;
-        if (a->added[l] > 0) blocks += kith_code_blocks(before % KITH_BLOCK_ROWS + a->added[l]);
+        if (one->added > 0) blocks += kith_code_blocks(lane_of(one) + one->added);
     }
-    a->blocks[kith_ivf_lists(ivf)] = blocks;
-    for (uint32_t e = 0; e < a->entry_count; e++) a->order[a->first[list_of_entry(a, e)]++] = e;
-    for (size_t l = kith_ivf_lists(ivf); l > 0; l--) a->first[l] = a->first[l - 1]; /* each had moved to its end */
-    a->first[0] = 0;
+    a->blocks[a->edit.count] = blocks;
     return KITH_OK;
 }
 
@@ -149,14 +164,15 @@ static kith_status find_places(arrival *a, const uint32_t *given, uint64_t bytes
 
 /* New rows that stand together: at most a block's. */
 typedef struct piece {
-    size_t list, position; /* of the first */
-    const uint32_t *entries;
+    const kith_list *list;
+    size_t position; /* of the first */
+    const int64_t *keys;
     size_t count;
 } piece;
 
 /* The list that block number `block` of those to be written belongs to: the last whose blocks begin at or before. */
 static size_t list_of(const arrival *a, size_t block) {
-    size_t first = 0, last = kith_ivf_lists(a->ivf); /* blocks[first] <= block < blocks[last] */
+    size_t first = 0, last = a->edit.count; /* blocks[first] <= block < blocks[last] */
     while (last - first > 1) {
         size_t middle = first + (last - first) / 2;
         if (a->blocks[middle] <= block)
@@ -168,10 +184,12 @@ static size_t list_of(const arrival *a, size_t block) {
 }
 
 static piece piece_of(const arrival *a, size_t block) {
-    size_t l = list_of(a, block), count = kith_ivf_list(a->ivf, l)->count;
-    size_t begin = count / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS + (block - a->blocks[l]) * KITH_BLOCK_ROWS;
-    size_t first = kith_max_size(begin, count), last = kith_min_size(begin + KITH_BLOCK_ROWS, count + a->added[l]);
-    return (piece){l, first, a->order + a->first[l] + (first - count), last - first};
+    size_t l = list_of(a, block);
+    const kith_list_edit *one = &a->edit.lists[l];
+    size_t begin = one->first - lane_of(one) + (block - a->blocks[l]) * KITH_BLOCK_ROWS;
+    size_t first = kith_max_size(begin, one->first);
+    size_t last = kith_min_size(begin + KITH_BLOCK_ROWS, one->first + one->added);
+    return (piece){&one->next, first, one->come + (first - one->first), last - first};
 }
 
 /* A worker's scratch memory. */
@@ -233,11 +251,9 @@ static kith_status encode_rows(const arrival *a, const workplace *at, const uint
 }
 
 static void put_piece(const arrival *a, const piece *p, const unsigned char *codes) {
-    const kith_ivf *ivf = a->ivf;
-    const kith_list *list = kith_ivf_list(ivf, p->list);
-    kith_list_put(ivf->code, list, p->position, p->count, codes);
+    kith_list_put(a->ivf->code, p->list, p->position, p->count, codes);
     for (size_t i = 0; i < p->count; i++)
-        kith_list_set_id(ivf, list, p->position + i, new_id(a->addition, row_of(a, p->entries[i])));
+        kith_list_set_id(p->list, p->position + i, new_id(a->addition, row_of(a, kith_key_item(p->keys[i]))));
 }
 
 static kith_status encode_item(void *context, size_t item, size_t worker) {
@@ -246,11 +262,10 @@ static kith_status encode_item(void *context, size_t item, size_t worker) {
     uint32_t numbers[ITEM_ROWS];
     piece pieces[ITEM_BLOCKS];
     size_t first = item * ITEM_BLOCKS, count = 0;
-    size_t piece_count = kith_min_size(ITEM_BLOCKS, a->blocks[kith_ivf_lists(a->ivf)] - first);
+    size_t piece_count = kith_min_size(ITEM_BLOCKS, a->blocks[a->edit.count] - first);
     for (size_t p = 0; p < piece_count; p++) {
         pieces[p] = piece_of(a, first + p);
-        memcpy(numbers + count, pieces[p].entries, pieces[p].count * sizeof *numbers);
-        count += pieces[p].count;
+        for (size_t i = 0; i < pieces[p].count; i++) numbers[count++] = (uint32_t)kith_key_item(pieces[p].keys[i]);
     }
     KITH_TRY(encode_rows(a, &at, numbers, count, worker));
     const unsigned char *codes = at.codes;
@@ -263,53 +278,48 @@ static kith_status encode_item(void *context, size_t item, size_t worker) {
 
 /* ---- All of it ------------------------------------------------------------------------------------------------ */
 
-static int64_t largest_id(const kith_addition *addition) {
-    size_t count = addition->view.count;
-    if (addition->ids_rise) return new_id(addition, count - 1);
-    int64_t largest = 0;
-    for (size_t i = 0; i < count; i++)
-        if (addition->ids[i] > largest) largest = addition->ids[i];
-    return largest;
-}
-
-/* Sets memory aside and writes the vectors behind what the lists hold. After a failure the lists are as before. */
-static kith_status bring_in(arrival *a) {
+/* Sets memory aside and writes the vectors where nobody sees them. After a failure the lists are as before. */
+static kith_status bring_in(arrival *a, const int64_t *gone, size_t gone_count) {
     kith_ivf *ivf = a->ivf;
-    size_t slabs = ivf->code_slabs.count, blocks = a->blocks[kith_ivf_lists(ivf)];
-    if (largest_id(a->addition) > UINT32_MAX) KITH_TRY(kith_lists_widen_ids(ivf));
     for (size_t c = 0; c < ivf->copies && ivf->has_map; c++)
         KITH_TRY(kith_idmap_reserve(&ivf->maps[c], ivf->maps[c].count + a->addition->view.count));
-    KITH_TRY(kith_lists_reserve(ivf, a->added));
-    kith_status status = kith_parallel_for(a->workers, (blocks - 1) / ITEM_BLOCKS + 1, encode_item, a);
+    KITH_TRY(kith_edit_of_keys(gone, gone_count, a->keys, a->entry_count, &a->edit));
+    KITH_TRY(kith_edit_begin(&a->edit));
+    kith_status status = count_blocks(a);
+    size_t blocks = status == KITH_OK ? a->blocks[a->edit.count] : 0;
+    if (status == KITH_OK) status = kith_parallel_for(a->workers, (blocks - 1) / ITEM_BLOCKS + 1, encode_item, a);
     if (status == KITH_OK) status = kith_meter_finish(&a->meter);
-    if (status != KITH_OK) kith_lists_unreserve(ivf, slabs);
+    if (status != KITH_OK) kith_edit_drop(&a->edit);
     return status;
 }
 
-/* Counts what has been written. Cannot fail. */
-static void publish(arrival *a) {
+/* Shows what has been written. Cannot fail. */
+static void publish(arrival *a, size_t gone_count) {
     kith_ivf *ivf = a->ivf;
-    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = kith_ivf_list(ivf, l);
-        if (a->added[l] == 0) continue;
-        for (size_t i = 0; ivf->has_map && i < a->added[l]; i++)
-            kith_idmap_put(kith_list_map(ivf, l), new_id(a->addition, row_of(a, a->order[a->first[l] + i])),
-                           kith_ivf_place(ivf, l, list->count + i));
-        kith_list_set_count(list, list->count + a->added[l]);
+    kith_edit_keep(&a->edit);
+    kith_edit_map_moved(&a->edit);
+    for (size_t l = 0; l < a->edit.count && ivf->has_map; l++) {
+        const kith_list_edit *one = &a->edit.lists[l];
+        for (size_t i = 0; i < one->added; i++)
+            kith_idmap_put(kith_list_map(ivf, one->list),
+                           new_id(a->addition, row_of(a, kith_key_item(one->come[i]))),
+                           kith_ivf_place(ivf, one->list, one->first + i));
     }
-    ivf->base.count += a->addition->view.count;
+    ivf->id_bytes = a->edit.id_bytes;
+    ivf->base.count += a->addition->view.count - gone_count / ivf->copies;
 }
 
+/* Brings vectors in, and takes out those at the positions that `gone` gives the keys of, in one. */
 static kith_status arrive(kith_ivf *ivf, const kith_addition *addition, const uint32_t *assigned,
-                          const char *what) {
+                          const int64_t *gone, size_t gone_count, const char *what) {
     arrival a;
     uint64_t bytes_left;
     kith_status status;
     KITH_GO(arrival_begin(&a, ivf, addition, what));
     KITH_GO(check_budget(&a, &bytes_left));
-    KITH_GO(find_places(&a, assigned, bytes_left));
-    KITH_GO(bring_in(&a));
-    publish(&a);
+    KITH_GO(find_lists(&a, assigned, bytes_left));
+    KITH_GO(bring_in(&a, gone, gone_count));
+    publish(&a, gone_count);
 done:
     arrival_free(&a);
     return status;
@@ -317,7 +327,7 @@ done:
 
 kith_status kith_ivf_add_assigned(kith_ivf *ivf, const kith_addition *addition, const uint32_t *assigned) {
     KITH_TRY(check_absent(ivf, addition));
-    return arrive(ivf, addition, assigned, "add");
+    return arrive(ivf, addition, assigned, NULL, 0, "add");
 }
 
 kith_status kith_ivf_add(kith_index *index, const kith_addition *addition) {
@@ -326,32 +336,23 @@ kith_status kith_ivf_add(kith_index *index, const kith_addition *addition) {
 
 /* ---- Update --------------------------------------------------------------------------------------------------- */
 
-/* The new vectors come in first, beside the old ones; from there on nothing can fail. The old ones go from the last
- * place to the first, so that no place moves before its turn. */
 static kith_status replace(kith_ivf *ivf, const kith_addition *addition, const char *what, bool all_there,
                            size_t *replaced) {
-    size_t count = addition->view.count, place_count = count * ivf->copies, old_count = 0;
-    uint64_t *places = NULL;
-    unsigned char *row = NULL;
+    size_t count = addition->view.count, gone_count = 0;
+    int64_t *gone = NULL;
     kith_status status;
-    KITH_GO(kith_alloc(place_count, 2 * sizeof *places, &places));
-    KITH_GO(kith_alloc(1, ivf->code->code_bytes, &row));
     KITH_GO(kith_ivf_need_map(ivf));
-    for (size_t i = 0; i < place_count; i++) {
-        int64_t id = addition->ids[i % count];
-        if (kith_idmap_get(&ivf->maps[i / count], id, &places[old_count]))
-            old_count++;
-        else if (all_there)
-            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "%s: id %lld is not in the index", what, (long long)id));
+    for (size_t i = 0; i < count && all_there; i++) {
+        uint64_t place;
+        if (!kith_idmap_get(&ivf->maps[0], addition->ids[i], &place))
+            KITH_GO(kith_error(KITH_ERR_NOT_FOUND, "%s: id %lld is not in the index", what,
+                               (long long)addition->ids[i]));
     }
-    KITH_GO(arrive(ivf, addition, NULL, what));
-    kith_sort_i64((int64_t *)places, old_count, (int64_t *)places + place_count);
-    for (size_t i = old_count; i-- > 0;) kith_ivf_take_out(ivf, places[i], row);
-    *replaced = old_count / ivf->copies;
-    ivf->base.count -= *replaced;
+    KITH_GO(kith_ivf_keys_of(ivf, addition->ids, count, &gone, &gone_count));
+    KITH_GO(arrive(ivf, addition, NULL, gone, gone_count, what));
+    *replaced = gone_count / ivf->copies;
 done:
-    kith_free(row);
-    kith_free(places);
+    kith_free(gone);
     return status;
 }
 

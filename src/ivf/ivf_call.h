@@ -37,7 +37,7 @@ typedef struct kith_ivf_scratch {
     kith_probe *probes;             /* group_size x nprobe */
     kith_visit *visits;             /* group_size x nprobe */
     size_t *list_first;             /* list_count + 1 */
-    unsigned char *rows;            /* filter: GATHER raw vectors, and their ids */
+    unsigned char *rows;            /* filter, dead vectors: GATHER raw vectors, and their ids */
     int64_t *row_ids;
     uint32_t *members; /* group_size: the queries of a list, for exact codes */
     uint32_t *lists;   /* group_size x nprobe: the lists that have visits, in order */

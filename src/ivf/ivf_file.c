@@ -62,7 +62,7 @@ static kith_status write_sizes(const kith_ivf *ivf, uint32_t instance, kith_cont
     KITH_TRY(kith_container_writer_begin(writer, sizes_tag, instance, VERSION, 0));
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
         unsigned char bytes[8];
-        kith_put_u64(bytes, kith_ivf_list(ivf, l)->count);
+        kith_put_u64(bytes, kith_list_live(kith_ivf_list(ivf, l)));
         KITH_TRY(kith_container_writer_write(writer, bytes, sizeof bytes));
     }
     return KITH_OK;
@@ -77,19 +77,31 @@ typedef struct code_writer {
     unsigned char *block; /* and the block */
 } code_writer;
 
-/* Codes position .. position + count - 1 of a list, from a lane on of the block in hand. */
-static void put_lanes(const code_writer *w, size_t l, size_t position, size_t count, size_t lane) {
-    const kith_code *code = w->ivf->code;
-    kith_list_get(code, kith_ivf_list(w->ivf, l), position, count, w->rows);
-    code->vtable->pack(code, w->rows, lane, count, w->block);
+/* The next `count` codes of a list that are not dead, from *position on. */
+static void get_live(const code_writer *w, const kith_list *list, size_t *position, size_t count) {
+    unsigned char *rows = w->rows;
+    while (count > 0) {
+        size_t run = kith_min_size(count, kith_list_next_live(list, position));
+        kith_list_get(w->ivf->code, list, *position, run, rows);
+        rows += run * w->ivf->code->code_bytes;
+        *position += run;
+        count -= run;
+    }
+}
+
+/* The position behind which `count` codes are left that are not dead. */
+static size_t before_last(const kith_list *list, size_t count) {
+    size_t position = list->count;
+    for (; count > 0; count -= !kith_list_is_dead(list, position)) position--;
+    return position;
 }
 
 static kith_status write_rows(const code_writer *w, size_t l) {
-    const kith_code *code = w->ivf->code;
-    for (size_t p = 0, count; p < kith_ivf_list(w->ivf, l)->count; p += count) {
-        count = kith_min_size(KITH_BLOCK_ROWS, kith_ivf_list(w->ivf, l)->count - p);
-        kith_list_get(code, kith_ivf_list(w->ivf, l), p, count, w->rows);
-        KITH_TRY(kith_container_writer_write(w->writer, w->rows, count * code->code_bytes));
+    const kith_list *list = kith_ivf_list(w->ivf, l);
+    for (size_t left = kith_list_live(list), position = 0, count; left > 0; left -= count) {
+        count = kith_min_size(KITH_BLOCK_ROWS, left);
+        get_live(w, list, &position, count);
+        KITH_TRY(kith_container_writer_write(w->writer, w->rows, count * w->ivf->code->code_bytes));
     }
     return KITH_OK;
 }
@@ -97,17 +109,21 @@ static kith_status write_rows(const code_writer *w, size_t l) {
 /* The whole blocks of a list, then the block that its tail begins, with those that share it. */
 static kith_status write_blocks(const code_writer *w, size_t l, bool begins_tail) {
     const kith_code *code = w->ivf->code;
-    size_t whole = kith_ivf_list(w->ivf, l)->count / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS;
-    for (size_t p = 0; p < whole; p += KITH_BLOCK_ROWS) {
-        put_lanes(w, l, p, KITH_BLOCK_ROWS, 0);
+    const kith_list *list = kith_ivf_list(w->ivf, l);
+    size_t position = 0;
+    for (size_t left = kith_list_live(list); left >= KITH_BLOCK_ROWS; left -= KITH_BLOCK_ROWS) {
+        get_live(w, list, &position, KITH_BLOCK_ROWS);
+        code->vtable->pack(code, w->rows, 0, KITH_BLOCK_ROWS, w->block);
         KITH_TRY(kith_container_writer_write(w->writer, w->block, code->block_bytes));
     }
     if (!begins_tail) return KITH_OK;
     memset(w->block, 0, code->block_bytes);
     for (size_t lane = 0, count; l != KITH_LAYOUT_NO_LIST; l = w->next[l], lane += count) {
-        size_t size = kith_ivf_list(w->ivf, l)->count;
-        count = size % KITH_BLOCK_ROWS;
-        put_lanes(w, l, size - count, count, lane);
+        list = kith_ivf_list(w->ivf, l);
+        count = kith_list_live(list) % KITH_BLOCK_ROWS;
+        position = before_last(list, count);
+        get_live(w, list, &position, count);
+        code->vtable->pack(code, w->rows, lane, count, w->block);
     }
     return kith_container_writer_write(w->writer, w->block, code->block_bytes);
 }
@@ -116,13 +132,13 @@ static kith_status write_lists(const code_writer *w) {
     const kith_ivf *ivf = w->ivf;
     kith_layout layout = {0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_layout_place place = kith_layout_next(&layout, kith_ivf_list(ivf, l)->count, l);
+        kith_layout_place place = kith_layout_next(&layout, kith_list_live(kith_ivf_list(ivf, l)), l);
         w->next[l] = KITH_LAYOUT_NO_LIST;
         if (place.neighbour != KITH_LAYOUT_NO_LIST) w->next[place.neighbour] = l;
     }
     layout = (kith_layout){0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        size_t count = kith_ivf_list(ivf, l)->count;
+        size_t count = kith_list_live(kith_ivf_list(ivf, l));
         kith_layout_place place = kith_layout_next(&layout, count, l);
         bool begins_tail = count % KITH_BLOCK_ROWS > 0 && place.neighbour == KITH_LAYOUT_NO_LIST;
         KITH_TRY(ivf->code->is_exact ? write_rows(w, l) : write_blocks(w, l, begins_tail));
@@ -145,14 +161,36 @@ done:
     return status;
 }
 
+/* Ids on their way to a file. */
+typedef struct id_writer {
+    kith_container_writer *writer;
+    unsigned char *bytes; /* of a list's ids */
+    size_t id_bytes, count;
+} id_writer;
+
+static void put_id(void *context, int64_t id, size_t position) {
+    (void)position;
+    id_writer *w = context;
+    if (w->id_bytes == 4)
+        kith_put_u32(w->bytes + 4 * w->count++, (uint32_t)id);
+    else
+        kith_put_u64(w->bytes + 8 * w->count++, (uint64_t)id);
+}
+
 static kith_status write_ids(const kith_ivf *ivf, uint32_t instance, kith_container_writer *writer) {
-    KITH_TRY(kith_container_writer_begin(writer, ids_tag, instance, VERSION, 0));
+    id_writer w = {.writer = writer, .id_bytes = ivf->id_bytes};
+    size_t most = 0;
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++) {
-            const kith_list_segment *segment = &kith_ivf_list(ivf, l)->segments[s];
-            KITH_TRY(kith_container_writer_write(writer, segment->ids, segment->count * ivf->id_bytes));
-        }
-    return KITH_OK;
+        most = kith_max_size(most, kith_list_live(kith_ivf_list(ivf, l)));
+    KITH_TRY(kith_alloc(most, w.id_bytes, &w.bytes));
+    kith_status status = kith_container_writer_begin(writer, ids_tag, instance, VERSION, 0);
+    for (size_t l = 0; l < kith_ivf_lists(ivf) && status == KITH_OK; l++) {
+        w.count = 0;
+        kith_list_visit(kith_ivf_list(ivf, l), put_id, &w);
+        status = kith_container_writer_write(writer, w.bytes, w.count * w.id_bytes);
+    }
+    kith_free(w.bytes);
+    return status;
 }
 
 kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer, uint32_t *part) {
@@ -160,7 +198,7 @@ kith_status kith_ivf_save(const kith_index *index, kith_container_writer *writer
     uint32_t instance = (*part)++;
     KITH_TRY(write_meta(ivf, instance, writer));
     if (ivf->centroids != NULL) KITH_TRY(write_centroids(ivf, instance, writer));
-    if (ivf->lists != NULL) {
+    if (ivf->pages != NULL) {
         KITH_TRY(write_sizes(ivf, instance, writer));
         KITH_TRY(write_codes(ivf, instance, writer));
         KITH_TRY(write_ids(ivf, instance, writer));
@@ -287,14 +325,14 @@ static kith_status open_lists(opening *o) {
     ivf->mapped_bytes = (uint64_t)items * each;
     layout = (kith_layout){0};
     for (size_t l = 0; l < kith_ivf_lists(ivf); l++) {
-        kith_list *list = kith_ivf_list(ivf, l);
+        kith_list *list = &ivf->pages[l / KITH_LISTS_PER_PAGE][l % KITH_LISTS_PER_PAGE];
         size_t count = (size_t)kith_get_u64(sizes + 8 * l);
         if (count == 0) continue;
-        list->segments[0] = kith_segment_next(&layout, ivf->code, count, l, codes);
-        list->segments[0].ids = ids;
-        list->segment_held = 1;
-        list->capacity = count;
-        kith_list_set_count(list, count);
+        list->first = kith_segment_next(&layout, ivf->code, count, l, codes);
+        list->first.ids = ids;
+        list->first.id_bytes = (uint8_t)ivf->id_bytes;
+        list->segment_count = 1;
+        list->count = count;
         ids += count * ivf->id_bytes;
     }
     return KITH_OK;
@@ -386,7 +424,7 @@ static kith_status verify_list(void *context, size_t l, size_t worker) {
     const verify_loop *loop = context;
     const kith_list *list = kith_ivf_list(loop->ivf, l);
     for (size_t s = 0; s < list->segment_count; s++)
-        if (!are_finite(loop->ivf->code, loop->query, &list->segments[s]))
+        if (!are_finite(loop->ivf->code, loop->query, kith_list_segment_at(list, s)))
             return bad_content(loop->ivf, codes_tag, "a code does not stand for finite numbers");
     return KITH_OK;
 }
@@ -401,20 +439,23 @@ static kith_status verify_codes(const kith_ivf *ivf) {
     KITH_TRY(kith_code_zero_query(ivf->coarse_code, &query));
     const kith_list_segment centroids = {.blocks = ivf->coarse_blocks,
                                          .count = ivf->list_count,
-                                         .capacity = kith_code_blocks(ivf->list_count) * KITH_BLOCK_ROWS};
+                                         .block_count = (uint32_t)kith_code_blocks(ivf->list_count)};
     if (!are_finite(ivf->coarse_code, query, &centroids))
         status = bad_content(ivf, coarse_tag, "a code does not stand for finite numbers");
     kith_free(query);
     return status;
 }
 
+static void list_id(void *context, int64_t id, size_t position) {
+    (void)position;
+    int64_t **at = context;
+    *(*at)++ = id;
+}
+
 /* The ids in the lists of one copy. */
 static void list_copy_ids(const kith_ivf *ivf, size_t copy, int64_t *ids) {
-    size_t at = 0;
     for (size_t l = copy; l < kith_ivf_lists(ivf) && ivf->base.count > 0; l += ivf->copies)
-        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++)
-            for (size_t i = 0; i < kith_ivf_list(ivf, l)->segments[s].count; i++)
-                ids[at++] = kith_segment_id(ivf, &kith_ivf_list(ivf, l)->segments[s], i);
+        kith_list_visit(kith_ivf_list(ivf, l), list_id, &ids);
 }
 
 void kith_ivf_list_ids(const kith_index *index, int64_t *ids) { list_copy_ids(kith_ivf_of_const(index), 0, ids); }
@@ -450,7 +491,7 @@ kith_status kith_ivf_verify(const kith_index *index) {
             KITH_TRY(verify_vectors(ivf, projected_tag, ivf->projected, ivf->code->projected_dim));
     }
     if (ivf->coarse != NULL) KITH_TRY(ivf->coarse->vtable->verify(ivf->coarse));
-    if (ivf->lists == NULL) return KITH_OK;
+    if (ivf->pages == NULL) return KITH_OK;
     KITH_TRY(verify_codes(ivf));
     return index->count > 0 ? verify_ids(ivf) : KITH_OK;
 }

@@ -27,8 +27,12 @@ static float share_of(const kith_ivf *ivf, const kith_filter *filter) {
     size_t step = kith_max_size(1, ivf->base.count / SAMPLE), next = 0, before = 0, asked = 0, yes = 0;
     kith_allow_fn allow = kith_filter_allow_fn(filter);
     for (size_t l = 0; l < kith_ivf_lists(ivf); before += kith_ivf_list(ivf, l++)->count)
-        for (; next < before + kith_ivf_list(ivf, l)->count; next += step, asked++)
-            yes += allow(filter, kith_list_id(ivf, kith_ivf_list(ivf, l), next - before));
+        for (; next < before + kith_ivf_list(ivf, l)->count; next += step) {
+            const kith_list *list = kith_ivf_list(ivf, l);
+            if (kith_list_is_dead(list, next - before)) continue;
+            yes += allow(filter, kith_list_id(list, next - before));
+            asked++;
+        }
     float share = ((float)yes + 0.5f) / ((float)asked + 0.5f); /* never none */
     return share < bound ? share : bound;
 }
@@ -56,14 +60,18 @@ size_t kith_ivf_filtered_list(const kith_ivf_filtered *filtered, size_t list) {
     _Atomic uint32_t *words = filtered->words + filtered->first_words[list];
     uint32_t word = 0;
     size_t at = 0, count = 0;
-    for (size_t s = 0; s < all->segment_count; s++)
-        for (size_t i = 0; i < all->segments[s].count; i++, at++) {
-            word |= (uint32_t)allow(filtered->filter, kith_segment_id(ivf, &all->segments[s], i)) << (at % WORD);
+    for (size_t s = 0; s < all->segment_count; s++) {
+        const kith_list_segment *segment = kith_list_segment_at(all, s);
+        for (size_t i = 0; i < segment->count; i++, at++) {
+            word |= (uint32_t)allow(filtered->filter, kith_segment_id(segment, i)) << (at % WORD);
             if (at % WORD != WORD - 1) continue;
+            word &= ~kith_list_dead_bits(all, at / WORD * WORD);
             atomic_store_explicit(&words[at / WORD], word, memory_order_relaxed);
             count += (size_t)__builtin_popcount(word);
             word = 0;
         }
+    }
+    word &= ~kith_list_dead_bits(all, at / WORD * WORD);
     count += (size_t)__builtin_popcount(word);
     atomic_store_explicit(&words[at / WORD], word, memory_order_relaxed);
     atomic_store_explicit(&words[at / WORD + 1], 0, memory_order_relaxed);

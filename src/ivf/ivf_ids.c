@@ -7,24 +7,31 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sort.h"
 #include "ivf/ivf_inside.h"
 
-/* Calls `visit` for each id that is held, list by list; with `only_first` for first copies alone. */
-static void visit_ids(const kith_ivf *ivf, bool only_first,
-                      void (*visit)(void *context, int64_t id, uint64_t place), void *context) {
-    for (size_t l = 0; ivf->lists != NULL && l < kith_ivf_lists(ivf); l++) {
-        const kith_list *list = kith_ivf_list(ivf, l);
-        if (only_first && l % ivf->copies > 0) continue;
-        size_t position = 0;
-        for (size_t s = 0; s < list->segment_count; s++)
-            for (size_t i = 0; i < list->segments[s].count; i++, position++)
-                visit(context, kith_segment_id(ivf, &list->segments[s], i), kith_ivf_place(ivf, l, position));
+enum { KEYS_FEW = 64 };
+
+void kith_list_visit(const kith_list *list, void (*visit)(void *context, int64_t id, size_t position),
+                     void *context) {
+    size_t position = 0;
+    for (size_t s = 0; s < list->segment_count; s++) {
+        const kith_list_segment *segment = kith_list_segment_at(list, s);
+        for (size_t i = 0; i < segment->count; i++, position++)
+            if (!kith_list_is_dead(list, position)) visit(context, kith_segment_id(segment, i), position);
     }
 }
 
-static void put_id(void *index, int64_t id, uint64_t place) {
-    kith_ivf *ivf = index;
-    kith_idmap_put(kith_list_map(ivf, kith_place_list(ivf, place)), id, place);
+/* A list, and what visits its ids. */
+typedef struct visitor {
+    const kith_ivf *ivf;
+    kith_idmap *map;
+    size_t list;
+} visitor;
+
+static void put_id(void *context, int64_t id, size_t position) {
+    const visitor *at = context;
+    kith_idmap_put(at->map, id, kith_ivf_place(at->ivf, at->list, position));
 }
 
 void kith_ivf_free_maps(kith_ivf *ivf) {
@@ -38,15 +45,20 @@ kith_status kith_ivf_need_map(kith_ivf *ivf) {
         kith_idmap_clear(&ivf->maps[c]);
         KITH_TRY(kith_idmap_reserve(&ivf->maps[c], ivf->base.count));
     }
-    visit_ids(ivf, false, put_id, ivf);
+    for (size_t l = 0; ivf->pages != NULL && l < kith_ivf_lists(ivf); l++) {
+        visitor at = {ivf, kith_list_map(ivf, l), l};
+        kith_list_visit(kith_ivf_list(ivf, l), put_id, &at);
+    }
     ivf->has_map = true;
     return KITH_OK;
 }
 
 /* Replaces the place of an id that is looked for. */
-static void note_id(void *wanted, int64_t id, uint64_t place) {
+static void note_id(void *context, int64_t id, size_t position) {
+    const visitor *at = context;
     uint64_t before;
-    if (kith_idmap_get(wanted, id, &before)) kith_idmap_put(wanted, id, place);
+    if (kith_idmap_get(at->map, id, &before))
+        kith_idmap_put(at->map, id, kith_ivf_place(at->ivf, at->list, position));
 }
 
 static kith_status find_by_reading(const kith_ivf *ivf, const int64_t *ids, size_t count, uint64_t *places) {
@@ -54,7 +66,10 @@ static kith_status find_by_reading(const kith_ivf *ivf, const int64_t *ids, size
     KITH_TRY(kith_idmap_reserve(&wanted, count));
     for (size_t i = 0; i < count; i++)
         if (ids[i] >= 0) kith_idmap_put(&wanted, ids[i], KITH_IVF_NO_PLACE);
-    visit_ids(ivf, true, note_id, &wanted);
+    for (size_t l = 0; ivf->pages != NULL && l < kith_ivf_lists(ivf); l += ivf->copies) { /* first copies alone */
+        visitor at = {ivf, &wanted, l};
+        kith_list_visit(kith_ivf_list(ivf, l), note_id, &at);
+    }
     for (size_t i = 0; i < count; i++)
         if (!kith_idmap_get(&wanted, ids[i], &places[i])) places[i] = KITH_IVF_NO_PLACE;
     kith_idmap_free(&wanted);
@@ -79,41 +94,52 @@ kith_status kith_ivf_holds(const kith_index *index, const int64_t *ids, size_t c
 
 /* ---- Remove --------------------------------------------------------------------------------------------------- */
 
-void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row) {
-    const kith_code *code = ivf->code;
-    size_t number = kith_place_list(ivf, place);
-    kith_list *list = kith_ivf_list(ivf, number);
-    size_t position = kith_place_position(ivf, place), last = list->count - 1;
-    if (position != last) {
-        int64_t moved = kith_list_id(ivf, list, last);
-        kith_list_get(code, list, last, 1, row);
-        kith_list_put(code, list, position, 1, row);
-        kith_list_set_id(ivf, list, position, moved);
-        kith_idmap_put(kith_list_map(ivf, number), moved, place);
-    }
-    kith_list_set_count(list, last);
+kith_status kith_ivf_keys_of(const kith_ivf *ivf, const int64_t *ids, size_t count, int64_t **out,
+                             size_t *key_count) {
+    size_t most, found = 0;
+    *out = NULL;
+    *key_count = 0;
+    if (kith_mul_overflows(count, ivf->copies, &most))
+        return kith_error(KITH_ERR_OVERFLOW, "%zu ids do not fit the address space", count);
+    KITH_TRY(kith_alloc(most, 2 * sizeof **out, out));
+    int64_t *keys = *out;
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < ivf->copies; c++) {
+            uint64_t place;
+            if (!kith_idmap_get(&ivf->maps[c], ids[i], &place)) break;
+            keys[found++] = kith_ivf_key(kith_place_list(ivf, place), kith_place_position(ivf, place));
+        }
+    kith_ivf_sort_keys(keys, found, keys + most);
+    for (size_t i = 0; i < found; i++)
+        if (i == 0 || keys[i] != keys[i - 1]) keys[(*key_count)++] = keys[i];
+    return KITH_OK;
+}
+
+void kith_ivf_sort_keys(int64_t *keys, size_t count, int64_t *scratch) {
+    (count <= KEYS_FEW ? kith_sort_few_i64 : kith_sort_i64)(keys, count, scratch);
 }
 
 kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed) {
     kith_ivf *ivf = kith_ivf_of(index);
-    unsigned char *row;
+    kith_edit edit = {.ivf = ivf, .id_bytes = ivf->id_bytes, .threads = kith_threads_default()};
+    int64_t *keys = NULL;
+    size_t key_count = 0;
+    kith_status status;
     *removed = 0;
     if (index->count == 0) return KITH_OK;
-    KITH_TRY(kith_alloc(1, ivf->code->code_bytes, &row));
-    kith_status status = kith_ivf_need_map(ivf);
-    for (size_t i = 0; status == KITH_OK && i < count; i++) {
-        uint64_t place;
-        if (ids[i] < 0 || !kith_idmap_get(&ivf->maps[0], ids[i], &place)) continue;
-        for (size_t c = 0; c < ivf->copies; c++) {
-            (void)kith_idmap_get(&ivf->maps[c], ids[i], &place);
-            kith_idmap_remove(&ivf->maps[c], ids[i]);
-            kith_ivf_take_out(ivf, place, row);
-        }
-        index->count--;
-        ++*removed;
-    }
-    if (index->count == 0) kith_lists_clear(ivf);
-    kith_free(row);
+    KITH_GO(kith_ivf_need_map(ivf));
+    KITH_GO(kith_ivf_keys_of(ivf, ids, count, &keys, &key_count));
+    KITH_GO(kith_edit_of_keys(keys, key_count, NULL, 0, &edit));
+    KITH_GO(kith_edit_begin(&edit));
+    kith_edit_keep(&edit);
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < ivf->copies; c++) kith_idmap_remove(&ivf->maps[c], ids[i]);
+    kith_edit_map_moved(&edit);
+    *removed = key_count / ivf->copies;
+    index->count -= *removed;
+done:
+    kith_free(edit.lists);
+    kith_free(keys);
     return status;
 }
 

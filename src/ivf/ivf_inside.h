@@ -2,16 +2,24 @@
  *
  * ivf_inside.h: what the files of src/ivf share: the index and its lists.
  *
- * A list is a row of segments, each with room for some codes and their ids. What is added together is put into one slab,
- * list after list, so that a list that was filled in one go is one segment and a scan of all lists is one stream; later
- * additions fill what room there is and then append segments. Nothing that is there moves. A removed vector's place is
- * taken by the last one of its list.
+ * A list is a row of segments, each with room for some codes and their ids. What is added together, many vectors at
+ * once, is put into one slab, list after list, so that a list that was filled in one go is one segment and a scan of all
+ * lists is one stream; later additions fill what room there is and then append segments.
+ *
+ * Searches go on beside one writer. What they read is a copy of the index's struct as it was after an earlier call, and
+ * leads to the table of lists of that moment. From there on nothing is ever written that they look at: a change makes new
+ * pages of the table for the lists that it touches (ivf_edit.c), writes new codes and ids only where no list counts them
+ * yet, the codes behind a partly filled block into a copy of that block, and marks the dead in a copy of the list's bits.
+ * A list of which an eighth is dead moves to new memory. So a search sees all of a change or nothing of it: of an updated
+ * vector the old or the new one, never both, never neither. What is replaced is retired, and freed when the last search
+ * that may read it has ended.
  */
 #ifndef KITH_IVF_IVF_INSIDE_H
 #define KITH_IVF_IVF_INSIDE_H
 
 #include <stdatomic.h>
 
+#include "base/epoch.h"
 #include "base/idmap.h"
 #include "code/code.h"
 #include "index/vtable.h"
@@ -20,28 +28,40 @@
 enum { KITH_IVF_PARAMS = 4 };
 #define KITH_IVF_COARSE_CODE "SQ8" /* of the centroids */
 
+/* Memory that codes and ids lie in, with those behind this header; freed when nothing lies there any more. The writer's
+ * alone. */
+typedef struct kith_slab {
+    size_t holders; /* segments, or tails */
+    size_t code_bytes, id_bytes;
+} kith_slab;
+
 typedef struct kith_list_segment {
-    unsigned char *blocks; /* capacity / 32 whole blocks; the rows themselves, one after the other, of a raw code */
-    unsigned char *tail;   /* the block that has the other capacity % 32 codes, others' beside them; NULL: none */
+    unsigned char *blocks; /* block_count whole blocks; the rows themselves, one after the other, of a raw code */
+    unsigned char *tail;   /* the block with the codes behind them, from lane tail_lane on; NULL: none */
     void *ids;             /* capacity of them: uint32_t or int64_t, as id_bytes says */
-    size_t count, capacity; /* vectors. All but the last segment are full */
-    size_t tail_lane;       /* where in the tail's block the first of its codes lies */
+    kith_slab *slab;       /* where blocks and ids lie; NULL: in a mapped file */
+    kith_slab *tail_slab;  /* the tail's own: its block has 32 lanes to itself. NULL: other lists' tails share it */
+    size_t count;          /* vectors */
+    size_t capacity; /* that there is room for: of codes in a slab of their own one block more than `blocks` has */
+    uint32_t block_count;
+    uint8_t tail_lane, id_bytes;
 } kith_list_segment;
 
+/* Which vectors of a list have been removed. */
+typedef struct kith_list_dead {
+    size_t word_count; /* behind these none is dead */
+    uint64_t words[];  /* a bit for each position */
+} kith_list_dead;
+
 typedef struct kith_list {
-    kith_list_segment *segments; /* segment_room of them; those from segment_count to segment_held - 1 are empty */
-    uint32_t segment_count, segment_held, segment_room;
-    size_t count, capacity; /* vectors in all segments, and room for them */
+    kith_list_segment first; /* most lists have one */
+    kith_list_segment *more; /* segment_count - 1 others */
+    kith_list_dead *dead;    /* NULL: none */
+    size_t count;            /* vectors in all segments, dead ones among them: each has a position */
+    uint32_t segment_count, dead_count;
 } kith_list;
 
-/* Memory that the lists lie in. */
-typedef struct kith_slabs {
-    struct kith_slab {
-        void *memory;
-        size_t bytes;
-    } * slabs;
-    size_t count, capacity;
-} kith_slabs;
+enum { KITH_LISTS_PER_PAGE = 32 };
 
 typedef struct kith_ivf {
     kith_index base;
@@ -54,12 +74,14 @@ typedef struct kith_ivf {
     float *centroids;   /* list_count x dim; NULL without coarse step */
     float *projected;   /* list_count x code->projected_dim; centroids themselves when the code projects nothing */
     kith_code *coarse_code; /* 8-bit scalar code of the projected centroids; NULL for few lists, or with `coarse` */
-    unsigned char *coarse_blocks;      /* its blocks, kith_code_blocks(list_count) of them */
-    size_t id_bytes;                   /* 4 while all ids are below 2^32, then 8 */
-    kith_list *lists;                  /* kith_ivf_lists of them; NULL until list_count is known */
-    kith_list_segment *first_segments; /* of each list: most have one */
-    kith_slabs code_slabs, id_slabs;   /* empty when mapped: the segments point into the file */
-    kith_idmap maps[2]; /* from an id to where it lies, and where its second copy: kith_ivf_place; with has_map */
+    unsigned char *coarse_blocks; /* its blocks, kith_code_blocks(list_count) of them */
+    size_t id_bytes;              /* of ids to come: 4 while all are below 2^32, then 8 */
+    kith_list **pages; /* of kith_ivf_lists lists, KITH_LISTS_PER_PAGE in each; NULL until list_count is known */
+    size_t dead_count; /* in all lists, of first and second copies */
+    kith_epoch *epoch; /* of the searches that go on beside changes; NULL: there are none */
+    uint64_t code_bytes, ids_bytes; /* of all slabs */
+    kith_idmap maps[2]; /* from an id to where it lies, and where its second copy: kith_ivf_place; with has_map. The
+                           writer's alone */
     bool has_map;
     uint32_t instance;                  /* of the sections of a mapped index */
     uint64_t mapped_bytes;              /* of the codes of a mapped index */
@@ -75,10 +97,36 @@ static inline const kith_ivf *kith_ivf_of_const(const kith_index *index) { retur
  * behind it for second copies. */
 static inline size_t kith_ivf_lists(const kith_ivf *ivf) { return ivf->list_count * ivf->copies; }
 
-static inline kith_list *kith_ivf_list(const kith_ivf *ivf, size_t list) { return &ivf->lists[list]; }
+static inline const kith_list *kith_ivf_list(const kith_ivf *ivf, size_t list) {
+    return &ivf->pages[list / KITH_LISTS_PER_PAGE][list % KITH_LISTS_PER_PAGE];
+}
 
-static inline int64_t kith_segment_id(const kith_ivf *ivf, const kith_list_segment *segment, size_t i) {
-    return ivf->id_bytes == 4 ? (int64_t)((const uint32_t *)segment->ids)[i] : ((const int64_t *)segment->ids)[i];
+static inline size_t kith_list_live(const kith_list *list) { return list->count - list->dead_count; }
+
+static inline kith_list_segment *kith_list_segment_of(kith_list *list, size_t s) {
+    return s == 0 ? &list->first : &list->more[s - 1];
+}
+static inline const kith_list_segment *kith_list_segment_at(const kith_list *list, size_t s) {
+    return s == 0 ? &list->first : &list->more[s - 1];
+}
+
+/* The bits of the dead at 32 positions from one on; of those behind the last one 0. */
+static inline uint32_t kith_list_dead_bits(const kith_list *list, size_t position) {
+    const kith_list_dead *dead = list->dead;
+    size_t word = position / 64, shift = position % 64;
+    if (dead == NULL || word >= dead->word_count) return 0;
+    uint64_t bits = dead->words[word] >> shift;
+    if (shift > 32 && word + 1 < dead->word_count) bits |= dead->words[word + 1] << (64 - shift);
+    return (uint32_t)bits;
+}
+
+static inline bool kith_list_is_dead(const kith_list *list, size_t position) {
+    return (kith_list_dead_bits(list, position) & 1) != 0;
+}
+
+static inline int64_t kith_segment_id(const kith_list_segment *segment, size_t i) {
+    return segment->id_bytes == 4 ? (int64_t)((const uint32_t *)segment->ids)[i]
+                                  : ((const int64_t *)segment->ids)[i];
 }
 
 /* The lists that a search reads when it does not say: 1/64 of them, at least 8. */
@@ -128,48 +176,104 @@ kith_list_segment kith_segment_next(kith_layout *layout, const kith_code *code, 
 /* What has been laid out: how many blocks or rows, and bytes of each. */
 void kith_layout_items(const kith_layout *layout, const kith_code *code, size_t *count, size_t *each);
 
-/* The segment that has, or has room for, the vector at a position of the list, and where in it. */
-kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at);
+/* The segment that has the vector at a position of the list, and where in it. */
+const kith_list_segment *kith_list_find(const kith_list *list, size_t position, size_t *at);
 /* The block that holds the code at a position, and its lane there. Not for raw codes. */
 const unsigned char *kith_list_block(const kith_code *code, const kith_list *list, size_t position, size_t *lane);
 /* Copies the rows of `count` codes from a position of a list on. */
 void kith_list_get(const kith_code *code, const kith_list *list, size_t position, size_t count,
                    unsigned char *rows);
-/* Writes them. Threads may write to different positions of any lists at once. */
+/* Writes them, where no search looks. Threads may write to different positions of any lists at once. */
 void kith_list_put(const kith_code *code, const kith_list *list, size_t position, size_t count,
                    const unsigned char *rows);
+/* Copies codes and ids from a position of one list to a position of another. `rows`: scratch memory for 32 codes. */
+void kith_list_move(const kith_code *code, const kith_list *from, size_t position, size_t count,
+                    const kith_list *to, size_t to_position, int64_t id_shift, unsigned char *rows);
+/* The next run of vectors that are not dead, from *position on: where it begins, and how many; 0 when there is none. */
+size_t kith_list_next_live(const kith_list *list, size_t *position);
+/* All that are not dead, as with kith_list_move. */
+void kith_list_move_live(const kith_code *code, const kith_list *from, const kith_list *to, size_t to_position,
+                         int64_t id_shift, unsigned char *rows);
 /* vtable->scan of the codes at first .. first + count - 1 of a segment; `first` is a multiple of 32, `stride` at least
  * count rounded up to one. Not for raw codes. */
 void kith_segment_scan(const kith_code *code, const kith_list_segment *segment, size_t first, size_t count,
                        const void *const *queries, const float *bases, size_t query_count, float *out,
                        size_t stride);
+void kith_list_set_id(const kith_list *list, size_t position, int64_t id);
+int64_t kith_list_id(const kith_list *list, size_t position);
 
-/* ---- ivf_lists.c: lists, segments and their memory ------------------------------------------------------------ */
+/* ---- ivf_lists.c: lists and their memory ---------------------------------------------------------------------- */
 
 /* Empty lists. */
 kith_status kith_lists_create(kith_ivf *ivf);
-/* Frees the lists and what lies in them; list_count stays. */
+/* Frees the lists and what lies in them, now: nobody reads them; list_count stays. */
 void kith_lists_free(kith_ivf *ivf);
-/* Takes all vectors out and gives their memory back. */
-void kith_lists_clear(kith_ivf *ivf);
-/* Room for added[list] more vectors in each list, in one piece of memory. On failure as before. */
-kith_status kith_lists_reserve(kith_ivf *ivf, const size_t *added);
-/* Gives the memory of the last kith_lists_reserve back, unless something has been counted there. `slab_count`:
- * code_slabs.count before it. */
-void kith_lists_unreserve(kith_ivf *ivf, size_t slab_count);
-/* Makes room for ids of 8 bytes. On failure as before. */
-kith_status kith_lists_widen_ids(kith_ivf *ivf);
-/* Sets how many vectors a list has; the room is there. */
-void kith_list_set_count(kith_list *list, size_t count);
-void kith_list_set_id(const kith_ivf *ivf, const kith_list *list, size_t position, int64_t id);
-int64_t kith_list_id(const kith_ivf *ivf, const kith_list *list, size_t position);
-/* Copies all lists, each as one segment, into an index of as many empty ones. */
+/* Takes all vectors out and gives their memory back. On failure as before. */
+kith_status kith_lists_clear(kith_ivf *ivf);
+/* Copies all lists, each as one segment without its dead, into an index of as many empty ones. */
 kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to);
 /* Lays the lists out anew, each as one segment without room to spare: what was removed gives its memory back, and a
  * scan is one stream again. Needs room for both at once; on failure as before. */
 kith_status kith_lists_compact(kith_ivf *ivf);
-/* Bytes of all slabs. */
-uint64_t kith_slabs_bytes(const kith_slabs *slabs);
+/* Of the table, its pages, the segments and the bits of the dead. */
+uint64_t kith_lists_bytes(const kith_ivf *ivf);
+kith_status kith_slab_make(size_t code_bytes, size_t id_bytes, kith_slab **out);
+static inline unsigned char *kith_slab_codes(kith_slab *slab) { return (unsigned char *)slab + KITH_ALIGNMENT; }
+static inline unsigned char *kith_slab_ids(kith_slab *slab) {
+    return kith_slab_codes(slab) + kith_round_up(slab->code_bytes, KITH_ALIGNMENT);
+}
+/* A list begins to lie in its slabs; it does so no longer: those that are empty then are retired. */
+void kith_list_hold(kith_ivf *ivf, const kith_list *list);
+void kith_list_release(kith_ivf *ivf, const kith_list *list);
+
+/* ---- ivf_edit.c: changes of lists ----------------------------------------------------------------------------- */
+
+/* Numbers that sort by list: of positions, and of vectors on their way. */
+enum { KITH_IVF_KEY_SHIFT = 37 };
+static inline int64_t kith_ivf_key(size_t list, uint64_t item) {
+    return (int64_t)((uint64_t)list << KITH_IVF_KEY_SHIFT | item);
+}
+static inline size_t kith_key_list(int64_t key) { return (size_t)((uint64_t)key >> KITH_IVF_KEY_SHIFT); }
+static inline size_t kith_key_item(int64_t key) {
+    return (size_t)((uint64_t)key & (((uint64_t)1 << KITH_IVF_KEY_SHIFT) - 1));
+}
+
+/* What becomes of one list. */
+typedef struct kith_list_edit {
+    size_t list;
+    const int64_t *gone; /* keys of the positions that die, rising */
+    size_t gone_count;
+    const int64_t *come; /* keys of the vectors that come, rising; NULL where the caller knows without */
+    size_t added;
+    kith_list next;       /* by kith_edit_begin: the list as it will be */
+    size_t first;         /* and where in it the new ones go */
+    bool moves;           /* it lies in new memory, without its dead: places have changed */
+    kith_list_dead *dead; /* of the list as it is, with those that go */
+} kith_list_edit;
+
+/* A change of some lists, in two halves. */
+typedef struct kith_edit {
+    kith_ivf *ivf;
+    kith_list_edit *lists; /* rising by list */
+    size_t count;
+    size_t id_bytes; /* of new ids */
+    bool is_tight;   /* lists that are empty or move get no more room than they need, in one piece */
+    size_t threads;
+    kith_list **pages; /* the next table */
+    kith_slab *slab;   /* with is_tight */
+} kith_edit;
+
+/* The lists that two sorted arrays of keys name, either of which may be empty. Free edit->lists. */
+kith_status kith_edit_of_keys(const int64_t *gone, size_t gone_count, const int64_t *come, size_t come_count,
+                              kith_edit *edit);
+/* Everything that can fail: memory for the change, in which the lists' old codes are where they have to be. The caller
+ * writes the new ones with kith_list_put and kith_list_set_id into each `next`, and ends with one of the next two, which
+ * free the edit's own memory but for `lists`. */
+kith_status kith_edit_begin(kith_edit *edit);
+void kith_edit_keep(kith_edit *edit);
+void kith_edit_drop(kith_edit *edit);
+/* Tells the maps, where there are any, the new places in lists that moved. After keep. */
+void kith_edit_map_moved(const kith_edit *edit);
 
 /* ---- ivf_train.c ---------------------------------------------------------------------------------------------- */
 
@@ -235,9 +339,14 @@ kith_status kith_ivf_need_map(kith_ivf *ivf);
 kith_status kith_ivf_holds(const kith_index *index, const int64_t *ids, size_t count, bool *held);
 /* The place of each id's first copy, KITH_IVF_NO_PLACE for those that are not there: by the map, or by reading all ids. */
 kith_status kith_ivf_find(const kith_ivf *ivf, const int64_t *ids, size_t count, uint64_t *places);
-/* Takes one copy of a vector out; the last one of its list moves there. `row`: scratch for one code. The maps are
- * there, and know the moved id afterwards; they are not told of the one that goes, nor is the count. */
-void kith_ivf_take_out(kith_ivf *ivf, uint64_t place, unsigned char *row);
+/* The keys of the positions of those ids that are there, in all copies, sorted, each once. The maps are there. Free
+ * *out, after a failure as well. */
+kith_status kith_ivf_keys_of(const kith_ivf *ivf, const int64_t *ids, size_t count, int64_t **out,
+                             size_t *key_count);
+void kith_ivf_sort_keys(int64_t *keys, size_t count, int64_t *scratch);
+/* Calls `visit` for each id of a list that is not dead. */
+void kith_list_visit(const kith_list *list, void (*visit)(void *context, int64_t id, size_t position),
+                     void *context);
 kith_status kith_ivf_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_ivf_reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out);
 

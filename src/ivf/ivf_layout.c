@@ -65,7 +65,7 @@ kith_layout_place kith_layout_next(kith_layout *layout, size_t count, size_t lis
 
 kith_list_segment kith_segment_next(kith_layout *layout, const kith_code *code, size_t count, size_t list,
                                     unsigned char *codes) {
-    kith_list_segment segment = {.capacity = count};
+    kith_list_segment segment = {.count = count, .capacity = count};
     size_t row = layout->row_count;
     kith_layout_place place = kith_layout_next(layout, count, list);
     if (code->is_exact) {
@@ -73,9 +73,10 @@ kith_list_segment kith_segment_next(kith_layout *layout, const kith_code *code, 
         return segment;
     }
     segment.blocks = codes + place.first * code->block_bytes;
+    segment.block_count = (uint32_t)(count / KITH_BLOCK_ROWS);
     if (count % KITH_BLOCK_ROWS == 0) return segment;
     segment.tail = codes + place.tail * code->block_bytes;
-    segment.tail_lane = place.lane;
+    segment.tail_lane = (uint8_t)place.lane;
     return segment;
 }
 
@@ -86,11 +87,11 @@ void kith_layout_items(const kith_layout *layout, const kith_code *code, size_t 
 
 /* ---- Codes by their position ---------------------------------------------------------------------------------- */
 
-kith_list_segment *kith_list_at(const kith_list *list, size_t position, size_t *at) {
-    kith_list_segment *segment = list->segments;
-    while (position >= segment->capacity) position -= (segment++)->capacity;
+const kith_list_segment *kith_list_find(const kith_list *list, size_t position, size_t *at) {
+    size_t s = 0;
+    while (position >= kith_list_segment_at(list, s)->count) position -= kith_list_segment_at(list, s++)->count;
     *at = position;
-    return segment;
+    return kith_list_segment_at(list, s);
 }
 
 /* A run of lanes of one block, or of raw rows. */
@@ -101,10 +102,10 @@ typedef struct lanes {
 
 /* The lanes from position `at` of a segment on, as far as they lie side by side: at most a block's. */
 static lanes lanes_at(const kith_code *code, const kith_list_segment *segment, size_t at) {
-    size_t left = segment->capacity - at, in_block = at % KITH_BLOCK_ROWS;
+    size_t left = segment->count - at, in_block = at % KITH_BLOCK_ROWS;
     if (code->is_exact)
         return (lanes){segment->blocks + at * code->code_bytes, 0, kith_min_size(left, KITH_BLOCK_ROWS)};
-    if (at >= segment->capacity / KITH_BLOCK_ROWS * KITH_BLOCK_ROWS)
+    if (at >= (size_t)segment->block_count * KITH_BLOCK_ROWS)
         return (lanes){segment->tail, segment->tail_lane + in_block, left};
     return (lanes){segment->blocks + at / KITH_BLOCK_ROWS * code->block_bytes, in_block,
                    KITH_BLOCK_ROWS - in_block};
@@ -112,7 +113,7 @@ static lanes lanes_at(const kith_code *code, const kith_list_segment *segment, s
 
 const unsigned char *kith_list_block(const kith_code *code, const kith_list *list, size_t position, size_t *lane) {
     size_t at;
-    const kith_list_segment *segment = kith_list_at(list, position, &at);
+    const kith_list_segment *segment = kith_list_find(list, position, &at);
     const lanes run = lanes_at(code, segment, at);
     *lane = run.first;
     return run.block;
@@ -122,7 +123,7 @@ void kith_list_get(const kith_code *code, const kith_list *list, size_t position
                    unsigned char *rows) {
     while (count > 0) {
         size_t at;
-        const kith_list_segment *segment = kith_list_at(list, position, &at);
+        const kith_list_segment *segment = kith_list_find(list, position, &at);
         lanes run = lanes_at(code, segment, at);
         run.count = kith_min_size(run.count, count);
         for (size_t i = 0; i < run.count; i++)
@@ -137,7 +138,7 @@ void kith_list_put(const kith_code *code, const kith_list *list, size_t position
                    const unsigned char *rows) {
     while (count > 0) {
         size_t at;
-        const kith_list_segment *segment = kith_list_at(list, position, &at);
+        const kith_list_segment *segment = kith_list_find(list, position, &at);
         lanes run = lanes_at(code, segment, at);
         run.count = kith_min_size(run.count, count);
         code->vtable->pack(code, rows, run.first, run.count, run.block);
@@ -145,6 +146,68 @@ void kith_list_put(const kith_code *code, const kith_list *list, size_t position
         position += run.count;
         count -= run.count;
     }
+}
+
+void kith_list_set_id(const kith_list *list, size_t position, int64_t id) {
+    size_t at;
+    const kith_list_segment *segment = kith_list_find(list, position, &at);
+    if (segment->id_bytes == 4)
+        ((uint32_t *)segment->ids)[at] = (uint32_t)id;
+    else
+        ((int64_t *)segment->ids)[at] = id;
+}
+
+int64_t kith_list_id(const kith_list *list, size_t position) {
+    size_t at;
+    const kith_list_segment *segment = kith_list_find(list, position, &at);
+    return kith_segment_id(segment, at);
+}
+
+/* ---- From list to list ---------------------------------------------------------------------------------------- */
+
+/* At most a block's codes. Of those that fill a block here and there the block is copied as it is. */
+static void move_codes(const kith_code *code, const kith_list *from, size_t position, size_t count,
+                       const kith_list *to, size_t to_position, unsigned char *rows) {
+    size_t at, to_at;
+    const kith_list_segment *source = kith_list_find(from, position, &at);
+    const kith_list_segment *target = kith_list_find(to, to_position, &to_at);
+    const lanes here = lanes_at(code, source, at), there = lanes_at(code, target, to_at);
+    bool is_block = !code->is_exact && count == KITH_BLOCK_ROWS && here.count == count && there.count == count;
+    if (is_block && here.first == 0 && there.first == 0) {
+        memcpy(there.block, here.block, code->block_bytes);
+        return;
+    }
+    kith_list_get(code, from, position, count, rows);
+    kith_list_put(code, to, to_position, count, rows);
+}
+
+void kith_list_move(const kith_code *code, const kith_list *from, size_t position, size_t count,
+                    const kith_list *to, size_t to_position, int64_t id_shift, unsigned char *rows) {
+    while (count > 0) {
+        size_t part = kith_min_size(count, KITH_BLOCK_ROWS - to_position % KITH_BLOCK_ROWS);
+        move_codes(code, from, position, part, to, to_position, rows);
+        for (size_t i = 0; i < part; i++)
+            kith_list_set_id(to, to_position + i, kith_list_id(from, position + i) + id_shift);
+        position += part;
+        to_position += part;
+        count -= part;
+    }
+}
+
+size_t kith_list_next_live(const kith_list *list, size_t *position) {
+    size_t first = *position, last;
+    if (list->dead == NULL) return list->count - first;
+    while (first < list->count && kith_list_is_dead(list, first)) first++;
+    for (last = first; last < list->count && !kith_list_is_dead(list, last);) last++;
+    *position = first;
+    return last - first;
+}
+
+void kith_list_move_live(const kith_code *code, const kith_list *from, const kith_list *to, size_t to_position,
+                         int64_t id_shift, unsigned char *rows) {
+    size_t position = 0;
+    for (size_t run; (run = kith_list_next_live(from, &position)) > 0; position += run, to_position += run)
+        kith_list_move(code, from, position, run, to, to_position, id_shift, rows);
 }
 
 /* ---- Scanning ------------------------------------------------------------------------------------------------- */
@@ -158,7 +221,7 @@ static void shift_estimates(float *out, size_t stride, size_t query_count, size_
 void kith_segment_scan(const kith_code *code, const kith_list_segment *segment, size_t first, size_t count,
                        const void *const *queries, const float *bases, size_t query_count, float *out,
                        size_t stride) {
-    size_t whole = segment->capacity / KITH_BLOCK_ROWS, from = first / KITH_BLOCK_ROWS;
+    size_t whole = segment->block_count, from = first / KITH_BLOCK_ROWS;
     size_t end = from + kith_code_blocks(count); /* of the blocks, the tail's among them */
     const unsigned char *blocks = segment->blocks + from * code->block_bytes;
     if (end <= whole || (segment->tail_lane == 0 && segment->tail == segment->blocks + whole * code->block_bytes)) {

@@ -17,7 +17,7 @@ enum { PROBE_ROWS = 64 };
 static size_t first_codes(const kith_ivf *ivf, unsigned char *codes) {
     size_t count = 0;
     for (size_t l = 0; l < kith_ivf_lists(ivf) && count < PROBE_ROWS; l++) {
-        size_t part = kith_min_size(PROBE_ROWS - count, kith_ivf_list(ivf, l)->count);
+        size_t part = kith_min_size(PROBE_ROWS - count, kith_ivf_list(ivf, l)->count); /* dead ones do as well */
         kith_list_get(ivf->code, kith_ivf_list(ivf, l), 0, part, codes + count * ivf->code->code_bytes);
         count += part;
     }
@@ -43,20 +43,17 @@ static kith_status check_alike(const kith_ivf *into, const kith_ivf *from) {
 
 /* ---- Ids ------------------------------------------------------------------------------------------------------ */
 
-typedef void (*visit_fn)(void *context, int64_t id);
-
-static void visit_ids(const kith_ivf *ivf, visit_fn visit, void *context) {
-    for (size_t l = 0; l < kith_ivf_lists(ivf); l++)
-        for (size_t s = 0; s < kith_ivf_list(ivf, l)->segment_count; s++)
-            for (size_t i = 0; i < kith_ivf_list(ivf, l)->segments[s].count; i++)
-                visit(context, kith_segment_id(ivf, &kith_ivf_list(ivf, l)->segments[s], i));
+static void visit_ids(const kith_ivf *ivf, void (*visit)(void *context, int64_t id, size_t position),
+                      void *context) {
+    for (size_t l = 0; l < kith_ivf_lists(ivf); l++) kith_list_visit(kith_ivf_list(ivf, l), visit, context);
 }
 
 typedef struct id_range {
     int64_t least, largest;
 } id_range;
 
-static void widen(void *context, int64_t id) {
+static void widen(void *context, int64_t id, size_t position) {
+    (void)position;
     id_range *range = context;
     if (id < range->least) range->least = id;
     if (id > range->largest) range->largest = id;
@@ -67,7 +64,8 @@ typedef struct lookup {
     int64_t shift, found;
 } lookup;
 
-static void look_up(void *context, int64_t id) {
+static void look_up(void *context, int64_t id, size_t position) {
+    (void)position;
     lookup *look = context;
     uint64_t place;
     if (kith_idmap_get(look->map, id + look->shift, &place)) look->found = id + look->shift;
@@ -88,37 +86,31 @@ static kith_status check_ids(kith_ivf *into, const kith_ivf *from, int64_t shift
 /* ---- Moving --------------------------------------------------------------------------------------------------- */
 
 typedef struct move_loop {
-    kith_ivf *into;
+    const kith_edit *edit;
     const kith_ivf *from;
     int64_t shift;
     unsigned char *scratch; /* of each worker: a block's rows */
     size_t scratch_bytes;
 } move_loop;
 
-static kith_status move_list(void *context, size_t l, size_t worker) {
+static kith_status move_list(void *context, size_t item, size_t worker) {
     const move_loop *loop = context;
-    const kith_code *code = loop->into->code;
-    const kith_list *from = kith_ivf_list(loop->from, l), *to = kith_ivf_list(loop->into, l);
-    unsigned char *rows = loop->scratch + worker * loop->scratch_bytes;
-    for (size_t p = 0; p < from->count; p += KITH_BLOCK_ROWS) {
-        size_t count = kith_min_size(KITH_BLOCK_ROWS, from->count - p);
-        kith_list_get(code, from, p, count, rows);
-        kith_list_put(code, to, to->count + p, count, rows);
-        for (size_t i = 0; i < count; i++)
-            kith_list_set_id(loop->into, to, to->count + p + i,
-                             kith_list_id(loop->from, from, p + i) + loop->shift);
-    }
+    const kith_list_edit *to = &loop->edit->lists[item];
+    kith_list_move_live(loop->from->code, kith_ivf_list(loop->from, to->list), &to->next, to->first, loop->shift,
+                        loop->scratch + worker * loop->scratch_bytes);
     return KITH_OK;
 }
 
-static void publish(kith_ivf *into, const kith_ivf *from) {
-    for (size_t l = 0; l < kith_ivf_lists(into); l++) {
-        kith_list *list = kith_ivf_list(into, l);
-        size_t before = list->count;
-        kith_list_set_count(list, before + kith_ivf_list(from, l)->count);
-        for (size_t p = before; into->has_map && p < list->count; p++)
-            kith_idmap_put(kith_list_map(into, l), kith_list_id(into, list, p), kith_ivf_place(into, l, p));
+static void publish(kith_edit *edit, const kith_ivf *from) {
+    kith_ivf *into = edit->ivf;
+    kith_edit_keep(edit);
+    for (size_t i = 0; i < edit->count && into->has_map; i++) {
+        const kith_list_edit *one = &edit->lists[i];
+        for (size_t p = one->first; p < one->next.count; p++)
+            kith_idmap_put(kith_list_map(into, one->list), kith_list_id(&one->next, p),
+                           kith_ivf_place(into, one->list, p));
     }
+    into->id_bytes = edit->id_bytes;
     into->base.count += from->base.count;
 }
 
@@ -126,24 +118,30 @@ kith_status kith_ivf_merge(kith_index *index, const kith_index *other, int64_t s
     kith_ivf *into = kith_ivf_of(index);
     const kith_ivf *from = kith_ivf_of_const(other);
     size_t threads = kith_threads_default();
-    move_loop loop = {.into = into, .from = from, .shift = shift};
+    kith_edit edit = {.ivf = into, .is_tight = true, .threads = threads};
+    move_loop loop = {.edit = &edit, .from = from, .shift = shift};
     loop.scratch_bytes = kith_round_up(KITH_BLOCK_ROWS * into->code->code_bytes, KITH_ALIGNMENT);
-    size_t *added = NULL;
     int64_t largest;
     KITH_TRY(check_alike(into, from));
     KITH_TRY(check_ids(into, from, shift, &largest));
     kith_status status;
-    KITH_GO(kith_alloc(kith_ivf_lists(into), sizeof *added, &added));
+    edit.id_bytes = largest > UINT32_MAX ? 8 : into->id_bytes;
+    KITH_GO(kith_alloc(kith_ivf_lists(into), sizeof *edit.lists, &edit.lists));
     KITH_GO(kith_alloc(threads, loop.scratch_bytes, &loop.scratch));
-    for (size_t l = 0; l < kith_ivf_lists(into); l++) added[l] = kith_ivf_list(from, l)->count;
-    if (largest > UINT32_MAX) KITH_GO(kith_lists_widen_ids(into));
+    for (size_t l = 0; l < kith_ivf_lists(into); l++) {
+        size_t live = kith_list_live(kith_ivf_list(from, l));
+        if (live > 0) edit.lists[edit.count++] = (kith_list_edit){.list = l, .added = live};
+    }
     for (size_t c = 0; c < into->copies && into->has_map; c++)
         KITH_GO(kith_idmap_reserve(&into->maps[c], into->base.count + from->base.count));
-    KITH_GO(kith_lists_reserve(into, added));
-    KITH_GO(kith_parallel_for(threads, kith_ivf_lists(into), move_list, &loop));
-    publish(into, from);
+    KITH_GO(kith_edit_begin(&edit));
+    status = kith_parallel_for(threads, edit.count, move_list, &loop);
+    if (status == KITH_OK)
+        publish(&edit, from);
+    else
+        kith_edit_drop(&edit);
 done:
     kith_free(loop.scratch);
-    kith_free(added);
+    kith_free(edit.lists);
     return status;
 }

@@ -87,7 +87,7 @@ static kith_status take_worker(const kith_ivf_call *call, kith_ivf_scratch *scra
     if (call->table_size > 0)
         KITH_TRY(kith_arena_take(arena, call->table_size, sizeof *scratch->table, &scratch->table));
     if (call->errors != NULL) KITH_TRY(kith_arena_take(arena, call->nprobe, sizeof(float), &scratch->spreads));
-    if (call->request->filter != NULL && ivf->code->is_exact) {
+    if ((call->request->filter != NULL || ivf->dead_count > 0) && ivf->code->is_exact) {
         KITH_TRY(kith_arena_take(arena, GATHER, ivf->code->code_bytes, &scratch->rows));
         KITH_TRY(kith_arena_take(arena, GATHER, sizeof *scratch->row_ids, &scratch->row_ids));
     }
@@ -121,38 +121,61 @@ typedef struct reader {
     uint32_t before;
 } reader;
 
+/* Estimates of codes that lie side by side in a list. */
+typedef struct strip {
+    const kith_list *list;
+    const kith_list_segment *segment;
+    size_t first;  /* the first code, in its segment */
+    size_t before; /* codes of the segments before */
+} strip;
+
+/* Code i of a strip has been removed. */
+static inline bool is_dead(const strip *at, size_t i) {
+    return at->list->dead != NULL && kith_list_is_dead(at->list, at->before + at->first + i);
+}
+
+/* Codes that have been removed get estimates that no bound on the k-th best counts. */
+static void mask_dead(const strip *at, size_t count, float *estimates, size_t reader_count) {
+    for (size_t i = 0; i < count; i += KITH_BLOCK_ROWS) {
+        uint32_t rest = kith_list_dead_bits(at->list, at->before + at->first + i);
+        for (; rest != 0; rest &= rest - 1) {
+            size_t code = i + (size_t)__builtin_ctz(rest);
+            for (size_t r = 0; code < count && r < reader_count; r++)
+                estimates[r * KITH_IVF_STRIP + code] = INFINITY;
+        }
+    }
+}
+
 static void keep_in_top(const kith_ivf_call *call, kith_topk *top, const float *estimates, size_t count,
-                        const kith_list_segment *segment, size_t first, uint32_t number, uint32_t *positions) {
+                        const strip *at, uint32_t number, uint32_t *positions) {
     kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
     size_t kept = kith_ivf_candidates(top, estimates, count, allow == NULL, positions);
     for (size_t i = 0; i < kept; i++) {
         int32_t key = kith_key_f32(estimates[positions[i]]);
-        if (key > top->key_max) continue;
-        int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
+        if (key > top->key_max || is_dead(at, positions[i])) continue;
+        int64_t id = kith_segment_id(at->segment, at->first + positions[i]);
         if (allow == NULL || allow(call->request->filter, id)) kith_topk_push(top, key, id, number + positions[i]);
     }
 }
 
 static kith_status keep_in_list(const kith_ivf_call *call, kith_hit_list *list, const float *estimates,
-                                size_t count, const kith_list_segment *segment, size_t first, uint32_t *positions) {
+                                size_t count, const strip *at, uint32_t *positions) {
     kith_allow_fn allow = kith_filter_allow_fn(call->request->filter);
     size_t kept = kith_simd()->filter_below_f32(estimates, count, call->radius, positions);
     for (size_t i = 0; i < kept; i++) {
-        int64_t id = kith_segment_id(call->ivf, segment, first + positions[i]);
-        if (allow != NULL && !allow(call->request->filter, id)) continue;
+        int64_t id = kith_segment_id(at->segment, at->first + positions[i]);
+        if (is_dead(at, positions[i]) || (allow != NULL && !allow(call->request->filter, id))) continue;
         kith_hit hit = {.id = id, .key = kith_key_f32(estimates[positions[i]])};
         KITH_TRY(kith_hit_list_append(list, &hit));
     }
     return KITH_OK;
 }
 
-/* Keeps what a strip of estimates holds for one query. The strip begins at code `first` of its segment, which is code
- * `number` that the query looks at. */
+/* Keeps what a strip holds for one query, of whose codes its first one is number `number`. */
 static kith_status keep(const kith_ivf_call *call, size_t query, const float *estimates, size_t count,
-                        const kith_list_segment *segment, size_t first, uint32_t number, uint32_t *positions) {
-    if (call->tops == NULL)
-        return keep_in_list(call, &call->lists[query], estimates, count, segment, first, positions);
-    keep_in_top(call, &call->tops[query], estimates, count, segment, first, number, positions);
+                        const strip *at, uint32_t number, uint32_t *positions) {
+    if (call->tops == NULL) return keep_in_list(call, &call->lists[query], estimates, count, at, positions);
+    keep_in_top(call, &call->tops[query], estimates, count, at, number, positions);
     return KITH_OK;
 }
 
@@ -180,7 +203,7 @@ static kith_status read_list(const kith_ivf_call *call, const kith_ivf_scratch *
     size_t limit = 0, before = 0; /* codes of the segments before */
     for (size_t r = 0; r < reader_count; r++) limit = kith_max_size(limit, readers[r].limit);
     for (size_t s = 0; s < list->segment_count && before < limit; s++) {
-        const kith_list_segment *segment = &list->segments[s];
+        const kith_list_segment *segment = kith_list_segment_at(list, s);
         size_t end = kith_min_size(segment->count, limit - before);
         for (size_t first = 0; first < end;) {
             block_run next = next_run(call, number, before, first, kith_min_size(end, first + KITH_IVF_STRIP));
@@ -188,17 +211,28 @@ static kith_status read_list(const kith_ivf_call *call, const kith_ivf_scratch *
             if (next.count == 0) continue;
             kith_segment_scan(code, segment, next.first, next.count, prepared, bases, reader_count,
                               scratch->estimates, KITH_IVF_STRIP);
+            const strip at = {list, segment, next.first, before};
+            size_t number_first = before + next.first;
+            if (list->dead != NULL) mask_dead(&at, next.count, scratch->estimates, reader_count);
             for (size_t r = 0; r < reader_count; r++) {
-                size_t at = before + next.first;
-                if (readers[r].limit <= at) continue;
+                if (readers[r].limit <= number_first) continue;
                 KITH_TRY(keep(call, readers[r].query, scratch->estimates + r * KITH_IVF_STRIP,
-                              kith_min_size(next.count, readers[r].limit - at), segment, next.first,
-                              readers[r].before + (uint32_t)at, scratch->positions));
+                              kith_min_size(next.count, readers[r].limit - number_first), &at,
+                              readers[r].before + (uint32_t)number_first, scratch->positions));
             }
         }
         before += segment->count;
     }
     return KITH_OK;
+}
+
+/* Of 32 vectors from a position on those that are allowed, and not dead. */
+static uint32_t allowed_bits(const kith_ivf_call *call, size_t number, size_t position) {
+    if (call->request->filter != NULL) return kith_ivf_filtered_bits(&call->filtered, number, position);
+    const kith_list *list = kith_ivf_list(call->ivf, number);
+    size_t left = list->count - position;
+    uint32_t all = left < KITH_BLOCK_ROWS ? ((uint32_t)1 << left) - 1 : UINT32_MAX;
+    return all & ~kith_list_dead_bits(list, position);
 }
 
 /* Raw vectors that are copied together, from one list or many, and held against some queries. */
@@ -243,13 +277,13 @@ static kith_status gather_list(gathering *all, size_t number, size_t limit, size
     size_t row_bytes = call->ivf->code->code_bytes;
     limit = kith_min_size(limit, list->count);
     for (size_t at = 0; at < limit && most > 0; at += KITH_BLOCK_ROWS) {
-        uint32_t rest = kith_ivf_filtered_bits(&call->filtered, number, at);
+        uint32_t rest = allowed_bits(call, number, at);
         for (; rest != 0 && most > 0; rest &= rest - 1, most--) {
             size_t position = at + (size_t)__builtin_ctz(rest), place;
             if (position >= limit) break;
-            const kith_list_segment *segment = kith_list_at(list, position, &place);
+            const kith_list_segment *segment = kith_list_find(list, position, &place);
             memcpy(scratch->rows + all->rows.count * row_bytes, segment->blocks + place * row_bytes, row_bytes);
-            scratch->row_ids[all->rows.count++] = kith_segment_id(call->ivf, segment, place);
+            scratch->row_ids[all->rows.count++] = kith_segment_id(segment, place);
         }
         if (all->rows.count + KITH_BLOCK_ROWS > GATHER) KITH_TRY(offer_gathered(all));
     }
@@ -289,7 +323,9 @@ static kith_status read_allowed(const kith_ivf_call *call, kith_ivf_scratch *scr
     return offer_gathered(&all);
 }
 
+/* Are the vectors that a search of a raw list may find to be copied together? */
 static bool is_sparse(const kith_ivf_call *call, size_t number) {
+    if (kith_ivf_list(call->ivf, number)->dead != NULL) return true;
     if (call->request->filter == NULL) return false;
     size_t all = kith_ivf_list(call->ivf, number)->count;
     return kith_ivf_filtered_list(&call->filtered, number) < all / GATHER_SHARE;
@@ -302,7 +338,7 @@ static kith_status read_raw_list(const kith_ivf_call *call, size_t worker, size_
     const kith_list *list = kith_ivf_list(ivf, number);
     if (is_sparse(call, number)) return read_gathered(call, worker, number, members, member_count, limit);
     for (size_t s = 0; s < list->segment_count && limit > 0; s++) {
-        const kith_list_segment *segment = &list->segments[s];
+        const kith_list_segment *segment = kith_list_segment_at(list, s);
         size_t count = kith_min_size(segment->count, limit);
         unsigned char *id_table;
         kith_chunks ids;
@@ -311,7 +347,7 @@ static kith_status read_raw_list(const kith_ivf_call *call, size_t worker, size_
                           .count = count,
                           .base = segment->blocks,
                           .stride = ivf->code->code_bytes};
-        if (ivf->id_bytes == 4) {
+        if (segment->id_bytes == 4) {
             rows.ids_u32 = segment->ids;
         } else {
             kith_chunks_view(&ids, sizeof(int64_t), segment->ids, count, &id_table);
@@ -530,7 +566,7 @@ static void find_errors(const kith_ivf_call *call, kith_ivf_scratch *scratch, si
 
 bool kith_ivf_bounds_errors(const kith_index *index) {
     const kith_ivf *ivf = kith_ivf_of_const(index);
-    return ivf->code->vtable->error != NULL && index->count <= UINT32_MAX / ivf->copies;
+    return ivf->code->vtable->error != NULL && index->count * ivf->copies + ivf->dead_count <= UINT32_MAX;
 }
 
 /* ---- A group of queries ---------------------------------------------------------------------------------------- */

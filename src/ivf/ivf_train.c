@@ -276,7 +276,7 @@ static void swap_pointers(void *a, void *b) {
 /* The index takes what was learnt; the lesson gets what the index knew before. */
 static kith_status settle(kith_ivf *ivf, lesson *l) {
     size_t before = ivf->list_count;
-    if (ivf->lists == NULL) {
+    if (ivf->pages == NULL) {
         ivf->list_count = l->list_count;
         kith_status status = kith_lists_create(ivf);
         if (status != KITH_OK) {
@@ -284,7 +284,6 @@ static kith_status settle(kith_ivf *ivf, lesson *l) {
             return status;
         }
     }
-    kith_lists_clear(ivf); /* what is held empty has the old code's size */
     swap_pointers(&ivf->centroids, &l->centroids);
     swap_pointers(&ivf->projected, &l->projected);
     swap_pointers(&ivf->code, &l->code);
