@@ -3,8 +3,8 @@
  * kith/index.h: the index. Every structure (flat, and those to come) is driven through these calls.
  *
  * Threads: all functions may be called at the same time from any number of threads, searches each with a context of its
- * own (or none), but for those that need the index to themselves: kith_index_free, kith_index_train and
- * kith_index_attach_vectors.
+ * own (or none), but for those that need the index to themselves: kith_index_free, kith_index_train,
+ * kith_index_attach_vectors, kith_index_set_prefetch and kith_prefetch_tune.
  *   Searches (kith_index_search, _search_groups, _range_search) see the index as it is between two changes, all queries
  *     of a call at the same moment: each vector whole, an updated one in its old or its new form, none twice. They see
  *     every change that ended before the call began, in the order of the changes, and perhaps some that end later. They
