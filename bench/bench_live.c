@@ -10,7 +10,8 @@
  * Recall is that of the k nearest against an exact search of what lives. Speed is that of one thread, the changed index
  * and the fresh one in turn, the best of the repeats of each; "at equal recall" is that of the changed index where it finds
  * what the fresh one finds, between two widths by interpolation, "-" where no width does. Distances are what a query
- * computes on average: they do not depend on what else the machine does. --help has the options.
+ * computes on average: they do not depend on what else the machine does; reached, the nodes that walks can come to.
+ * --help has the options.
  */
 #include <math.h>
 #include <stdint.h>
@@ -302,14 +303,30 @@ static double rate_at(const point *points, size_t count, double wanted) {
     return low->qps * pow(high->qps / low->qps, (wanted - low->recall) / (high->recall - low->recall));
 }
 
-static void print_points(const bench *b, const char *what, size_t live, const point *changed, const point *other) {
+/* The share of a graph's nodes that a search can reach; "-" for what is no graph. */
+static void reached(const kith_index *index, char text[static 16]) {
+    kith_graph_stats stats = {.size = sizeof stats};
+    size_t count;
+    kith_status status = kith_index_graph_stats(index, &stats, NULL, 0, &count);
+    if (status == KITH_ERR_UNSUPPORTED) {
+        (void)snprintf(text, 16, "-");
+        return;
+    }
+    must(status);
+    (void)snprintf(text, 16, "%.4g%%", 100 * (double)stats.reachable_count / (double)stats.node_count);
+}
+
+static void print_points(const bench *b, const kith_index *index, const char *what, size_t live,
+                         const point *changed, const point *other) {
+    char reached_text[16];
+    reached(index, reached_text);
     for (size_t e = 0; e < b->settings.ef_count; e++) {
         double equal = rate_at(changed, b->settings.ef_count, other[e].recall);
         char equal_text[32] = "-";
         if (equal > 0) (void)snprintf(equal_text, sizeof equal_text, "%.2f", equal / other[e].qps);
-        printf("| %s | %zu | %zu | %.4f | %.4f | %.0f | %.0f | %.2f | %s | %.0f | %.0f |\n", what, live,
+        printf("| %s | %zu | %zu | %.4f | %.4f | %.0f | %.0f | %.2f | %s | %.0f | %.0f | %s |\n", what, live,
                b->settings.efs[e], changed[e].recall, other[e].recall, changed[e].qps, other[e].qps,
-               changed[e].qps / other[e].qps, equal_text, changed[e].distances, other[e].distances);
+               changed[e].qps / other[e].qps, equal_text, changed[e].distances, other[e].distances, reached_text);
     }
     fflush(stdout);
 }
@@ -330,15 +347,16 @@ static void compare(const bench *b, const kith_index *index, const census *all, 
         for (size_t e = 0; e < b->settings.ef_count; e++)
             for (size_t i = 0; i < 2; i++)
                 look_up(b, i == 0 ? index : other, b->settings.efs[e], ids, truth, &points[i][e]);
-    print_points(b, what, all->live, points[0], points[1]);
+    print_points(b, index, what, all->live, points[0], points[1]);
     kith_index_free(other);
     free(truth);
     free(ids);
 }
 
 static void print_heading(void) {
-    printf("| after | live | ef | recall | fresh | QPS | fresh | ratio | at equal recall | distances | fresh |\n"
-           "|---|---|---|---|---|---|---|---|---|---|---|\n");
+    printf("| after | live | ef | recall | fresh | QPS | fresh | ratio | at equal recall | distances | fresh | "
+           "reached |\n"
+           "|---|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
 /* ---- The three parts -------------------------------------------------------------------------------------- */
