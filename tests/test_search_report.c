@@ -70,6 +70,8 @@ Test(search_report, says_what_was_done_and_changes_nothing) {
                 cr_assert_eq(one->lists > 0, has_lists && !is_listed, "%s", specs[s]);
                 cr_assert_eq(one->hops > 0, is_graph && f != 1, "%s", specs[s]);
                 cr_assert_eq(one->refined > 0, strstr(specs[s], "RFlat") != NULL, "%s", specs[s]);
+                if (strcmp(specs[s], "HNSW8,SQ8,RFlat") == 0) /* more under a filter, unless told how many */
+                    cr_assert_eq(one->refined, f == 0 ? 2 * K : 4 * K);
                 uint32_t expected = f == 0      ? KITH_STRATEGY_ALL
                                     : is_listed ? KITH_STRATEGY_LISTED
                                     : has_lists ? KITH_STRATEGY_LISTS

@@ -273,9 +273,9 @@ def measure_folder(folder, program, args):
 
 
 def rates_of(record, wanted):
-    """Queries a second at a recall in each round; None where it is not reached."""
-    rounds = len(record["points"][0]["rates"])
-    return [at_recall([(point["recall"], point["rates"][turn]) for point in record["points"]], wanted) for turn in range(rounds)]
+    """Queries a second at a recall in each round, at the defaults where these are faster; None where it is not reached."""
+    points = record["points"] + [record[key] for key in ("default",) if key in record]
+    return [at_recall([(point["recall"], point["rates"][turn]) for point in points], wanted) for turn in range(len(points[0]["rates"]))]
 
 
 def rate_text(record, wanted):

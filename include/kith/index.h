@@ -275,7 +275,7 @@ typedef struct kith_search_params {
                         little. Default 0: the index's own default, which kith_index_param tells */
     size_t
         k_factor; /* refinement: k x k_factor candidates are compared again, exactly; by a range search, at least so many
-                     for each hit. Default 0: the index's own */
+                     for each hit. Default 0: the index's own, and twice that under a filter */
     size_t ef; /* graphs, and inverted lists that a graph finds: how many of the nearest nodes are followed; where k
                         is larger, k are kept all the same. Default 0: the index's own */
     size_t

@@ -36,7 +36,9 @@ static kith_status unknown_name(const kith_index *index, const char *name) {
 size_t kith_search_k_factor(const kith_index *index, const kith_search_params *params) {
     const kith_param *param = find(index, "k_factor");
     if (param == NULL) return 1;
-    return params->k_factor != 0 ? params->k_factor : (size_t)param->shown.default_value;
+    if (params->k_factor != 0) return params->k_factor;
+    /* What a filter leaves may lie far from the query, where codes tell less. */
+    return (size_t)param->shown.default_value * (params->filter != NULL ? 2 : 1);
 }
 
 size_t kith_search_candidates(const kith_index *index, const kith_search_params *params, size_t k) {
