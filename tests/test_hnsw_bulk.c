@@ -267,20 +267,40 @@ Test(hnsw_bulk, every_allocation_may_fail) {
     free(base);
 }
 
-Test(hnsw_bulk, a_budget_that_is_too_small_is_refused) {
-    enum { DIM = 8 };
-    uint8_t *base = clouds(MANY, DIM, 1, 128);
-    kith_index *index = created("HNSW8,u8", DIM, KITH_L2);
+/* Within a budget candidates are found part by part: the same graph. Whatever is allowed is not exceeded. */
+Test(hnsw_bulk, a_budget_is_kept_or_refused) {
+    enum { DIM = 8, NB = 2 * MANY };
+    uint8_t *base = clouds(NB, DIM, 1, 128);
+    kith_index *index = created("HNSW8,u8", DIM, KITH_L2), *free_one = created("HNSW8,u8", DIM, KITH_L2);
+    add_on(free_one, base, NB, 2);
     kith_job job;
     kith_job_init(&job);
-    job.memory_bytes_max = (uint64_t)MANY * 512;
-    kith_view view = view_of(base, MANY, DIM);
-    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_ERR_BUDGET);
-    cr_assert_eq(index->count, 0);
-    job.memory_bytes_max = (uint64_t)MANY * 2048;
-    OK(kith_index_add(index, &view, NULL, &job));
+    kith_view view = view_of(base, NB, DIM);
+    size_t refused = 0, kept = 0;
+    for (size_t each = 128; each <= 1024; each *= 2) {
+        job.memory_bytes_max = (uint64_t)NB * each;
+        if (kith_index_add(index, &view, NULL, &job) != KITH_OK) {
+            cr_assert_eq(index->count, 0);
+            cr_assert_not_null(strstr(kith_error_message(), "needs"));
+            refused++;
+            continue;
+        }
+        cr_assert_eq(hash_of(index), hash_of(free_one), "%zu bytes a vector", each);
+        kith_hnsw_reset(index);
+        kept++;
+    }
+    cr_assert(refused > 0 && kept > 1, "%zu refused, %zu kept", refused, kept);
+    kith_index_free(free_one);
     kith_index_free(index);
     free(base);
+}
+
+/* The bytes that are said to be needed fall with the number of parts. */
+Test(hnsw_bulk, parts_take_less_memory) {
+    enum { MILLIONS = 100000000 };
+    for (size_t parts = 1; parts < 16; parts++)
+        cr_assert_leq(kith_hnsw_carve_bytes(MILLIONS, parts + 1), kith_hnsw_carve_bytes(MILLIONS, parts));
+    cr_assert_lt(kith_hnsw_carve_bytes(MILLIONS, 16), 256.0 * MILLIONS);
 }
 
 /* Removed nodes that have not been repaired away may be candidates, and lead on, but are no results. */

@@ -327,17 +327,29 @@ static void free_linking(linking *work) {
  * then counts as pruned. */
 static bool is_many(const linking *work) { return work->count >= work->first / MANY_SHARE; }
 
-/* What the call takes beside the index itself, in bytes: all that grows with the graph. */
+/* What the call takes beside the index and what links are chosen in, in bytes: all that grows with the graph. */
+static double fixed_bytes(const linking *work) {
+    const kith_hnsw *graph = work->graph;
+    double total = (double)(work->first + work->count);
+    double sketch = needs_sketch(work) ? total * (double)kith_round_up(graph->base.dim, KITH_ALIGNMENT) : 0;
+    double before =
+        work->addition->job->progress != NULL ? (double)work->first * (double)graph->links.item_bytes : 0;
+    return sketch + before + total * 8;
+}
+
+/* What a budget leaves for linking many at once; 0: there is no budget. */
+static double bulk_budget(const linking *work) {
+    double budget = (double)work->addition->job->memory_bytes_max, fixed = fixed_bytes(work);
+    return budget == 0 ? 0 : budget > fixed + 1 ? budget - fixed : 1;
+}
+
 static double scratch_bytes(const linking *work) {
     const kith_hnsw *graph = work->graph;
     double total = (double)(work->first + work->count), edges = (double)work->batch_max * (double)graph->degree;
-    double sketch = needs_sketch(work) ? total * (double)graph->base.dim : 0;
     double seen = (double)work->threads * total / 8 * 2;
-    double before =
-        work->addition->job->progress != NULL ? (double)work->first * (double)graph->links.item_bytes : 0;
     double walks = seen + total * 8 * (double)work->unpruned_words + (double)work->count * 4 + edges * 24;
-    double bulk = kith_hnsw_bulk_bytes(graph, work->first, work->count);
-    return sketch + before + total * 8 + (walks > bulk ? walks : bulk);
+    double bulk = kith_hnsw_bulk_bytes(graph, work->first, work->count, bulk_budget(work));
+    return fixed_bytes(work) + (walks > bulk ? walks : bulk);
 }
 
 static kith_status check_budget(const linking *work) {
@@ -493,7 +505,7 @@ static kith_status link_nodes(linking *work) {
         memset(kith_hnsw_links(graph, (uint32_t)(work->first + i)), 0xff, graph->links.item_bytes);
     graph->node_count = work->first + work->count;
     if (kith_hnsw_can_bulk(graph, work->first, work->count))
-        KITH_TRY(kith_hnsw_link_bulk(graph, work->first, work->addition->job, work->threads));
+        KITH_TRY(kith_hnsw_link_bulk(graph, work->first, bulk_budget(work), work->addition->job, work->threads));
     else
         KITH_TRY(link_all(work));
     work->batch_first = work->count;

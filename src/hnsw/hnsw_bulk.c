@@ -14,8 +14,15 @@
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { LINE = 64, NODES = 1024, ORDER_STREAM = 0x6f72 };
-#define HASH_FACTOR 2654435769u /* 2^32 over the golden ratio: spreads neighbouring numbers */
+enum {
+    LINE = 64,
+    NODES = 1024,
+    ORDER_STREAM = 0x6f72,
+    PARTS_MAX = 16, /* each part goes through all leaves, */
+    PARTS_PAY = 4   /* so that more are made of it only where memory has to be saved */
+};
+static const double bytes_free = 1 << 30; /* less is not worth saving */
+#define HASH_FACTOR 2654435769u           /* 2^32 over the golden ratio: spreads neighbouring numbers */
 
 typedef struct bench {
     kith_pruner pruner;
@@ -123,10 +130,10 @@ static kith_status link_forward(void *context, size_t item, size_t worker) {
     const kith_carved *carved = &work->carved;
     uint32_t node = work->order[item];
     size_t count = 0;
-    if (node < work->first) return KITH_OK;
+    if (node < work->first || node < carved->first || node >= carved->end) return KITH_OK;
     memset(own->table, 0xff, own->table_count * sizeof *own->table);
     for (size_t r = 0; r < carved->round_count && (r == 0 || item < carved->counts[r]); r++) {
-        const uint32_t *slots = carved->slots[r] + (r == 0 ? node : item) * carved->per_node;
+        const uint32_t *slots = carved->slots[r] + (r == 0 ? node - carved->first : item) * carved->per_node;
         count = gather(own, slots, carved->per_node, count);
     }
     count = order_candidates(work, own, node, count, 0);
@@ -211,24 +218,47 @@ bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count) {
            (graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8);
 }
 
-double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count) {
-    if (!is_bulk(graph, first, count)) return 0;
-    size_t total = first + count;
-    double turned = (double)total * (double)(12 + 4 * graph->degree), carving = kith_hnsw_carve_bytes(total);
-    return 4 * (double)total + (carving > turned ? carving : turned);
+static double larger(double a, double b) { return a > b ? a : b; }
+
+/* Into how many parts the nodes go, and what that takes. */
+static size_t choose_parts(const kith_hnsw *graph, size_t total, double bytes_max, double *bytes) {
+    double turned = (double)total * (double)(12 + 4 * graph->degree), ordered = 4 * (double)total;
+    double wanted = bytes_max > 0 ? bytes_max - ordered : larger(bytes_free, turned);
+    size_t parts = 1, most = bytes_max > 0 ? PARTS_MAX : PARTS_PAY;
+    while (parts < most && kith_hnsw_carve_bytes(total, parts) > wanted) parts++;
+    *bytes = ordered + larger(kith_hnsw_carve_bytes(total, parts), turned);
+    return parts;
 }
 
-static kith_status run(bulk *work, const kith_job *job) {
-    size_t total = work->graph->node_count, count = total - work->first, most;
+double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count, double bytes_max) {
+    double bytes = 0;
+    if (is_bulk(graph, first, count)) (void)choose_parts(graph, first + count, bytes_max, &bytes);
+    return bytes;
+}
+
+/* Candidates and forward links, part by part. */
+static kith_status link_parts(bulk *work, const kith_job *job, size_t parts) {
+    size_t total = work->graph->node_count;
+    kith_carved *carved = &work->carved;
+    KITH_TRY(kith_hnsw_carve(work->graph, work->order, job, work->threads, parts, carved));
+    kith_meter_init(&work->meter, job->progress, job->progress_user, "add", total - work->first);
+    KITH_TRY(take_benches(work, carved->round_count * carved->per_node));
+    for (size_t part = 0; carved->end < total; part++) {
+        KITH_TRY(kith_hnsw_carve_part(carved, part));
+        KITH_TRY(kith_parallel_for(work->threads, total, link_forward, work));
+    }
+    KITH_TRY(kith_meter_finish(&work->meter));
+    kith_carved_free(carved);
+    free_benches(work);
+    return KITH_OK;
+}
+
+static kith_status run(bulk *work, double bytes_max, const kith_job *job) {
+    size_t total = work->graph->node_count, most;
+    double bytes;
     KITH_TRY(kith_alloc(total, sizeof *work->order, &work->order));
     kith_random_permutation(job->seed, ORDER_STREAM, total, work->order);
-    KITH_TRY(kith_hnsw_carve(work->graph, work->order, job, work->threads, &work->carved));
-    kith_meter_init(&work->meter, job->progress, job->progress_user, "add", count);
-    KITH_TRY(take_benches(work, work->carved.round_count * work->carved.per_node));
-    KITH_TRY(kith_parallel_for(work->threads, total, link_forward, work));
-    KITH_TRY(kith_meter_finish(&work->meter));
-    kith_carved_free(&work->carved);
-    free_benches(work);
+    KITH_TRY(link_parts(work, job, choose_parts(work->graph, total, bytes_max, &bytes)));
     KITH_TRY(list_sources(work, &most));
     KITH_TRY(take_benches(work, most + work->graph->degree));
     kith_meter_init(&work->meter, job->progress, job->progress_user, "reverse links", total);
@@ -236,9 +266,10 @@ static kith_status run(bulk *work, const kith_job *job) {
     return kith_meter_finish(&work->meter);
 }
 
-kith_status kith_hnsw_link_bulk(kith_hnsw *graph, size_t first, const kith_job *job, size_t threads) {
+kith_status kith_hnsw_link_bulk(kith_hnsw *graph, size_t first, double bytes_max, const kith_job *job,
+                                size_t threads) {
     bulk work = {.graph = graph, .first = first, .threads = threads};
-    kith_status status = run(&work, job);
+    kith_status status = run(&work, bytes_max, job);
     free_benches(&work);
     kith_carved_free(&work.carved);
     kith_free(work.order);

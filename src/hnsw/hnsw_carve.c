@@ -13,6 +13,9 @@
  *
  * The same is done with samples of the nodes, each a sixteenth of the one before, so that there are candidates far
  * away too: without them separate clusters would know nothing of each other.
+ *
+ * What is found takes most of the memory, so that many nodes get it part by part: of each leaf only the members that
+ * belong to the part look for their nearest. Which they are is the same however many parts there are.
  */
 #include <string.h>
 
@@ -37,9 +40,9 @@ enum {
     LEADER_STREAM = 0x6c65
 };
 
-/* A node in a ball, and where what is found there goes: place `slot` of row `place`. */
+/* A node in a ball, by its place in the round, and the slot of its row where what is found there goes. */
 typedef struct member {
-    uint32_t node, place, slot;
+    uint32_t place, slot;
 } member;
 
 /* Vectors as rows of the integer tile. Its result is a score: <q, r> - |r|^2 / 2 (rounded up), less a term of q. */
@@ -56,7 +59,7 @@ typedef struct bench {
     uint32_t *positions;
 } bench;
 
-typedef struct carver {
+struct kith_carver {
     const kith_hnsw *graph;
     const kith_simd_table *simd;
     kith_dtype dtype;
@@ -67,19 +70,28 @@ typedef struct carver {
     bench *benches;
     kith_meter meter;
     /* Of the round: */
-    uint32_t *slots; /* place x slot_count x KEPT */
+    const uint32_t *order; /* the node at each place; NULL: its number is its place */
+    uint32_t *slots;       /* slot_count x KEPT for each place from `first` to before `end`, which are the part */
+    size_t first, end;
     member *members;
     size_t member_count;
     packed leaders;
     uint32_t *assigned; /* member x root_fan */
-    member *children;   /* by leader */
+    member *children;   /* by leader, and in each ball by place */
     size_t *starts;     /* where the children of each leader begin */
+    size_t ball_count;
     uint64_t stream;
-} carver;
+};
+typedef struct kith_carver carver;
 
 /* ---- Packing ---------------------------------------------------------------------------------------------- */
 
-static const void *row_of(const carver *all, uint32_t node) {
+static uint32_t node_of(const carver *all, const member *of) {
+    return all->order != NULL ? all->order[of->place] : of->place;
+}
+
+static const void *row_of(const carver *all, const member *of) {
+    uint32_t node = node_of(all, of);
     const kith_hnsw_sketch *sketch = all->graph->sketch;
     return sketch != NULL ? sketch->rows + (size_t)node * sketch->stride : kith_hnsw_row(all->graph, node);
 }
@@ -107,7 +119,7 @@ static void pack_rows(const carver *all, bench *own, const member *members, size
         for (size_t i = 0; i < tile->row_lanes; i++) {
             out->bias[first + i] = 0;
             if (i >= here) continue;
-            const void *row = row_of(all, members[first + i].node);
+            const void *row = row_of(all, &members[first + i]);
             vectors[i] = own->staged + i * all->words;
             int32_t norm =
                 all->dtype == KITH_U8 ? all->simd->norm2_u8(row, all->dim) : all->simd->norm2_i8(row, all->dim);
@@ -127,7 +139,7 @@ static void score(const carver *all, bench *own, const member *members, size_t c
     for (size_t i = 0; i < count; i++) {
         vectors[i] = own->staged + i * all->words;
         terms[i] =
-            tile->prepare_query(row_of(all, members[i].node), all->dtype, all->dim, own->staged + i * all->words);
+            tile->prepare_query(row_of(all, &members[i]), all->dtype, all->dim, own->staged + i * all->words);
     }
     all->simd->pack(vectors, count, tile->query_lanes, all->words, own->panel);
     size_t panels = (rows->count + tile->row_lanes - 1) / tile->row_lanes;
@@ -172,19 +184,33 @@ static size_t nearest(const carver *all, bench *own, int32_t *scores, size_t sel
     return found;
 }
 
+/* How many members of a ball stand at places before this one. */
+static size_t count_before(const member *members, size_t count, size_t place) {
+    size_t from = 0;
+    while (from < count) {
+        size_t middle = from + (count - from) / 2;
+        if (members[middle].place < place)
+            from = middle + 1;
+        else
+            count = middle;
+    }
+    return from;
+}
+
+/* Members of the part look for their nearest among all of a leaf. */
 static void compare_leaf(const carver *all, bench *own, const member *members, size_t count) {
-    size_t lanes = all->simd->tile_i8.query_lanes;
+    size_t lanes = all->simd->tile_i8.query_lanes, end = count_before(members, count, all->end);
     int32_t terms[LANES_MAX];
     uint32_t near[KEPT];
     pack_rows(all, own, members, count, &own->rows);
-    for (size_t first = 0; first < count; first += lanes) {
-        size_t here = kith_min_size(lanes, count - first);
+    for (size_t first = count_before(members, count, all->first); first < end; first += lanes) {
+        size_t here = kith_min_size(lanes, end - first);
         score(all, own, members + first, here, &own->rows, terms);
         for (size_t i = 0; i < here; i++) {
             const member *to = &members[first + i];
             size_t found = nearest(all, own, own->scores + i * own->rows.columns, first + i, terms[i], near);
-            uint32_t *slot = all->slots + ((size_t)to->place * all->slot_count + to->slot) * KEPT;
-            for (size_t k = 0; k < found; k++) slot[k] = members[near[k]].node;
+            uint32_t *slot = all->slots + ((to->place - all->first) * all->slot_count + to->slot) * KEPT;
+            for (size_t k = 0; k < found; k++) slot[k] = node_of(all, &members[near[k]]);
         }
     }
 }
@@ -265,6 +291,7 @@ done:
 
 static kith_status carve(const carver *all, bench *own, const member *members, size_t count, size_t from_count,
                          size_t depth, uint64_t stream) {
+    if (count_before(members, count, all->first) == count_before(members, count, all->end)) return KITH_OK;
     if (count > LEAF_MAX && depth < DEPTH_MAX && count <= from_count / 100 * SHRINK_PERCENT)
         return carve_again(all, own, members, count, depth, stream);
     for (size_t first = 0; first < count; first += LEAF_MAX)
@@ -285,55 +312,59 @@ static kith_status assign_points(void *context, size_t item, size_t worker) {
 static kith_status carve_child(void *context, size_t item, size_t worker) {
     carver *all = context;
     size_t first = all->starts[item], count = all->starts[item + 1] - first;
-    KITH_TRY(carve(all, &all->benches[worker], all->children + first, count, all->member_count, 1,
+    const member *members = all->children + first;
+    KITH_TRY(carve(all, &all->benches[worker], members, count, all->member_count, 1,
                    (all->stream + item + 1) * LEADERS_MAX));
-    return kith_meter_add(&all->meter, count);
+    return kith_meter_add(&all->meter,
+                          count_before(members, count, all->end) - count_before(members, count, all->first));
 }
 
-static kith_status run_round(carver *all) {
-    size_t count = all->member_count, fan = root_fan(all), wanted = leader_count(all, count, fan);
-    kith_status status;
-    if (count <= LEAF_MAX) {
-        compare_leaf(all, &all->benches[0], all->members, count);
-        return kith_meter_add(&all->meter, count * fan);
-    }
-    KITH_GO(take_packed(all, wanted, &all->leaders));
-    KITH_GO(kith_alloc(count, fan * sizeof *all->assigned, &all->assigned));
-    KITH_GO(kith_alloc(count, fan * sizeof *all->children, &all->children));
-    KITH_GO(kith_alloc(wanted + 2, sizeof *all->starts, &all->starts));
-    pick_leaders(all, &all->benches[0], all->members, count, wanted, all->stream, &all->leaders);
-    KITH_GO(kith_parallel_for(all->threads, (count + POINTS - 1) / POINTS, assign_points, all));
-    distribute(all->members, count, fan, child_fan(all), all->assigned, wanted, all->starts, all->children);
-    KITH_GO(kith_parallel_for(all->threads, wanted, carve_child, all));
-done:
+static void free_round(carver *all) {
     free_packed(&all->leaders);
+    kith_free(all->members);
     kith_free(all->assigned);
     kith_free(all->children);
     kith_free(all->starts);
+    all->members = all->children = NULL;
     all->assigned = NULL;
-    all->children = NULL;
     all->starts = NULL;
-    return status;
 }
 
-/* Round 0 is of all nodes, each later one of the first of `order`. */
-static kith_status carve_round(carver *all, const uint32_t *order, kith_carved *out) {
-    size_t round = out->round_count, count = out->counts[round];
-    kith_status status;
+/* The members of a round, of `count` nodes, and unless these are few its balls instead of them. */
+static kith_status begin_round(carver *all, size_t round, size_t count, const uint32_t *order) {
+    size_t fan = root_fan(all), wanted = leader_count(all, count, fan);
+    free_round(all);
+    all->order = order;
     all->member_count = count;
+    all->ball_count = 0;
     all->stream = LEADER_STREAM + ((uint64_t)round << 40);
-    KITH_GO(kith_alloc(count, out->per_node * sizeof(uint32_t), &out->slots[round]));
-    out->round_count++;
-    KITH_GO(kith_alloc(count, sizeof *all->members, &all->members));
-    memset(out->slots[round], 0xff, count * out->per_node * sizeof(uint32_t));
-    all->slots = out->slots[round];
-    for (size_t i = 0; i < count; i++)
-        all->members[i] = (member){round == 0 ? (uint32_t)i : order[i], (uint32_t)i, 0};
-    KITH_GO(run_round(all));
-done:
+    KITH_TRY(kith_alloc(count, sizeof *all->members, &all->members));
+    for (size_t i = 0; i < count; i++) all->members[i] = (member){(uint32_t)i, 0};
+    if (count <= LEAF_MAX) return KITH_OK;
+    KITH_TRY(take_packed(all, wanted, &all->leaders));
+    KITH_TRY(kith_alloc(count, fan * sizeof *all->assigned, &all->assigned));
+    KITH_TRY(kith_alloc(count, fan * sizeof *all->children, &all->children));
+    KITH_TRY(kith_alloc(wanted + 2, sizeof *all->starts, &all->starts));
+    pick_leaders(all, &all->benches[0], all->members, count, wanted, all->stream, &all->leaders);
+    KITH_TRY(kith_parallel_for(all->threads, (count + POINTS - 1) / POINTS, assign_points, all));
+    distribute(all->members, count, fan, child_fan(all), all->assigned, wanted, all->starts, all->children);
+    all->ball_count = wanted;
     kith_free(all->members);
+    kith_free(all->assigned);
     all->members = NULL;
-    return status;
+    all->assigned = NULL;
+    return KITH_OK;
+}
+
+/* Fills the slots of the places from `first` to before `end`. */
+static kith_status run_part(carver *all, size_t first, size_t end, uint32_t *slots) {
+    memset(slots, 0xff, (end - first) * all->slot_count * KEPT * sizeof *slots);
+    all->slots = slots;
+    all->first = first;
+    all->end = end;
+    if (all->ball_count > 0) return kith_parallel_for(all->threads, all->ball_count, carve_child, all);
+    compare_leaf(all, &all->benches[0], all->members, all->member_count);
+    return kith_meter_add(&all->meter, (end - first) * root_fan(all));
 }
 
 /* ---- The call --------------------------------------------------------------------------------------------- */
@@ -356,7 +387,12 @@ static void free_bench(bench *own) {
 }
 
 void kith_carved_free(kith_carved *carved) {
-    for (size_t r = 0; r < carved->round_count; r++) kith_free(carved->slots[r]);
+    carver *all = carved->carver;
+    for (size_t r = 0; r < KITH_CARVE_ROUNDS; r++) kith_free(carved->slots[r]);
+    if (all != NULL) free_round(all);
+    for (size_t w = 0; all != NULL && all->benches != NULL && w < all->threads; w++) free_bench(&all->benches[w]);
+    if (all != NULL) kith_free(all->benches);
+    kith_free(all);
     *carved = (kith_carved){0};
 }
 
@@ -368,37 +404,59 @@ static size_t rounds(size_t node_count) {
     return count;
 }
 
-double kith_hnsw_carve_bytes(size_t node_count) {
+/* Balls while they are made are larger than when they have been. */
+double kith_hnsw_carve_bytes(size_t node_count, size_t part_count) {
     size_t fan = is_deep(node_count) ? DEEP_FAN : FAN, leaves = is_deep(node_count) ? DEEP_FAN * CHILD_FAN : FAN;
-    double slots = (double)(leaves * KEPT * sizeof(uint32_t));
-    double balls = (double)(sizeof(member) + fan * (sizeof(member) + sizeof(uint32_t)));
-    return (double)node_count * (slots * (1 + 1.0 / (SAMPLE_SHARE - 1)) + balls);
+    double slots = (double)(leaves * KEPT * sizeof(uint32_t)), balls = (double)(fan * sizeof(member));
+    double making = balls + (double)(sizeof(member) + fan * sizeof(uint32_t));
+    double looking = balls + slots / (double)part_count;
+    return (double)node_count * (slots / (SAMPLE_SHARE - 1) + (making > looking ? making : looking));
+}
+
+static kith_status open_carver(const kith_hnsw *graph, const kith_job *job, size_t threads, kith_carved *out) {
+    size_t count = graph->node_count, sum = 0;
+    KITH_TRY(kith_alloc_zeroed(1, sizeof *out->carver, &out->carver));
+    carver *all = out->carver;
+    *all = (carver){
+        .graph = graph, .simd = kith_simd(), .dim = graph->base.dim, .seed = job->seed, .threads = threads};
+    size_t group = all->simd->tile_i8.group;
+    all->dtype = graph->sketch != NULL ? graph->sketch->dtype : graph->base.dtype;
+    all->words = (all->dim + group - 1) / group;
+    all->is_deep = is_deep(count);
+    all->slot_count = root_fan(all) * child_fan(all);
+    out->per_node = all->slot_count * KEPT;
+    out->round_count = rounds(count);
+    for (size_t r = 0; r < out->round_count; r++, count /= SAMPLE_SHARE) sum += out->counts[r] = count;
+    kith_meter_init(&all->meter, job->progress, job->progress_user, "partition", sum * root_fan(all));
+    KITH_TRY(kith_alloc_zeroed(threads, sizeof *all->benches, &all->benches));
+    for (size_t w = 0; w < threads; w++) KITH_TRY(take_bench(all, &all->benches[w]));
+    return KITH_OK;
 }
 
 kith_status kith_hnsw_carve(const kith_hnsw *graph, const uint32_t *order, const kith_job *job, size_t threads,
-                            kith_carved *out) {
-    carver all = {
-        .graph = graph, .simd = kith_simd(), .dim = graph->base.dim, .seed = job->seed, .threads = threads};
-    size_t count = graph->node_count, group = all.simd->tile_i8.group, sum = 0;
-    kith_status status;
+                            size_t part_count, kith_carved *out) {
+    size_t row_bytes;
     *out = (kith_carved){0};
-    all.dtype = graph->sketch != NULL ? graph->sketch->dtype : graph->base.dtype;
-    all.words = (all.dim + group - 1) / group;
-    all.is_deep = is_deep(count);
-    all.slot_count = root_fan(&all) * child_fan(&all);
-    out->per_node = all.slot_count * KEPT;
-    KITH_GO(kith_alloc_zeroed(threads, sizeof *all.benches, &all.benches));
-    for (size_t w = 0; w < threads; w++) KITH_GO(take_bench(&all, &all.benches[w]));
-    for (size_t r = 0, c = count; r < rounds(count); r++, c /= SAMPLE_SHARE) {
-        out->counts[r] = c;
-        sum += c;
+    kith_status status;
+    KITH_GO(open_carver(graph, job, threads, out));
+    row_bytes = out->per_node * sizeof(uint32_t);
+    for (size_t r = out->round_count; r-- > 1;) {
+        KITH_GO(kith_alloc(out->counts[r], row_bytes, &out->slots[r]));
+        KITH_GO(begin_round(out->carver, r, out->counts[r], order));
+        KITH_GO(run_part(out->carver, 0, out->counts[r], out->slots[r]));
     }
-    kith_meter_init(&all.meter, job->progress, job->progress_user, "partition", sum * root_fan(&all));
-    for (size_t r = 0; r < rounds(count); r++) KITH_GO(carve_round(&all, order, out));
-    KITH_GO(kith_meter_finish(&all.meter));
+    KITH_GO(begin_round(out->carver, 0, graph->node_count, NULL));
+    out->part_nodes = (graph->node_count - 1) / part_count + 1;
+    KITH_GO(kith_alloc(out->part_nodes, row_bytes, &out->slots[0]));
 done:
-    for (size_t w = 0; all.benches != NULL && w < threads; w++) free_bench(&all.benches[w]);
-    kith_free(all.benches);
     if (status != KITH_OK) kith_carved_free(out);
     return status;
+}
+
+kith_status kith_hnsw_carve_part(kith_carved *carved, size_t part) {
+    carver *all = carved->carver;
+    carved->first = kith_min_size(part * carved->part_nodes, all->member_count);
+    carved->end = kith_min_size(carved->first + carved->part_nodes, all->member_count);
+    KITH_TRY(run_part(all, carved->first, carved->end, carved->slots[0]));
+    return carved->end < all->member_count ? KITH_OK : kith_meter_finish(&all->meter);
 }

@@ -371,26 +371,33 @@ kith_status kith_hnsw_repair(kith_hnsw *graph);
 enum { KITH_HNSW_BULK_MIN = 8192, KITH_CARVE_ROUNDS = 8 };
 
 /* Candidates in rows of per_node, of which those are not filled that hold KITH_NO_NODE: round 0 has a row for each
- * node, by number; round r for each of the first counts[r] nodes of an order. */
+ * node of a part, from node `first` to before `end`; round r for each of the first counts[r] nodes of an order. */
 typedef struct kith_carved {
     size_t round_count, per_node, counts[KITH_CARVE_ROUNDS];
     uint32_t *slots[KITH_CARVE_ROUNDS];
+    size_t part_nodes, first, end;
+    struct kith_carver *carver;
 } kith_carved;
 
-/* Finds candidates for all nodes, whose vectors or sketches are of 8 bits; `order` is a permutation of them. */
+/* Carves all nodes, whose vectors or sketches are of 8 bits; `order` is a permutation of them that stays. */
 kith_status kith_hnsw_carve(const kith_hnsw *graph, const uint32_t *order, const kith_job *job, size_t threads,
-                            kith_carved *out);
+                            size_t part_count, kith_carved *out);
+/* Finds the candidates of a part, the last one last. */
+kith_status kith_hnsw_carve_part(kith_carved *carved, size_t part);
+/* Takes an empty one. */
 void kith_carved_free(kith_carved *carved);
 /* Bytes that it takes at most, but for what does not grow with the count. */
-double kith_hnsw_carve_bytes(size_t node_count);
+double kith_hnsw_carve_bytes(size_t node_count, size_t part_count);
 
 /* Are so many new nodes behind `first` old ones linked at once, where vectors or sketches are of 8 bits? */
 bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count);
-/* Links the nodes from `first` on, whose rows of links are empty. After a failure rows of old nodes are as they were
- * unless it was cancelled. */
-kith_status kith_hnsw_link_bulk(kith_hnsw *graph, size_t first, const kith_job *job, size_t threads);
-/* Bytes that it may take; 0 where so many are not linked at once. */
-double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count);
+/* Links the nodes from `first` on, whose rows of links are empty, in memory of the job's budget: see
+ * kith_hnsw_bulk_bytes. After a failure rows of old nodes are as they were unless it was cancelled. */
+kith_status kith_hnsw_link_bulk(kith_hnsw *graph, size_t first, double bytes_max, const kith_job *job,
+                                size_t threads);
+/* Bytes that it may take: no more than bytes_max, where it can do with so few; 0: as many as it pays to take. 0 where so
+ * many nodes are not linked at once. */
+double kith_hnsw_bulk_bytes(const kith_hnsw *graph, size_t first, size_t count, double bytes_max);
 
 /* ---- hnsw_add.c, hnsw_reach.c, hnsw_search.c, hnsw_file.c --------------------------------------------------- */
 
