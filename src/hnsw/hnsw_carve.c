@@ -37,6 +37,7 @@ enum {
     SHRINK_PERCENT = 80, /* a ball that is hardly smaller than what it was carved from holds equal vectors */
     POINTS = 96,         /* nodes that a thread assigns at a time */
     LANES_MAX = 64,
+    CLEARED = 4096, /* places */
     LEADER_STREAM = 0x6c65
 };
 
@@ -356,12 +357,23 @@ static kith_status begin_round(carver *all, size_t round, size_t count, const ui
     return KITH_OK;
 }
 
+/* Empties the slots of a piece of the part: it is the first to touch this memory, which takes as long as some of the
+ * work in it. */
+static kith_status clear_slots(void *context, size_t item, size_t worker) {
+    const carver *all = context;
+    size_t first = item * CLEARED, count = kith_min_size(CLEARED, all->end - all->first - first);
+    size_t per_place = all->slot_count * KEPT;
+    (void)worker;
+    memset(all->slots + first * per_place, 0xff, count * per_place * sizeof *all->slots);
+    return KITH_OK;
+}
+
 /* Fills the slots of the places from `first` to before `end`. */
 static kith_status run_part(carver *all, size_t first, size_t end, uint32_t *slots) {
-    memset(slots, 0xff, (end - first) * all->slot_count * KEPT * sizeof *slots);
     all->slots = slots;
     all->first = first;
     all->end = end;
+    KITH_TRY(kith_parallel_for(all->threads, (end - first + CLEARED - 1) / CLEARED, clear_slots, all));
     if (all->ball_count > 0) return kith_parallel_for(all->threads, all->ball_count, carve_child, all);
     compare_leaf(all, &all->benches[0], all->members, all->member_count);
     return kith_meter_add(&all->meter, (end - first) * root_fan(all));

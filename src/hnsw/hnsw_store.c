@@ -199,19 +199,36 @@ done:
     return status;
 }
 
+/* A sample as f32. */
+typedef struct loading {
+    const storing *from;
+    float *out;
+} loading;
+
+static kith_status load_piece(void *context, size_t item, size_t worker) {
+    const loading *work = context;
+    const kith_hnsw *graph = work->from->graph;
+    size_t first = item * PIECE, count = kith_min_size(PIECE, work->from->view->count - first);
+    float *out = work->out + first * graph->base.dim;
+    (void)worker;
+    load_new(work->from, out, first, count);
+    kith_hnsw_normalise(graph, out, count);
+    return KITH_OK;
+}
+
 kith_status kith_hnsw_train(kith_index *index, const kith_view *sample, const kith_job *job) {
     kith_hnsw *graph = kith_hnsw_of(index);
     if (graph->code == NULL) return KITH_OK;
     if (index->count > 0)
         return kith_error(KITH_ERR_ARGUMENT, "train: an index %s that holds vectors cannot be trained again",
                           index->spec);
-    float *vectors;
-    const storing work = {.graph = graph, .view = sample};
-    KITH_TRY(kith_alloc(sample->count, index->dim * sizeof *vectors, &vectors));
-    load_new(&work, vectors, 0, sample->count);
-    kith_hnsw_normalise(graph, vectors, sample->count);
-    kith_status status =
-        kith_code_train(graph->code, &(kith_code_rows){.rows = vectors, .count = sample->count}, job);
-    kith_free(vectors);
+    const storing from = {.graph = graph, .view = sample};
+    loading work = {.from = &from};
+    kith_status status;
+    KITH_GO(kith_alloc(sample->count, index->dim * sizeof *work.out, &work.out));
+    KITH_GO(kith_parallel_for(job->threads, (sample->count + PIECE - 1) / PIECE, load_piece, &work));
+    status = kith_code_train(graph->code, &(kith_code_rows){.rows = work.out, .count = sample->count}, job);
+done:
+    kith_free(work.out);
     return status;
 }
