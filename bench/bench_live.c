@@ -6,6 +6,9 @@
  *   shares    half of the vectors removed, then 99 in 100: in one call, and in calls of 1% each
  *   rates     vectors added, removed and updated a second, in batches of the same share and one at a time; the share
  *             is removed one at a time as well, so that what removals put off is part of their rate
+ *   load      one thread adds while another searches, beside each of them alone: an index with half of the vectors gets
+ *             the others, in as many turns as there are repeats, at the first width. Times of single queries are those
+ *             of all turns together
  *
  * Recall is that of the k nearest against an exact search of what lives. Speed is that of one thread, the changed index
  * and the fresh one in turn, the best of the repeats of each; "at equal recall" is that of the changed index where it finds
@@ -14,6 +17,8 @@
  * --help has the options.
  */
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,14 +40,15 @@ static const char usage[] =
     "  --singles N     additions and updates made one at a time (500)\n"
     "  --threads N     of additions (2)\n"
     "  --repeats N     timed repeats of each search (5)\n"
-    "  --parts LIST    of rounds,shares,rates (all)\n";
+    "  --batch N       vectors that come in at a time under load (1)\n"
+    "  --parts LIST    of rounds,shares,rates,load (all)\n";
 
 enum { EFS_MAX = 16 };
 
 typedef struct settings {
     const char *base, *query, *spec, *parts;
     kith_metric metric;
-    size_t rows, queries, k, rounds, percent, singles, threads, repeats;
+    size_t rows, queries, k, rounds, percent, singles, threads, repeats, batch;
     size_t efs[EFS_MAX], ef_count;
 } settings;
 
@@ -113,7 +119,7 @@ static void read_option(settings *s, const char *name, const char *value) {
         size_t *number;
     } numbers[] = {{"--rows", &s->rows},       {"--queries", &s->queries}, {"--k", &s->k},
                    {"--rounds", &s->rounds},   {"--percent", &s->percent}, {"--singles", &s->singles},
-                   {"--threads", &s->threads}, {"--repeats", &s->repeats}};
+                   {"--threads", &s->threads}, {"--repeats", &s->repeats}, {"--batch", &s->batch}};
     const struct {
         const char *name;
         const char **text;
@@ -139,7 +145,7 @@ static void read_option(settings *s, const char *name, const char *value) {
 
 static void read_options(settings *s, int argc, char **argv) {
     *s = (settings){.spec = "HNSW32",
-                    .parts = "rounds,shares,rates",
+                    .parts = "rounds,shares,rates,load",
                     .metric = KITH_L2,
                     .rows = SIZE_MAX,
                     .queries = 1000,
@@ -148,7 +154,8 @@ static void read_options(settings *s, int argc, char **argv) {
                     .percent = 10,
                     .singles = 500,
                     .threads = 2,
-                    .repeats = 5};
+                    .repeats = 5,
+                    .batch = 1};
     read_efs(s, "10,16,24,40,64,100");
     if (argc == 2 && strcmp(argv[1], "--help") == 0) {
         fputs(usage, stdout);
@@ -437,6 +444,129 @@ static void run_rates(bench *b) {
     free(rows.ids);
 }
 
+/* ---- Load --------------------------------------------------------------------------------------------------- */
+
+/* Times of single queries, in seconds. */
+typedef struct times {
+    double *seconds, total;
+    size_t count, room;
+} times;
+
+typedef struct load_call {
+    const bench *b;
+    kith_index *index;
+    const int64_t *ids; /* to be added */
+    size_t count;
+    double adding; /* seconds it took */
+    _Atomic int done;
+} load_call;
+
+static void note_time(times *t, double seconds) {
+    if (t->count == t->room) {
+        t->room = t->room * 2 + 1024;
+        t->seconds = realloc(t->seconds, t->room * sizeof *t->seconds);
+        if (t->seconds == NULL) fail("out of memory");
+    }
+    t->seconds[t->count++] = seconds;
+    t->total += seconds;
+}
+
+static int compare_times(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void *add_all(void *context) {
+    load_call *call = context;
+    const bench *b = call->b;
+    void *owned;
+    kith_job job;
+    kith_job_init(&job);
+    job.threads = 1;
+    kith_view view = rows_of(b, call->ids, call->count, &owned);
+    const size_t row_bytes = kith_dtype_row_bytes(view.dtype, view.dim);
+    double start = now();
+    for (size_t first = 0; first < call->count; first += b->settings.batch) {
+        kith_view part = view;
+        part.data = (const unsigned char *)owned + first * row_bytes;
+        part.count = call->count - first < b->settings.batch ? call->count - first : b->settings.batch;
+        must(kith_index_add(call->index, &part, call->ids + first, &job));
+    }
+    call->adding = now() - start;
+    free(owned);
+    atomic_store(&call->done, 1);
+    return NULL;
+}
+
+/* One query after the other: for so many seconds, or, where these are 0, until all has been added. */
+static void search_alone(const bench *b, load_call *call, double seconds, times *out) {
+    kith_search_params params;
+    kith_search_params_init(&params);
+    set_width(&params, b->settings.efs[0]);
+    must(kith_search_context_create(&params.context));
+    int64_t *ids = memory(b->settings.k, sizeof *ids);
+    kith_view one = b->queries;
+    one.count = 1;
+    double end = now() + seconds;
+    for (size_t q = 0;; q = (q + 1) % b->queries.count) {
+        one.data = (const unsigned char *)b->queries.data + q * kith_dtype_row_bytes(one.dtype, one.dim);
+        double start = now();
+        if (seconds > 0 ? start >= end : atomic_load(&call->done) != 0) break;
+        must(kith_index_search(call->index, &one, b->settings.k, &params, ids, NULL, NULL));
+        note_time(out, now() - start);
+    }
+    free(ids);
+    kith_search_context_free(params.context);
+}
+
+static void print_load(const char *what, times *t, double added) {
+    qsort(t->seconds, t->count, sizeof *t->seconds, compare_times);
+    printf("| %s | ", what);
+    if (t->count > 0)
+        printf("%.0f | %.0f | %.0f | %.0f |", (double)t->count / t->total, t->seconds[t->count / 2] * 1e6,
+               t->seconds[t->count * 99 / 100] * 1e6, t->seconds[t->count * 999 / 1000] * 1e6);
+    else
+        printf("| | | |");
+    if (added > 0) printf(" %.0f", added);
+    printf(" |\n");
+}
+
+static void run_load(bench *b) {
+    census rows = census_make(b->base.count, b->base.count / 2);
+    double building, adding[2] = {0};
+    kith_index *index = fresh(b, b->settings.spec, &rows, &building);
+    size_t turn = (rows.all - rows.live) / (2 * b->settings.repeats), added = turn * b->settings.repeats;
+    times alone = {0}, beside = {0}, none = {0};
+    if (turn == 0) fail("load: too few vectors for so many repeats");
+    const double seconds_min = 0.2;
+    for (size_t r = 0; r < b->settings.repeats; r++) {
+        load_call call = {.b = b, .index = index, .count = turn};
+        call.ids = draw_waiting(b, &rows, turn);
+        (void)add_all(&call);
+        adding[0] += call.adding;
+        search_alone(b, &call, fmax(call.adding, seconds_min), &alone);
+        load_call both = {.b = b, .index = index, .count = turn};
+        both.ids = draw_waiting(b, &rows, turn);
+        pthread_t adder;
+        if (pthread_create(&adder, NULL, add_all, &both) != 0) fail("no thread");
+        search_alone(b, &both, 0, &beside);
+        (void)pthread_join(adder, NULL);
+        adding[1] += both.adding;
+    }
+    printf("%zu vectors at first, %zu at last, %zu at a time\n\n", b->base.count / 2, rows.live, b->settings.batch);
+    printf("| load | queries a second | p50, us | p99, us | p99.9, us | added a second "
+           "|\n|---|---|---|---|---|---|\n");
+    print_load("one searches", &alone, 0);
+    print_load("one adds", &none, (double)added / adding[0]);
+    print_load("both", &beside, (double)added / adding[1]);
+    printf("\np99 with the adder %.2f of that without; additions with the searcher %.2f of those without\n\n",
+           beside.seconds[beside.count * 99 / 100] / alone.seconds[alone.count * 99 / 100], adding[0] / adding[1]);
+    kith_index_free(index);
+    free(alone.seconds);
+    free(beside.seconds);
+    free(rows.ids);
+}
+
 int main(int argc, char **argv) {
     bench b = {.state = 1};
     read_options(&b.settings, argc, argv);
@@ -444,6 +574,7 @@ int main(int argc, char **argv) {
     b.queries = load(b.settings.query, b.settings.queries, &b.query_memory);
     printf("%s: %zu vectors of dimension %zu, %zu queries, %s, %s\n\n", b.settings.base, b.base.count, b.base.dim,
            b.queries.count, b.settings.spec, kith_metric_name(b.settings.metric));
+    if (strstr(b.settings.parts, "load") != NULL) run_load(&b);
     if (strstr(b.settings.parts, "rates") != NULL) run_rates(&b);
     if (strstr(b.settings.parts, "shares") != NULL) run_shares(&b);
     if (strstr(b.settings.parts, "rounds") != NULL) run_rounds(&b);

@@ -437,3 +437,79 @@ Test(concurrent, graphs) {
     run("HNSW8,SQ8,Rf16", KITH_COSINE, false);
     run("PCA8,HNSW8,RFlat", KITH_IP, false);
 }
+
+/* ---- Callbacks ------------------------------------------------------------------------------------------------ */
+
+typedef struct called {
+    kith_index *index;
+    size_t calls, count;
+} called;
+
+/* Within an addition: what was there before it can be searched, and nothing else be done. */
+static int look_around(void *user, const char *phase, uint64_t done, uint64_t total) {
+    (void)phase, (void)done, (void)total;
+    called *c = user;
+    float query[DIM], vector[DIM], distance;
+    int64_t id;
+    size_t count;
+    vector_of(0, 1, query);
+    const kith_view view = {query, KITH_F32, 1, DIM, 0};
+    cr_assert_eq(kith_index_search(c->index, &view, 1, NULL, &id, &distance, &count), KITH_OK);
+    cr_assert(id == 0 && count == 1);
+    cr_assert_eq(kith_index_count(c->index), c->count);
+    cr_assert_eq(kith_index_remove(c->index, &id, 1, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_add(c->index, &view, NULL, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_reconstruct(c->index, &id, 1, vector), KITH_ERR_ARGUMENT);
+    c->calls++;
+    return 0;
+}
+
+Test(concurrent, callbacks_of_a_change_may_search) {
+    trial *t = calloc(1, sizeof *t);
+    cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &t->index), KITH_OK);
+    fill(t);
+    called c = {.index = t->index, .count = STILL};
+    kith_job job;
+    kith_job_init(&job);
+    job.progress = look_around;
+    job.progress_user = &c;
+    float vector[DIM];
+    vector_of(STILL, 1, vector);
+    const kith_view view = {vector, KITH_F32, 1, DIM, 0};
+    cr_assert_eq(kith_index_add(t->index, &view, NULL, &job), KITH_OK, "%s", kith_error_message());
+    cr_assert_gt(c.calls, 0);
+    cr_assert_eq(kith_index_count(t->index), STILL + 1);
+    kith_index_free(t->index);
+    free(t);
+}
+
+/* Two indexes that are merged into each other at the same time. */
+static void *merge_on(void *context) {
+    kith_index **both = context;
+    for (size_t i = 0; i < 20; i++) {
+        int64_t shift = 1 + (int64_t)kith_index_count(both[0]) + ((int64_t)i << 32);
+        if (kith_index_count(both[0]) > 20000) break;
+        kith_status status = kith_index_merge(both[0], both[1], shift);
+        if (status != KITH_OK && status != KITH_ERR_EXISTS) return both;
+    }
+    return NULL;
+}
+
+Test(concurrent, merges_the_other_way_round) {
+    kith_index *indexes[2];
+    float vector[DIM];
+    vector_of(1, 1, vector);
+    const kith_view view = {vector, KITH_F32, 1, DIM, 0};
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &indexes[i]), KITH_OK);
+        cr_assert_eq(kith_index_add(indexes[i], &view, NULL, NULL), KITH_OK);
+    }
+    kith_index *pairs[2][2] = {{indexes[0], indexes[1]}, {indexes[1], indexes[0]}};
+    pthread_t threads[2];
+    void *results[2];
+    for (size_t i = 0; i < 2; i++) cr_assert_eq(pthread_create(&threads[i], NULL, merge_on, pairs[i]), 0);
+    for (size_t i = 0; i < 2; i++) (void)pthread_join(threads[i], &results[i]);
+    cr_assert(results[0] == NULL && results[1] == NULL);
+    for (size_t i = 0; i < 2; i++) kith_index_free(indexes[i]);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}

@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { SLOTS = 16, WAITING_MAX = 1024, ROOM_MIN = 32 };
+enum { SLOTS = 16, WAITING_MAX = 16384, ROOM_MIN = 32 };
 
 /* Readers of some threads that are inside, by the turn in which they entered. */
 typedef struct slot {

@@ -292,7 +292,8 @@ kith_status kith_index_search_groups(const kith_index *index, const kith_view *q
                                      int64_t *ids, int64_t *groups, float *distances, size_t *counts) {
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "group search: index must not be NULL");
     const group_results out = {ids, groups, distances, counts};
-    kith_reading reading = kith_read_begin(index);
+    kith_reading reading;
+    KITH_TRY(kith_read_begin(index, &reading));
     kith_status status = search_groups(reading.view, queries, k, group, user, params, &out);
     kith_read_end(&reading);
     return status;

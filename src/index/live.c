@@ -138,16 +138,17 @@ size_t kith_live_count(const kith_index *index) {
 
 /* ---- Searches ------------------------------------------------------------------------------------------------ */
 
-kith_reading kith_read_begin(const kith_index *index) {
-    kith_reading reading = {.view = index, .live = index->live};
-    if (reading.live == NULL) return reading;
-    if (reading.live->epoch == NULL) {
-        (void)pthread_rwlock_rdlock(&reading.live->everything);
-        return reading;
+kith_status kith_read_begin(const kith_index *index, kith_reading *reading) {
+    struct kith_live *live = index->live;
+    *reading = (kith_reading){.view = index, .live = live};
+    if (live == NULL) return KITH_OK;
+    if (live->epoch == NULL) {
+        if (pthread_rwlock_rdlock(&live->everything) == 0) return KITH_OK;
+        return kith_error(KITH_ERR_ARGUMENT, "search: called from a callback of a change of the same index");
     }
-    reading.ticket = kith_epoch_enter(reading.live->epoch);
-    reading.view = atomic_load(&reading.live->view);
-    return reading;
+    reading->ticket = kith_epoch_enter(live->epoch);
+    reading->view = atomic_load(&live->view);
+    return KITH_OK;
 }
 
 void kith_read_end(const kith_reading *reading) {

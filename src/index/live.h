@@ -44,7 +44,8 @@ typedef struct kith_reading {
     kith_epoch_ticket ticket;
 } kith_reading;
 
-kith_reading kith_read_begin(const kith_index *index);
+/* KITH_ERR_ARGUMENT in a callback of a change of the same index, where it has no views. */
+kith_status kith_read_begin(const kith_index *index, kith_reading *reading);
 void kith_read_end(const kith_reading *reading);
 
 /* ---- Changes, and whatever else looks at the index itself ----------------------------------------------------- */

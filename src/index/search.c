@@ -276,7 +276,8 @@ kith_status kith_index_search_view(const kith_index *index, const kith_view *que
 kith_status kith_index_search(const kith_index *index, const kith_view *queries, size_t k,
                               const kith_search_params *params, int64_t *ids, float *distances, size_t *counts) {
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: index must not be NULL");
-    kith_reading reading = kith_read_begin(index);
+    kith_reading reading;
+    KITH_TRY(kith_read_begin(index, &reading));
     kith_status status = kith_index_search_view(reading.view, queries, k, params, ids, distances, counts);
     kith_read_end(&reading);
     return status;
@@ -373,7 +374,8 @@ kith_status kith_index_range_search(const kith_index *index, const kith_view *qu
     if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "range search: out must not be NULL");
     *out = NULL;
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "search: index must not be NULL");
-    kith_reading reading = kith_read_begin(index);
+    kith_reading reading;
+    KITH_TRY(kith_read_begin(index, &reading));
     kith_status status = range_search(reading.view, queries, radius, params, out);
     kith_read_end(&reading);
     return status;
