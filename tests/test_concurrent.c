@@ -93,6 +93,8 @@ typedef struct thread_of {
     size_t number;
     uint64_t calls;
     uint32_t random;
+    kith_search_context *scratch; /* of a searcher */
+    kith_filter *even, *late;
 } thread_of;
 
 /* Does one change to some ids that are all there, or all not. */
@@ -221,7 +223,7 @@ static void check_row(trial *t, const seen *s, const float *query, const int64_t
 static void look_at_all(kith_search_params *params) { params->nprobe = params->k_factor = params->ef = IDS; }
 
 /* A call for queries of vectors that are there, or near them. */
-static void search_some(thread_of *own, kith_search_context *context, const kith_filter *even, seen *s) {
+static void search_some(thread_of *own, seen *s) {
     trial *t = own->t;
     enum { QUERIES_MAX = 24, K_MAX = 60 };
     float queries[QUERIES_MAX * DIM], distances[QUERIES_MAX * K_MAX];
@@ -233,9 +235,9 @@ static void search_some(thread_of *own, kith_search_context *context, const kith
         vector_of((int64_t)(next_random(&own->random) % IDS), next_random(&own->random) % 3, queries + q * DIM);
     kith_search_params params;
     kith_search_params_init(&params);
-    params.context = context;
+    params.context = own->scratch;
     bool filtered = next_random(&own->random) % 3 == 0;
-    if (filtered) params.filter = even;
+    if (filtered) params.filter = own->even;
     look_at_all(&params);
     const kith_view view = {queries, KITH_F32, query_count, DIM, 0};
     note_before(t, s);
@@ -252,13 +254,13 @@ static void search_some(thread_of *own, kith_search_context *context, const kith
     }
 }
 
-static void search_range(thread_of *own, const kith_filter *late, seen *s) {
+static void search_range(thread_of *own, seen *s) {
     trial *t = own->t;
     float query[DIM];
     vector_of((int64_t)(next_random(&own->random) % IDS), 1, query);
     kith_search_params params;
     kith_search_params_init(&params);
-    params.filter = late;
+    params.filter = own->late;
     look_at_all(&params);
     const kith_view view = {query, KITH_F32, 1, DIM, 0};
     kith_range_result *result;
@@ -315,25 +317,15 @@ static void look(thread_of *own) {
 
 static void *search_on(void *context) {
     thread_of *own = context;
-    kith_search_context *scratch = NULL;
-    kith_filter *even = NULL, *late = NULL;
     seen *s = malloc(sizeof *s);
-    uint64_t words[(IDS + 63) / 64];
-    for (size_t w = 0; w < sizeof words / sizeof *words; w++) words[w] = 0x5555555555555555u;
-    if (kith_search_context_create(&scratch) != KITH_OK || kith_filter_bitset(words, IDS, &even) != KITH_OK ||
-        kith_filter_range(STILL / 2, IDS, &late) != KITH_OK)
-        fail(own->t, "no filters", -1);
     while (!is_over(own->t)) {
-        search_some(own, scratch, even, s);
-        if (own->calls % 8 == 0) search_range(own, late, s);
+        search_some(own, s);
+        if (own->calls % 8 == 0) search_range(own, s);
         if (own->calls % 16 == 0) search_groups(own);
         if (own->calls % 32 == 0 && !own->t->memory_fails) look(own);
         own->calls++;
         if (now_ns() > own->t->end_ns) atomic_store(&own->t->stop, 1);
     }
-    kith_filter_free(even);
-    kith_filter_free(late);
-    kith_search_context_free(scratch);
     free(s);
     return NULL;
 }
@@ -355,6 +347,20 @@ static void fill(trial *t) {
     free(vectors);
 }
 
+static void prepare(thread_of *own) {
+    uint64_t words[(IDS + 63) / 64];
+    for (size_t w = 0; w < sizeof words / sizeof *words; w++) words[w] = 0x5555555555555555u;
+    cr_assert_eq(kith_search_context_create(&own->scratch), KITH_OK);
+    cr_assert_eq(kith_filter_bitset(words, IDS, &own->even), KITH_OK);
+    cr_assert_eq(kith_filter_range(STILL / 2, IDS, &own->late), KITH_OK);
+}
+
+static void let_go(thread_of *own) {
+    kith_search_context_free(own->scratch);
+    kith_filter_free(own->even);
+    kith_filter_free(own->late);
+}
+
 static uint64_t trial_ns(void) {
     const char *seconds = getenv("KITH_CONCURRENT");
     return seconds != NULL ? (uint64_t)(atof(seconds) * 1e9) : 150000000;
@@ -372,12 +378,15 @@ static void run_trial(const trial *kind) {
     t->end_ns = now_ns() + trial_ns();
     for (size_t i = 0; i < WRITERS + SEARCHERS; i++) {
         own[i] = (thread_of){.t = t, .number = i, .random = (uint32_t)i * 77 + 5};
-        cr_assert_eq(pthread_create(&threads[i], NULL, i < WRITERS ? write_on : search_on, &own[i]), 0);
+        prepare(&own[i]);
     }
+    for (size_t i = 0; i < WRITERS + SEARCHERS; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, i < WRITERS ? write_on : search_on, &own[i]), 0);
     uint64_t changes = 0, searches = 0;
     for (size_t i = 0; i < WRITERS + SEARCHERS; i++) {
         (void)pthread_join(threads[i], NULL);
         *(i < WRITERS ? &changes : &searches) += own[i].calls;
+        let_go(&own[i]);
     }
     cr_assert_eq(atomic_load(&t->failures), 0, "%s", spec);
     cr_assert(changes > 0 && searches > 0, "%s: %llu changes, %llu searches", spec, (unsigned long long)changes,
