@@ -425,6 +425,8 @@ Test(concurrent, refinements) {
 Test(concurrent, failing_memory) {
     run_without_memory("Flat", KITH_COSINE);
     run_without_memory("SQ8,RFlat", KITH_L2);
+    run_without_memory("IVF8s,Flat", KITH_IP);
+    run_without_memory("IVF8,PQ6x4fs,RFlat", KITH_L2);
 }
 
 Test(concurrent, lists) {
