@@ -208,7 +208,7 @@ static kith_status clone_empty(const kith_index *index, kith_index **out) { retu
 
 static void reset(kith_index *index) {
     kith_ivf *ivf = kith_ivf_of(index);
-    if (kith_lists_clear(ivf) != KITH_OK) return;
+    kith_lists_clear(ivf);
     kith_ivf_free_maps(ivf);
     ivf->id_bytes = 4;
     index->count = 0;

@@ -208,8 +208,8 @@ int64_t kith_list_id(const kith_list *list, size_t position);
 kith_status kith_lists_create(kith_ivf *ivf);
 /* Frees the lists and what lies in them, now: nobody reads them; list_count stays. */
 void kith_lists_free(kith_ivf *ivf);
-/* Takes all vectors out and gives their memory back. On failure as before. */
-kith_status kith_lists_clear(kith_ivf *ivf);
+/* Takes all vectors out and gives their memory back, now: nobody reads them. */
+void kith_lists_clear(kith_ivf *ivf);
 /* Copies all lists, each as one segment without its dead, into an index of as many empty ones. */
 kith_status kith_lists_copy(const kith_ivf *from, kith_ivf *to);
 /* Lays the lists out anew, each as one segment without room to spare: what was removed gives its memory back, and a

@@ -72,15 +72,17 @@ static size_t memory_blocks(const kith_ivf *ivf) {
     return count;
 }
 
+static void retire_list(kith_ivf *ivf, const kith_list *list) {
+    kith_list_release(ivf, list);
+    kith_epoch_retire(ivf->epoch, list->more);
+    kith_epoch_retire(ivf->epoch, list->dead);
+}
+
 /* Room to retire them has been reserved. */
 static void retire_lists(kith_ivf *ivf) {
     for (size_t p = 0; ivf->pages != NULL && p < page_count(ivf); p++) {
-        for (size_t l = 0; ivf->pages[p] != NULL && l < lists_of_page(ivf, p); l++) {
-            kith_list *list = &ivf->pages[p][l];
-            kith_list_release(ivf, list);
-            kith_epoch_retire(ivf->epoch, list->more);
-            kith_epoch_retire(ivf->epoch, list->dead);
-        }
+        for (size_t l = 0; ivf->pages[p] != NULL && l < lists_of_page(ivf, p); l++)
+            retire_list(ivf, &ivf->pages[p][l]);
         kith_epoch_retire(ivf->epoch, ivf->pages[p]);
     }
     kith_epoch_retire(ivf->epoch, ivf->pages);
@@ -95,14 +97,17 @@ void kith_lists_free(kith_ivf *ivf) {
     ivf->epoch = epoch;
 }
 
-kith_status kith_lists_clear(kith_ivf *ivf) {
-    if (ivf->pages == NULL) return KITH_OK;
-    kith_ivf fresh = {.list_count = ivf->list_count, .copies = ivf->copies};
-    KITH_TRY(kith_epoch_reserve(ivf->epoch, memory_blocks(ivf)));
-    KITH_TRY(kith_lists_create(&fresh));
-    retire_lists(ivf);
-    ivf->pages = fresh.pages;
-    return KITH_OK;
+void kith_lists_clear(kith_ivf *ivf) {
+    kith_epoch *epoch = ivf->epoch;
+    ivf->epoch = NULL;
+    for (size_t p = 0; ivf->pages != NULL && p < page_count(ivf); p++)
+        for (size_t l = 0; l < lists_of_page(ivf, p); l++) {
+            kith_list *list = &ivf->pages[p][l];
+            retire_list(ivf, list);
+            *list = (kith_list){0};
+        }
+    ivf->dead_count = 0;
+    ivf->epoch = epoch;
 }
 
 uint64_t kith_lists_bytes(const kith_ivf *ivf) {
