@@ -14,7 +14,8 @@
 enum {
     ITEM_BLOCKS = 8,
     ITEM_ROWS = ITEM_BLOCKS * KITH_BLOCK_ROWS,
-    TIGHT_SHARE = 8 /* vectors for each list, on average, that are worth a layout without room to spare */
+    TIGHT_SHARE = 8, /* vectors for each list, on average, that are worth a layout without room to spare */
+    UPDATE_ROWS_PER_THREAD = 64
 };
 
 /* New vectors on their way. */
@@ -360,7 +361,7 @@ kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const i
     size_t replaced;
     kith_job job;
     kith_job_init(&job);
-    job.threads = kith_threads_default();
+    job.threads = kith_min_size(kith_threads_default(), vectors->count / UPDATE_ROWS_PER_THREAD + 1);
     const kith_addition addition = {
         .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, vectors->count), .job = &job};
     return replace(kith_ivf_of(index), &addition, "update", true, &replaced);

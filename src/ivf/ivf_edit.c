@@ -18,7 +18,12 @@
 #include "base/parallel.h"
 #include "ivf/ivf_inside.h"
 
-enum { GROWTH_SHARE = 16, GROWTH_ROWS_MIN = 8, DEAD_SHARE = 8 };
+enum {
+    GROWTH_SHARE = 16,
+    GROWTH_ROWS_MIN = 8,
+    DEAD_SHARE = 8,
+    ROWS_PER_THREAD = 8192 /* fewer to be copied are not worth one */
+};
 
 /* ---- Which lists ---------------------------------------------------------------------------------------------- */
 
@@ -249,7 +254,9 @@ static kith_status copy_list(void *context, size_t item, size_t worker) {
 }
 
 static kith_status copy_what_stays(const kith_edit *edit) {
-    size_t threads = kith_min_size(edit->threads, edit->count);
+    size_t rows = 0;
+    for (size_t i = 0; i < edit->count; i++) rows += edit->lists[i].moves ? edit->lists[i].first : KITH_BLOCK_ROWS;
+    size_t threads = kith_min_size(kith_min_size(edit->threads, edit->count), rows / ROWS_PER_THREAD + 1);
     stay_loop loop = {.edit = edit};
     loop.row_bytes = kith_round_up(KITH_BLOCK_ROWS * edit->ivf->code->code_bytes, KITH_ALIGNMENT);
     KITH_TRY(kith_alloc(threads, loop.row_bytes, &loop.rows));
