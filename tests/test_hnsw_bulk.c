@@ -314,7 +314,7 @@ Test(hnsw_bulk, after_removals) {
     for (size_t i = 0; i < GONE; i++) gone[i] = (int64_t)(20 * i);
     add_on(index, base, MANY, 2);
     OK(kith_index_remove(index, gone, GONE, &removed));
-    cr_assert_eq(kith_hnsw_of(index)->dead_count, GONE, "they are marked, not repaired away");
+    cr_assert_eq(kith_hnsw_of(index)->dead.count, GONE, "they are marked, not repaired away");
     add_on(index, base + (size_t)MANY * DIM, ALL - MANY, 2);
     add_on(flat, base, ALL, 2);
     OK(kith_index_remove(flat, gone, GONE, &removed));

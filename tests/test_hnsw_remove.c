@@ -253,7 +253,7 @@ static void check_relinked(const char *spec, kith_metric metric, size_t count, s
     for (size_t i = 0; i < left; i++) memcpy(live + i * DIM, base + (size_t)all.live[i] * DIM, DIM * sizeof *live);
     view = view_of(live, left, DIM);
     OK(kith_index_add(empty, &view, all.live, NULL));
-    cr_assert_eq(kith_hnsw_of(index)->dead_count, 0);
+    cr_assert_eq(kith_hnsw_of(index)->dead.count, 0);
     cr_assert(same_graph(index, empty), "%s", spec);
     add_on(index, base, 10, 1); /* and goes on as that would */
     add_on(empty, base, 10, 1);
@@ -320,7 +320,7 @@ Test(hnsw_remove, a_whole_cluster) {
     int64_t gone[EACH], ids[EACH * K];
     for (size_t i = 0; i < EACH; i++) gone[i] = (int64_t)(7 * EACH + i);
     cr_assert_eq(removed_of(index, gone, EACH), EACH);
-    cr_assert_eq(kith_hnsw_of(index)->dead_count, EACH);
+    cr_assert_eq(kith_hnsw_of(index)->dead.count, EACH);
     kith_search_params params;
     kith_search_params_init(&params);
     params.ef = K;
@@ -351,7 +351,7 @@ Test(hnsw_remove, filters) {
     int64_t gone[100], few[100], ids[NQ * K];
     for (size_t i = 0; i < 100; i++) gone[i] = (int64_t)(i * 3), few[i] = (int64_t)(i * 3 + (i % 2) * 300);
     removed_of(index, gone, 100);
-    cr_assert_gt(kith_hnsw_of(index)->dead_count, 0);
+    cr_assert_gt(kith_hnsw_of(index)->dead.count, 0);
     kith_filter *filters[2]; /* one that is listed, one that is asked */
     OK(kith_filter_ids(few, 100, &filters[0]));
     OK(kith_filter_callback(allow_third_fn, NULL, &filters[1]));
@@ -436,7 +436,7 @@ Test(hnsw_remove, saved_with_removed_nodes) {
         kith_view view = view_of(base, NB, DIM);
         OK(kith_index_add(index, &view, own_ids ? ids : NULL, NULL));
         cr_assert_eq(removed_of(index, gone, GONE), GONE);
-        cr_assert_eq(kith_hnsw_of(index)->dead_count, GONE);
+        cr_assert_eq(kith_hnsw_of(index)->dead.count, GONE);
         kith_view one = view_of(base + NB * DIM, 1, DIM);
         OK(kith_index_add(index, &one, &gone[3], NULL)); /* one id comes again */
         OK(kith_index_save(index, path));
@@ -464,7 +464,7 @@ Test(hnsw_remove, saved_with_removed_nodes) {
         }
         cr_assert_eq(removed_of(index, ids, 30), removed_of(copies[1], ids, 30)); /* and changes as the original */
         cr_assert(same_graph(index, copies[1]));
-        cr_assert_eq(kith_hnsw_of(index)->dead_count, 0);
+        cr_assert_eq(kith_hnsw_of(index)->dead.count, 0);
         for (size_t c = 0; c < 3; c++) kith_index_free(copies[c]);
         kith_index_free(index);
     }
@@ -480,7 +480,7 @@ Test(hnsw_remove, damaged_files) {
     add_on(index, base, NB, 1);
     int64_t gone[2] = {5, 17};
     cr_assert_eq(removed_of(index, gone, 2), 2);
-    cr_assert_eq(kith_hnsw_of(index)->dead_count, 2);
+    cr_assert_eq(kith_hnsw_of(index)->dead.count, 2);
     OK(kith_index_save(index, path));
     kith_index_free(index);
     size_t bytes;
@@ -514,7 +514,7 @@ Test(hnsw_remove, same_bytes_at_any_thread_count) {
         add_on(indexes[i], base, NB, 2);
         census all = census_make(NB);
         remove_down_to(indexes[i], &all, NB - NB / 4, 1);
-        cr_assert_eq(kith_hnsw_of(indexes[i])->dead_count, 0);
+        cr_assert_eq(kith_hnsw_of(indexes[i])->dead.count, 0);
         census_free(&all);
     }
     cr_assert(same_graph(indexes[0], indexes[1]));
@@ -556,7 +556,7 @@ Test(hnsw_remove, every_allocation_may_fail) {
                 for (size_t i = 0; i < index->count && change == 0; i++) cr_assert(ids[i] % 5 != 0);
                 for (size_t i = 0; i < index->count && change == 2; i++) cr_assert(ids[i] % 3 == 2);
                 cr_assert_eq(removed_of(index, &last, 1), 1);
-                cr_assert_eq(kith_hnsw_of(index)->dead_count, done ? 1 : 0, "failure %llu", (unsigned long long)n);
+                cr_assert_eq(kith_hnsw_of(index)->dead.count, done ? 1 : 0, "failure %llu", (unsigned long long)n);
             }
             kith_index_free(before);
             kith_index_free(index);

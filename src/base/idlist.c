@@ -8,10 +8,24 @@ void kith_idlist_init(kith_idlist *list) {
     kith_chunks_init(&list->ids, sizeof(int64_t));
 }
 
+void kith_idlist_set_epoch(kith_idlist *list, kith_epoch *epoch) { list->ids.epoch = list->map.epoch = epoch; }
+
+static void begin_again(kith_idlist *list) {
+    kith_epoch *epoch = list->ids.epoch;
+    kith_idlist_init(list);
+    kith_idlist_set_epoch(list, epoch);
+}
+
 void kith_idlist_free(kith_idlist *list) {
     kith_chunks_free(&list->ids);
     kith_idmap_free(&list->map);
-    kith_idlist_init(list);
+    begin_again(list);
+}
+
+void kith_idlist_retire(kith_idlist *list) {
+    kith_chunks_retire(&list->ids);
+    kith_idmap_retire(&list->map);
+    begin_again(list);
 }
 
 kith_status kith_idlist_borrow(kith_idlist *list, const int64_t *ids, int64_t first_id, size_t count, bool rises) {
@@ -43,17 +57,17 @@ static bool find_rising(const kith_idlist *list, int64_t id, uint64_t *row) {
     return first < list->count && kith_idlist_get(list, first) == id;
 }
 
-bool kith_idlist_find_one(const kith_idlist *list, int64_t id, uint64_t *row) {
+bool kith_idlist_next(const kith_idlist *list, int64_t id, size_t *step, uint64_t *row) {
     assert(kith_idlist_can_find(list));
-    if (!list->rises) return kith_idmap_get(&list->map, id, row);
+    if (!list->rises) return kith_idmap_next(&list->map, id, step, row);
+    if ((*step)++ > 0) return false;
     if (list->is_stored) return find_rising(list, id, row);
     *row = (uint64_t)id - (uint64_t)list->first_id;
     return id >= list->first_id && *row < list->count;
 }
 
-/* One pass over all ids, past a map of those that are looked for. */
-static kith_status scan(const kith_idlist *list, const int64_t *ids, size_t count, uint64_t *rows) {
-    kith_idmap wanted = {0};
+kith_status kith_idlist_scan(const kith_idlist *list, const int64_t *ids, size_t count, uint64_t *rows) {
+    kith_idmap wanted = {0}; /* past which the ids go */
     kith_status status = kith_idmap_reserve(&wanted, count);
     if (status != KITH_OK) return status;
     for (size_t i = 0; i < count; i++)
@@ -66,13 +80,6 @@ static kith_status scan(const kith_idlist *list, const int64_t *ids, size_t coun
     for (size_t i = 0; i < count; i++)
         if (!kith_idmap_get(&wanted, ids[i], &rows[i])) rows[i] = KITH_IDLIST_NO_ROW;
     kith_idmap_free(&wanted);
-    return KITH_OK;
-}
-
-kith_status kith_idlist_find(const kith_idlist *list, const int64_t *ids, size_t count, uint64_t *rows) {
-    if (!kith_idlist_can_find(list)) return scan(list, ids, count, rows);
-    for (size_t i = 0; i < count; i++)
-        if (!kith_idlist_find_one(list, ids[i], &rows[i])) rows[i] = KITH_IDLIST_NO_ROW;
     return KITH_OK;
 }
 
@@ -115,15 +122,12 @@ void kith_idlist_append(kith_idlist *list, const kith_new_ids *more) {
     for (size_t i = 0; stored && i < more->count; i++) store(list, list->count + i, kith_new_id(more, i));
     if (!rises) {
         size_t first = list->rises ? 0 : list->count; /* those before are in the map */
-        for (size_t r = first; r < list->count; r++) kith_idmap_put(&list->map, kith_idlist_get(list, r), r);
-        for (size_t i = 0; i < more->count; i++) kith_idmap_put(&list->map, kith_new_id(more, i), list->count + i);
+        for (size_t r = first; r < list->count; r++) kith_idmap_append(&list->map, kith_idlist_get(list, r), r);
+        for (size_t i = 0; i < more->count; i++)
+            kith_idmap_append(&list->map, kith_new_id(more, i), list->count + i);
     }
     list->rises = rises;
     list->count += more->count;
-}
-
-void kith_idlist_forget(kith_idlist *list, int64_t id) {
-    if (!list->rises) kith_idmap_remove(&list->map, id);
 }
 
 uint64_t kith_idlist_bytes(const kith_idlist *list) {

@@ -162,12 +162,14 @@ static void release(kith_index *index) {
     kith_chunks_free(&graph->side);
     kith_chunks_free(&graph->links);
     kith_idlist_free(&graph->ids);
-    kith_free(graph->dead);
+    kith_deadset_clear(&graph->dead, NULL);
     kith_hnsw_forget_parents(graph);
     kith_free(graph);
 }
 
-static kith_status copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
+static void set_epoch(kith_index *index, kith_epoch *epoch) { kith_hnsw_set_epoch(kith_hnsw_of(index), epoch); }
+
+kith_status kith_hnsw_copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
     KITH_TRY(kith_chunks_reserve(to, count));
     for (size_t i = 0, run, from_run; i < count; i += run) {
         void *at = kith_chunks_run(to, i, &run);
@@ -196,13 +198,15 @@ done:
 }
 
 static kith_status copy_dead(const kith_hnsw *from, kith_hnsw *to) {
-    if (from->dead_count == 0) return KITH_OK;
-    size_t words = kith_bitset_words(from->dead_room);
-    KITH_TRY(kith_alloc(words, sizeof *to->dead, &to->dead));
-    memcpy(to->dead, from->dead, words * sizeof *to->dead);
-    to->dead_room = from->dead_room;
-    to->dead_count = from->dead_count;
-    return KITH_OK;
+    uint64_t *nodes;
+    size_t count = 0;
+    if (from->dead.count == 0) return KITH_OK;
+    KITH_TRY(kith_alloc(from->dead.count, sizeof *nodes, &nodes));
+    for (size_t v = 0; v < from->node_count; v++)
+        if (kith_hnsw_is_dead(from, v)) nodes[count++] = v;
+    kith_status status = kith_hnsw_mark_dead(to, nodes, count);
+    kith_free(nodes);
+    return status;
 }
 
 static kith_status clone(const kith_index *index, kith_index **out) {
@@ -212,9 +216,9 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     if (graph->code != NULL) KITH_TRY(graph->code->vtable->clone(graph->code, &code));
     KITH_TRY(make(&graph->options, index->dtype, code, index->dim, index->metric, &copy));
     kith_status status;
-    KITH_GO(copy_chunks(&graph->rows, graph->node_count, &copy->rows));
-    if (kith_hnsw_has_side(graph)) KITH_GO(copy_chunks(&graph->side, graph->node_count, &copy->side));
-    KITH_GO(copy_chunks(&graph->links, graph->node_count, &copy->links));
+    KITH_GO(kith_hnsw_copy_chunks(&graph->rows, graph->node_count, &copy->rows));
+    if (kith_hnsw_has_side(graph)) KITH_GO(kith_hnsw_copy_chunks(&graph->side, graph->node_count, &copy->side));
+    KITH_GO(kith_hnsw_copy_chunks(&graph->links, graph->node_count, &copy->links));
     KITH_GO(copy_ids(&graph->ids, &copy->ids));
     KITH_GO(copy_dead(graph, copy));
     memcpy(copy->entries, graph->entries, sizeof copy->entries);
@@ -238,7 +242,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"norms", kith_chunks_bytes(&graph->side)},
         {"links", kith_chunks_bytes(&graph->links)},
         {"ids", kith_idlist_bytes(&graph->ids)},
-        {"removed", kith_bitset_words(graph->dead_room) * sizeof *graph->dead},
+        {"removed", kith_deadset_bytes(&graph->dead)},
         {"parents", graph->parent_room * sizeof *graph->parents},
         {"fixed", sizeof *graph},
     };
@@ -296,6 +300,8 @@ static const kith_param params[] = {
 const kith_index_vtable kith_hnsw_vtable = {
     .name = KITH_HNSW_NAME,
     .struct_bytes = sizeof(kith_hnsw),
+    .concurrent = true,
+    .set_epoch = set_epoch,
     .params = params,
     .param_count = sizeof params / sizeof *params,
     .release = release,

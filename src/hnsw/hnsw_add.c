@@ -15,6 +15,7 @@
 #include "base/random.h"
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/live.h"
 
 enum {
     SKETCH_MIN = 256,       /* so many new vectors are worth a sketch of all */
@@ -22,6 +23,7 @@ enum {
     BATCH_MIN = 64,         /* small graphs grow by at least so many nodes at a time, once they have them */
     BATCH_SHARE = 50,       /* and large ones by one node in so many */
     PARALLEL_NODES_MIN = 8, /* fewer new nodes are linked on the caller's thread */
+    COPY_SHARE = 16,        /* one new node for so many: rows that searches read stay, and a copy is changed */
     MANY_SHARE = 8,         /* one new node for so many old ones: many. Then all are checked at the end */
     ORDER_STREAM = 0x6f72,  /* of random numbers: the order of new nodes */
     ENTRIES_STREAM = 0x656e /* and entries */
@@ -31,6 +33,7 @@ typedef struct worker {
     kith_walker walker;
     kith_pruner pruner;
     kith_candidate *candidates; /* as many as the pool holds, or two rows of links */
+    uint32_t *row;              /* of links: before they are written */
 } worker;
 
 typedef struct linking {
@@ -51,7 +54,8 @@ typedef struct linking {
     size_t group_count;
     bool keeps_parents;       /* few new nodes: the graph's tree of parents goes on */
     uint32_t *parent, *queue; /* for kith_hnsw_connect, or kith_hnsw_plant */
-    uint32_t *links_before;   /* the rows of old nodes, for a call that may be cancelled */
+    kith_chunks links_before; /* where a copy of the rows of links is changed: what they are in, and stay */
+    bool changes_copy;
     kith_meter meter;
 } linking;
 
@@ -162,9 +166,10 @@ static size_t gather_links(const linking *work, worker *mine, uint32_t node) {
     return count;
 }
 
-/* Writes links that all fit, and those among them that are to be pruned one day. */
-static void write_links(const linking *work, uint32_t node, const kith_candidate *candidates, size_t count) {
-    uint32_t *links = kith_hnsw_links(work->graph, node);
+/* Writes down links that all fit, and those among them that are to be pruned one day. */
+static void list_links(const linking *work, uint32_t node, const kith_candidate *candidates, size_t count,
+                       uint32_t *links) {
+    memset(links, 0xff, work->graph->links.item_bytes);
     for (size_t i = 0; i < count; i++) {
         links[i] = candidates[i].node;
         if (work->unpruned == NULL) continue;
@@ -254,14 +259,14 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
             mine->candidates[count++] = (kith_candidate){distance_of(work, at), source_of(work, at), true};
         sort_candidates(mine->candidates, count);
         if (count <= graph->degree) {
-            write_links(work, node, mine->candidates, count);
+            list_links(work, node, mine->candidates, count, mine->row);
         } else {
-            uint32_t *links = kith_hnsw_links(graph, node);
-            kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, links);
-            if (work->keeps_parents) keep_children(work, node, mine->candidates, count, links);
+            kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, mine->row);
+            if (work->keeps_parents) keep_children(work, node, mine->candidates, count, mine->row);
             if (work->unpruned != NULL)
                 memset(unpruned_of(work, node), 0, work->unpruned_words * sizeof *work->unpruned);
         }
+        kith_hnsw_put_links(graph, node, mine->row);
     }
     return KITH_OK;
 }
@@ -292,6 +297,7 @@ static kith_status take_worker(const linking *work, worker *mine) {
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.rows, &mine->walker.rows));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof(float), &mine->walker.distances));
     KITH_TRY(kith_alloc(kith_max_size(ef, 2 * graph->degree), sizeof *mine->candidates, &mine->candidates));
+    KITH_TRY(kith_alloc(row, sizeof *mine->row, &mine->row));
     KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
     return kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_new);
 }
@@ -304,6 +310,7 @@ static void free_worker(worker *mine) {
     kith_free(mine->walker.rows);
     kith_free(mine->walker.distances);
     kith_free(mine->candidates);
+    kith_free(mine->row);
     kith_free(mine->pruner.kept_old);
     kith_free(mine->pruner.kept_new);
 }
@@ -320,7 +327,6 @@ static void free_linking(linking *work) {
     kith_free(work->groups);
     kith_free(work->parent);
     kith_free(work->queue);
-    kith_free(work->links_before);
 }
 
 /* Few nodes that come to many leave nothing behind that costs as much as the graph is large: what is appended to a row
@@ -332,8 +338,7 @@ static double fixed_bytes(const linking *work) {
     const kith_hnsw *graph = work->graph;
     double total = (double)(work->first + work->count);
     double sketch = needs_sketch(work) ? total * (double)kith_round_up(graph->base.dim, KITH_ALIGNMENT) : 0;
-    double before =
-        work->addition->job->progress != NULL ? (double)work->first * (double)graph->links.item_bytes : 0;
+    double before = work->changes_copy ? (double)work->first * (double)graph->links.item_bytes : 0;
     return sketch + before + total * 8;
 }
 
@@ -462,23 +467,44 @@ static kith_status check_absent(const kith_hnsw *graph, const kith_addition *add
     return KITH_OK;
 }
 
-/* What a call that is cancelled has to put back. Without old nodes there is nothing. */
+/* ---- Beside searches, and after a failure ------------------------------------------------------------------- */
+
+/* Where many nodes come to few, rows of links that lead to them as well are of little use to a search that does not know
+ * of them: it keeps those that were there. So does a call that may be cancelled, as what it has done must be undone. */
+static bool changes_copy(const linking *work) {
+    if (work->first == 0) return false;
+    return work->count > work->first / COPY_SHARE || work->addition->job->progress != NULL;
+}
+
+/* What a call that fails has to put back beside the links. */
 typedef struct before {
     uint32_t entries[KITH_HNSW_ENTRIES_MAX];
     size_t entry_count, entries_picked_at;
 } before;
 
-static kith_status save_before(linking *work, before *old) {
-    const kith_hnsw *graph = work->graph;
+static void save_before(const kith_hnsw *graph, before *old) {
     memcpy(old->entries, graph->entries, sizeof old->entries);
     old->entry_count = graph->entry_count;
     old->entries_picked_at = graph->entries_picked_at;
-    if (work->addition->job->progress == NULL || work->first == 0) return KITH_OK;
-    size_t row_bytes = graph->links.item_bytes;
-    KITH_TRY(kith_alloc(work->first, row_bytes, &work->links_before));
-    for (size_t i = 0; i < work->first; i++)
-        memcpy(work->links_before + i * graph->degree, kith_hnsw_links(graph, (uint32_t)i), row_bytes);
+}
+
+/* Room for `total` rows of links, in a copy where one is changed. */
+static kith_status take_links(linking *work, size_t total) {
+    kith_hnsw *graph = work->graph;
+    if (!work->changes_copy) return kith_chunks_reserve(&graph->links, total);
+    kith_chunks copy;
+    kith_chunks_init(&copy, graph->links.item_bytes);
+    kith_status status;
+    KITH_GO(kith_epoch_reserve(graph->links.epoch, kith_chunks_blocks(&graph->links)));
+    KITH_GO(kith_chunks_reserve(&copy, total));
+    KITH_GO(kith_hnsw_copy_chunks(&graph->links, work->first, &copy));
+    copy.epoch = graph->links.epoch;
+    work->links_before = graph->links;
+    graph->links = copy;
     return KITH_OK;
+done:
+    kith_chunks_free(&copy);
+    return status;
 }
 
 static void put_back(linking *work, const before *old) {
@@ -488,9 +514,10 @@ static void put_back(linking *work, const before *old) {
     graph->entries_picked_at = old->entries_picked_at;
     graph->node_count = work->first;
     kith_hnsw_forget_parents(graph);
-    for (size_t i = 0; work->links_before != NULL && i < work->first; i++)
-        memcpy(kith_hnsw_links(graph, (uint32_t)i), work->links_before + i * graph->degree,
-               graph->links.item_bytes);
+    if (work->links_before.granule != NULL) {
+        kith_chunks_free(&graph->links);
+        graph->links = work->links_before;
+    }
     kith_chunks_trim(&graph->rows, work->first, 0);
     kith_chunks_trim(&graph->side, work->first, 0);
     kith_chunks_trim(&graph->links, work->first, 0);
@@ -516,6 +543,7 @@ static kith_status link_nodes(linking *work) {
 
 static kith_status link_new(linking *work) {
     kith_hnsw_sketch *sketch = needs_sketch(work) ? &work->sketch : NULL;
+    if (work->first > 0 && !work->changes_copy) kith_hnsw_go_live(work->graph);
     KITH_TRY(take_reach(work));
     KITH_TRY(kith_hnsw_store(work->graph, &work->addition->view, work->first, work->threads, sketch));
     return link_nodes(work);
@@ -560,15 +588,17 @@ kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
         return kith_error(KITH_ERR_OVERFLOW, "add: %zu vectors to %zu; a graph holds at most %zu", count,
                           graph->node_count, KITH_HNSW_NODES_MAX);
     linking work = make_linking(graph, graph->node_count, addition);
+    work.changes_copy = changes_copy(&work);
     KITH_TRY(check_budget(&work));
     before old;
     kith_status status;
-    KITH_GO(save_before(&work, &old));
+    save_before(graph, &old);
     KITH_GO(kith_chunks_reserve(&graph->rows, total));
     if (kith_hnsw_has_side(graph)) KITH_GO(kith_chunks_reserve(&graph->side, total));
-    KITH_GO(kith_chunks_reserve(&graph->links, total));
+    KITH_GO(take_links(&work, total));
     KITH_GO(kith_idlist_reserve(&graph->ids, &ids));
     KITH_GO(link_new(&work));
+    kith_chunks_retire(&work.links_before);
     kith_idlist_append(&graph->ids, &ids);
     graph->base.count += work.count;
 done:
@@ -578,16 +608,25 @@ done:
     return status;
 }
 
+/* What searches still read is freed once they have ended. */
 void kith_hnsw_reset(kith_index *index) {
-    kith_hnsw *graph = kith_hnsw_of(index);
-    kith_chunks_trim(&graph->rows, 0, 0);
-    kith_chunks_trim(&graph->side, 0, 0);
-    kith_chunks_trim(&graph->links, 0, 0);
-    kith_idlist_free(&graph->ids);
-    kith_free(graph->dead);
-    graph->dead = NULL;
-    graph->dead_room = graph->dead_count = 0;
+    kith_hnsw *graph = kith_hnsw_of(index), old = *graph;
+    kith_epoch *epoch = graph->rows.epoch;
+    kith_chunks_init(&graph->rows, old.rows.item_bytes);
+    kith_chunks_init(&graph->side, old.side.item_bytes);
+    kith_chunks_init(&graph->links, old.links.item_bytes);
+    kith_idlist_init(&graph->ids);
+    kith_hnsw_set_epoch(graph, epoch);
+    graph->dead = (kith_deadset){0};
+    graph->is_live = false;
     kith_hnsw_forget_parents(graph);
     graph->entry_count = graph->entries_picked_at = graph->node_count = 0;
     index->count = 0;
+    kith_change_show(index);
+    kith_hnsw_set_epoch(&old, NULL);
+    kith_chunks_free(&old.rows);
+    kith_chunks_free(&old.side);
+    kith_chunks_free(&old.links);
+    kith_idlist_free(&old.ids);
+    kith_deadset_clear(&old.dead, NULL);
 }

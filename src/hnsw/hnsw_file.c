@@ -49,11 +49,11 @@ static uint32_t bits_of(float value) {
 }
 
 static kith_status write_dead(kith_container_writer *writer, uint32_t part, const kith_hnsw *graph) {
-    if (graph->dead_count == 0) return KITH_OK;
+    if (graph->dead.count == 0) return KITH_OK;
     KITH_TRY(kith_container_writer_begin(writer, dead_tag, part, VERSION, 0));
-    for (size_t v = 0; v < graph->dead_room; v++) {
+    for (size_t v = 0; v < graph->node_count; v++) {
         unsigned char number[4];
-        if (!kith_bitset_get(graph->dead, v)) continue;
+        if (!kith_hnsw_is_dead(graph, v)) continue;
         kith_put_u32(number, (uint32_t)v);
         KITH_TRY(kith_container_writer_write(writer, number, sizeof number));
     }
@@ -119,15 +119,14 @@ static kith_status open_entries(kith_container *file, kith_hnsw *graph, const ki
     return KITH_OK;
 }
 
-/* How many removed nodes the file holds beside the live ones, whose number the index has. */
-static kith_status count_dead(kith_container *file, kith_hnsw *graph, const kith_section **section) {
+/* Beside the live nodes, whose number the index has, the file may hold removed ones: finds out how many there are. */
+static kith_status count_nodes(kith_container *file, kith_hnsw *graph, const kith_section **section) {
     KITH_TRY(kith_container_find(file, dead_tag, graph->instance, VERSION, section));
     if (*section == NULL) return KITH_OK;
     size_t count = (*section)->bytes / 4, live = graph->base.count;
     if ((*section)->bytes % 4 != 0 || count == 0 || live == 0 || live > KITH_HNSW_NODES_MAX ||
         count > KITH_HNSW_NODES_MAX - live)
         return kith_section_error(file, *section, "%zu bytes of removed nodes beside %zu", (*section)->bytes, live);
-    graph->dead_count = count;
     graph->node_count = live + count;
     return KITH_OK;
 }
@@ -135,16 +134,20 @@ static kith_status count_dead(kith_container *file, kith_hnsw *graph, const kith
 /* Which they are. The rows of all nodes have been seen to be there. */
 static kith_status open_dead(kith_container *file, kith_hnsw *graph, const kith_section *section) {
     if (section == NULL) return KITH_OK;
-    const unsigned char *bytes = section->data;
-    KITH_TRY(kith_alloc_zeroed(kith_bitset_words(graph->node_count), sizeof *graph->dead, &graph->dead));
-    graph->dead_room = graph->node_count;
-    for (size_t i = 0; i < graph->dead_count; i++) {
-        uint32_t node = kith_get_u32(bytes + 4 * i);
-        if (node >= graph->node_count || (i > 0 && node <= kith_get_u32(bytes + 4 * (i - 1))))
-            return kith_section_error(file, section, "removed node %zu is %u of %zu", i, node, graph->node_count);
-        kith_bitset_set(graph->dead, node);
+    size_t count = section->bytes / 4;
+    uint64_t *nodes;
+    kith_status status;
+    KITH_TRY(kith_alloc(count, sizeof *nodes, &nodes));
+    for (size_t i = 0; i < count; i++) {
+        nodes[i] = kith_get_u32((const unsigned char *)section->data + 4 * i);
+        if (nodes[i] >= graph->node_count || (i > 0 && nodes[i] <= nodes[i - 1]))
+            KITH_GO(kith_section_error(file, section, "removed node %zu is %llu of %zu", i,
+                                       (unsigned long long)nodes[i], graph->node_count));
     }
-    return KITH_OK;
+    KITH_GO(kith_hnsw_mark_dead(graph, nodes, count));
+done:
+    kith_free(nodes);
+    return status;
 }
 
 static kith_status open_ids(kith_container *file, kith_hnsw *graph, const kith_section *meta) {
@@ -184,7 +187,7 @@ static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
     if (meta->bytes != META_BYTES)
         return kith_section_error(file, meta, "has %zu bytes, not %d", meta->bytes, META_BYTES);
     const unsigned char *bytes = meta->data;
-    KITH_TRY(count_dead(file, graph, &dead));
+    KITH_TRY(count_nodes(file, graph, &dead));
     uint64_t picked_at = kith_get_u64(bytes + 8);
     graph->entry_count = kith_get_u32(bytes + 24);
     if (graph->node_count > KITH_HNSW_NODES_MAX || picked_at > graph->node_count)

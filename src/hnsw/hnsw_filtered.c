@@ -54,8 +54,13 @@ static bool list_node(void *context, int64_t id) {
 }
 
 static void clear_dead(const kith_hnsw *graph, uint64_t *bits) {
-    size_t words = kith_bitset_words(kith_min_size(graph->dead_room, graph->node_count));
-    for (size_t w = 0; w < words; w++) bits[w] &= ~graph->dead[w];
+    enum { PAGE_WORDS = 1 << (KITH_DEADSET_SHIFT - 6) };
+    size_t words = kith_bitset_words(graph->node_count);
+    for (size_t first = 0; first / PAGE_WORDS < graph->dead.page_count && first < words; first += PAGE_WORDS) {
+        const uint64_t *dead = graph->dead.pages[first / PAGE_WORDS];
+        for (size_t w = first; dead != NULL && w < kith_min_size(words, first + PAGE_WORDS); w++)
+            bits[w] &= ~dead[w - first];
+    }
 }
 
 /* A bit for every node. Where ids follow each other the filter's own bits are taken, many at a time. */
@@ -204,20 +209,24 @@ static void prefetch_row(const kith_probe *probe, uint32_t node) {
     for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
 }
 
-/* Gathers allowed nodes that have not been seen behind the `fresh` that are there; returns how many there are then. */
+/* Gathers allowed nodes that have not been seen behind the `fresh` that are there, each once even if a row that changes
+ * names it twice; returns how many there are then. */
 static size_t take(kith_crosser *crosser, const kith_probe *probe, const uint32_t *nodes, size_t count,
                    size_t fresh) {
     kith_walker *walker = crosser->walker;
     size_t more = walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count,
                                           walker->fresh + fresh);
+    size_t kept = fresh;
     for (size_t i = fresh; i < fresh + more; i++) {
-        uint32_t node = walker->fresh[i], word = walker->seen[node / 32];
+        uint32_t node = walker->fresh[i], word = walker->seen[node / 32], bit = (uint32_t)1 << (node % 32);
+        if ((word & bit) != 0) continue;
         walker->touched[walker->touched_count] = node / 32;
         walker->touched_count += word == crosser->blocked[node / 32];
-        walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
+        walker->seen[node / 32] = word | bit;
+        walker->fresh[kept++] = node;
         prefetch_row(probe, node);
     }
-    return fresh + more;
+    return kept;
 }
 
 /* The same with nodes that are not allowed and that the descent has not met. */
@@ -227,21 +236,26 @@ static size_t take_blocked(kith_crosser *crosser, const kith_probe *probe, const
     kith_marks *marks = &crosser->descended;
     size_t more = walker->kernels->unseen(marks->bits, nodes, count, (uint32_t)walker->graph->node_count,
                                           walker->fresh + fresh);
+    size_t kept = fresh;
     for (size_t i = fresh; i < fresh + more; i++) {
-        uint32_t node = walker->fresh[i], word = marks->bits[node / 32];
+        uint32_t node = walker->fresh[i], word = marks->bits[node / 32], bit = (uint32_t)1 << (node % 32);
+        if ((word & bit) != 0) continue;
         marks->touched[marks->touched_count] = node / 32;
         marks->touched_count += word == ~crosser->blocked[node / 32];
-        marks->bits[node / 32] = word | (uint32_t)1 << (node % 32);
+        marks->bits[node / 32] = word | bit;
+        walker->fresh[kept++] = node;
         prefetch_row(probe, node);
     }
-    return fresh + more;
+    return kept;
 }
 
-/* Parts a row of links: returns how many are allowed, and writes the others to `bridges`. */
+/* Parts a row of links: returns how many are allowed, and writes the others to `bridges`. Numbers past the last node,
+ * which a row that changes and a damaged file may hold, are passed over. */
 static size_t part_links(const kith_crosser *crosser, const uint32_t *links, size_t *bridge_count) {
     const kith_hnsw *graph = crosser->filtered->graph;
     size_t allowed = 0, bridges = 0;
-    for (size_t i = 0; i < graph->degree && links[i] < graph->node_count; i++) {
+    for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++) {
+        if (links[i] >= graph->node_count) continue;
         bool is_blocked = (crosser->blocked[links[i] / 32] >> (links[i] % 32) & 1) != 0;
         crosser->bridges[bridges] = links[i];
         bridges += is_blocked;
@@ -254,8 +268,8 @@ static size_t part_links(const kith_crosser *crosser, const uint32_t *links, siz
 static size_t count_allowed(const kith_crosser *crosser, const uint32_t *links) {
     const kith_hnsw *graph = crosser->filtered->graph;
     size_t allowed = 0;
-    for (size_t i = 0; i < graph->degree && links[i] < graph->node_count; i++)
-        allowed += (~crosser->blocked[links[i] / 32] >> (links[i] % 32) & 1) != 0;
+    for (size_t i = 0; i < graph->degree && links[i] != KITH_NO_NODE; i++)
+        allowed += links[i] < graph->node_count && (~crosser->blocked[links[i] / 32] >> (links[i] % 32) & 1) != 0;
     return allowed;
 }
 
@@ -274,7 +288,7 @@ static bool cross(kith_crosser *crosser, uint32_t node) {
  * ALLOWED_LINKS, seen before or not. Returns how many of them are fresh. */
 static size_t gather(kith_crosser *crosser, const kith_probe *probe, uint32_t node) {
     const kith_hnsw *graph = crosser->filtered->graph;
-    const uint32_t *links = kith_hnsw_links(graph, node);
+    const uint32_t *links = kith_walker_links(crosser->walker, node);
     size_t bridges, allowed = part_links(crosser, links, &bridges), fresh = 0;
     if (allowed > 0) fresh = take(crosser, probe, links, graph->degree, 0);
     if (allowed >= ALLOWED_LINKS) return fresh;
@@ -282,7 +296,7 @@ static size_t gather(kith_crosser *crosser, const kith_probe *probe, uint32_t no
     size_t ahead = kith_min_size(bridges, (size_t)((float)(ALLOWED_LINKS - allowed) / each) + 1);
     for (size_t b = 0; b < ahead; b++) kith_hnsw_prefetch_links(graph, crosser->bridges[b]);
     for (size_t b = 0; b < bridges && allowed < ALLOWED_LINKS; b++) {
-        const uint32_t *further = kith_hnsw_links(graph, crosser->bridges[b]);
+        const uint32_t *further = kith_walker_links(crosser->walker, crosser->bridges[b]);
         size_t there = count_allowed(crosser, further);
         allowed += there;
         if (there > 0 && cross(crosser, crosser->bridges[b]))
@@ -332,7 +346,7 @@ static kith_status descend(kith_crosser *crosser, const kith_probe *probe) {
         uint32_t node = kith_pool_node(crosser->nearest[0]);
         crosser->nearest[0] |= FOLLOWED;
         crosser->walker->hop_count++;
-        KITH_TRY(descend_to(crosser, probe, kith_hnsw_links(graph, node), graph->degree));
+        KITH_TRY(descend_to(crosser, probe, kith_walker_links(crosser->walker, node), graph->degree));
     }
     for (size_t i = 0; i < crosser->nearest_count && !kith_walker_is_spent(crosser->walker); i++)
         KITH_TRY(hop(crosser, probe, kith_pool_node(crosser->nearest[i]), &changed));

@@ -19,6 +19,7 @@
 
 #include "base/bitset.h"
 #include "base/chunks.h"
+#include "base/deadset.h"
 #include "base/idlist.h"
 #include "code/code.h"
 #include "hnsw/hnsw.h"
@@ -67,9 +68,10 @@ typedef struct kith_hnsw {
     size_t entry_count, entries_picked_at; /* the count for which they were picked */
     size_t
         node_count; /* those that links may name: base.count, the removed ones, and during an addition new ones */
-    uint64_t *dead; /* a bit for each node that says whether it was removed; NULL: none was */
-    size_t dead_room, dead_count; /* nodes that there are bits for; bits that are set */
-    uint32_t *parents;            /* of the first parent_count nodes: kith_hnsw_plant; NULL: not known */
+    kith_deadset dead; /* nodes that were removed and are still there */
+    bool is_live;      /* rows of links may change while a search reads them: hnsw_rows.c */
+    uint32_t *parents; /* of the first parent_count nodes: kith_hnsw_plant; NULL: not known. Searches do
+                                       not look at them */
     size_t parent_count, parent_room, parent_cursor;
     const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
     kith_prefetch prefetch;         /* what searches ask for ahead */
@@ -90,7 +92,7 @@ static inline uint32_t *kith_hnsw_links(const kith_hnsw *graph, uint32_t node) {
     return kith_chunks_at(&graph->links, node);
 }
 static inline bool kith_hnsw_is_dead(const kith_hnsw *graph, size_t node) {
-    return node < graph->dead_room && kith_bitset_get(graph->dead, node);
+    return kith_deadset_has(&graph->dead, node);
 }
 static inline void kith_hnsw_prefetch_links(const kith_hnsw *graph, uint32_t node) {
     const char *links = (const char *)kith_hnsw_links(graph, node);
@@ -109,6 +111,16 @@ static inline size_t kith_hnsw_link_count(const kith_hnsw *graph, const uint32_t
     while (count < graph->degree && links[count] != KITH_NO_NODE) count++;
     return count;
 }
+
+/* ---- hnsw_rows.c: rows of links that change while searches read them ---------------------------------------- */
+
+/* Writes a row of links, or one link of it, beside searches. */
+void kith_hnsw_put_links(const kith_hnsw *graph, uint32_t node, const uint32_t *links);
+void kith_hnsw_put_link(const kith_hnsw *graph, uint32_t node, size_t place, uint32_t link);
+/* Copies a row that may change meanwhile: each link is one that was there. `copy` is at a multiple of 8 bytes. */
+void kith_hnsw_copy_links(const kith_hnsw *graph, uint32_t node, uint32_t *copy);
+/* To be called before the first row of links that is known to searches changes. May wait for those under way. */
+void kith_hnsw_go_live(kith_hnsw *graph);
 
 /* ---- hnsw_probe.c: a query, or a node, held against nodes ------------------------------------------------- */
 
@@ -177,6 +189,8 @@ typedef struct kith_walker {
     size_t fresh_count;
     const void **rows; /* theirs */
     float *distances;
+    uint32_t
+        *copy; /* of a row of links: of a graph that is live; NULL: rows stay as they are while they are read */
     const kith_probe *probe; /* of the walk that is under way */
     size_t ef, at;           /* the place in the pool that was followed last */
     kith_walk_stage stage;
@@ -210,6 +224,13 @@ static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
 }
 
 static inline size_t kith_walk_pool_count(size_t capacity) { return kith_round_up(capacity, KITH_POOL_UNIT); }
+
+/* A node's links, until the next call. In a copy a link may stand twice. */
+static inline const uint32_t *kith_walker_links(const kith_walker *walker, uint32_t node) {
+    if (walker->copy == NULL) return kith_hnsw_links(walker->graph, node);
+    kith_hnsw_copy_links(walker->graph, node, walker->copy);
+    return walker->copy;
+}
 
 /* Walks from the entries until the `ef` nearest nodes that were met have all been followed; the pool_capacity
  * nearest stand in the pool. The walker has been cleared. */
@@ -342,7 +363,7 @@ kith_status kith_hnsw_train(kith_index *index, const kith_view *sample, const ki
 
 /* How many nodes the pool of a walk needs room for that is to keep `kept` live ones, whatever was removed. */
 static inline size_t kith_hnsw_pool_capacity(const kith_hnsw *graph, size_t kept) {
-    return kith_min_size(graph->node_count, kept + graph->dead_count);
+    return kith_min_size(graph->node_count, kept + graph->dead.count);
 }
 /* A walk that follows the `ef` nearest live nodes that it meets, and those removed between them. At least k live ones
  * stand in the pool afterwards if so many live, unless the bound on distances ends it. There is room for
@@ -352,12 +373,24 @@ kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, si
  * further over all nodes. So many live, and the pool's capacity is that for k or more. */
 kith_status kith_hnsw_walk_on(kith_walker *walker, const kith_probe *probe, size_t k);
 
+/* ---- hnsw.c ----------------------------------------------------------------------------------------------- */
+
+/* Copies items 0..count-1 of one array to another. */
+kith_status kith_hnsw_copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to);
+/* Those who read copies of the struct. */
+static inline void kith_hnsw_set_epoch(kith_hnsw *graph, kith_epoch *epoch) {
+    graph->rows.epoch = graph->side.epoch = graph->links.epoch = epoch;
+    kith_idlist_set_epoch(&graph->ids, epoch);
+}
+
 /* ---- hnsw_remove.c, hnsw_repair.c --------------------------------------------------------------------------- */
 
 /* The node of each id, KITH_IDLIST_NO_ROW for those that are not there or were removed. Works always. */
 kith_status kith_hnsw_find(const kith_hnsw *graph, const int64_t *ids, size_t count, uint64_t *nodes);
 /* The same for one, where kith_idlist_can_find. */
 bool kith_hnsw_find_one(const kith_hnsw *graph, int64_t id, uint64_t *node);
+/* Marks `count` nodes, distinct and not marked. */
+kith_status kith_hnsw_mark_dead(kith_hnsw *graph, const uint64_t *nodes, size_t count);
 kith_status kith_hnsw_remove(kith_index *index, const int64_t *ids, size_t count, size_t *removed);
 kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids);
 kith_status kith_hnsw_upsert(kith_index *index, const kith_addition *addition, size_t *replaced);

@@ -21,10 +21,10 @@ kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, si
     size_t kept = kith_max_size(ef, k), full = kith_hnsw_pool_capacity(graph, kept);
     size_t more = kith_max_size(MORE_MIN, ef / MORE_SHARE);
     for (;; more *= 4) {
-        more = kith_min_size(more, graph->dead_count);
+        more = kith_min_size(more, graph->dead.count);
         walker->pool_capacity = kith_min_size(full, kept + more);
         KITH_TRY(kith_hnsw_walk(walker, probe, kith_min_size(ef + more, walker->pool_capacity)));
-        if (more == graph->dead_count || kith_walker_is_spent(walker)) break;
+        if (more == graph->dead.count || kith_walker_is_spent(walker)) break;
         if (live_among(walker, ef + more) >= ef && live_among(walker, SIZE_MAX) >= k) break;
         kith_walker_clear(walker);
     }

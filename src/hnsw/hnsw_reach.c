@@ -56,7 +56,7 @@ static bool find_near(const tree *all, uint32_t lost, uint32_t *found) {
 }
 
 static void put_link(const tree *all, uint32_t from, uint32_t to) {
-    kith_hnsw_links(all->graph, from)[room_of(all, from)] = to;
+    kith_hnsw_put_link(all->graph, from, room_of(all, from), to);
     all->parent[to] = from;
 }
 

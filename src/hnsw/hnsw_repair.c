@@ -101,8 +101,7 @@ static void begin_next(repair *work) {
     kith_chunks_init(&next->links, graph->links.item_bytes);
     kith_idlist_init(&next->ids);
     next->node_count = work->live_count;
-    next->dead = NULL;
-    next->dead_room = next->dead_count = 0;
+    next->dead = (kith_deadset){0};
     next->parents = NULL;
     next->parent_count = next->parent_room = next->parent_cursor = 0;
 }
@@ -313,17 +312,27 @@ static void number_nodes(repair *work) {
         work->numbers[node] = kith_hnsw_is_dead(work->graph, node) ? KITH_NO_NODE : count++;
 }
 
-/* The new memory in the place of the old, which is freed. */
+/* Room to retire what is there. */
+static kith_status take_retirement(const kith_hnsw *graph) {
+    size_t blocks = kith_chunks_blocks(&graph->rows) + kith_chunks_blocks(&graph->side) +
+                    kith_chunks_blocks(&graph->links) + kith_idlist_blocks(&graph->ids) +
+                    kith_deadset_blocks(&graph->dead);
+    return kith_epoch_reserve(graph->rows.epoch, blocks);
+}
+
+/* The new memory in the place of the old. */
 static void put_next(repair *work) {
-    kith_hnsw *graph = work->graph, old = *graph;
-    *graph = work->next;
-    kith_hnsw *next = &work->next;
-    next->rows = old.rows;
-    next->side = old.side;
-    next->links = old.links;
-    next->ids = old.ids;
-    kith_free(old.dead);
-    kith_free(old.parents);
+    kith_hnsw *graph = work->graph, *next = &work->next;
+    kith_epoch *epoch = graph->rows.epoch;
+    kith_chunks_retire(&graph->rows);
+    kith_chunks_retire(&graph->side);
+    kith_chunks_retire(&graph->links);
+    kith_idlist_retire(&graph->ids);
+    kith_deadset_clear(&graph->dead, epoch);
+    kith_hnsw_forget_parents(graph);
+    *graph = *next;
+    kith_hnsw_set_epoch(graph, epoch);
+    begin_next(work); /* it owns nothing any more */
 }
 
 /* All live nodes with the links that they have left, and others for those that they have lost. */
@@ -351,13 +360,14 @@ static kith_status link_anew(repair *work) {
 }
 
 kith_status kith_hnsw_repair(kith_hnsw *graph) {
-    if (graph->dead_count == 0) return KITH_OK;
+    if (graph->dead.count == 0) return KITH_OK;
     repair work = {.graph = graph, .live_count = graph->base.count};
     begin_next(&work);
     kith_status status;
     KITH_GO(take_next(&work));
+    KITH_GO(take_retirement(graph));
     number_nodes(&work);
-    KITH_GO(graph->dead_count < work.live_count ? mend(&work) : link_anew(&work));
+    KITH_GO(graph->dead.count < work.live_count ? mend(&work) : link_anew(&work));
     put_next(&work);
 done:
     graph->sketch = NULL;

@@ -109,6 +109,7 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->rows, &walker->rows));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));
+    if (graph->is_live) KITH_TRY(kith_arena_take(arena, graph->degree, sizeof *walker->copy, &walker->copy));
     return KITH_OK;
 }
 
@@ -253,7 +254,7 @@ static kith_probe probe_of(const hnsw_call *call, size_t query, size_t walker) {
 
 /* The k nearest live nodes of the pool. */
 static kith_status keep_pool(const hnsw_call *call, const kith_walker *walker, const meeting *met) {
-    size_t k = call->request->k, dead_count = call->graph->dead_count;
+    size_t k = call->request->k, dead_count = call->graph->dead.count;
     for (size_t i = 0, kept = 0; kept < k && i < walker->pool_count; i++) {
         uint32_t node = kith_pool_node(walker->pool[i]);
         if (dead_count > 0 && kith_hnsw_is_dead(call->graph, node)) continue;
@@ -387,7 +388,7 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
         KITH_TRY(kith_hnsw_walk(walker, &probe, call->ef));
         for (size_t i = 0; i < met.list->count && !kith_walker_is_spent(walker); i++)
             KITH_TRY(kith_hnsw_follow(walker, &probe, met.list->hits[i].row));
-        if (call->graph->dead_count > 0) drop_dead(call->graph, met.list);
+        if (call->graph->dead.count > 0) drop_dead(call->graph, met.list);
     }
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
@@ -485,7 +486,7 @@ static kith_status search_plain(const kith_index *index, const kith_search_reque
 kith_status kith_hnsw_search(const kith_index *index, const kith_search_request *request,
                              const kith_search_results *results) {
     hnsw_call call;
-    bool is_whole = kith_hnsw_of_const(index)->dead_count == 0;
+    bool is_whole = kith_hnsw_of_const(index)->dead.count == 0;
     if (request->filter == NULL && is_whole) return search_plain(index, request, results);
     KITH_TRY(open_call(&call, index, request, false));
     size_t query_count = request->queries.count, capacity = kith_topk_capacity(request->k), all;

@@ -25,6 +25,20 @@ bool kith_walker_look(kith_walker *walker) {
     return walker->is_late;
 }
 
+/* A row that changes may name a node twice: each is kept and marked once. Returns how many are left. */
+static size_t drop_repeats(kith_walker *walker, size_t count) {
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t node = walker->fresh[i], word = walker->seen[node / 32], bit = (uint32_t)1 << (node % 32);
+        if ((word & bit) != 0) continue;
+        walker->touched[walker->touched_count] = node / 32;
+        walker->touched_count += word == 0;
+        walker->seen[node / 32] = word | bit;
+        walker->fresh[kept++] = node;
+    }
+    return kept;
+}
+
 /* Gathers the nodes that have not been seen in `fresh`, marks them, and asks for their rows. Numbers past the last
  * node, which end a row of links, and which a damaged file may hold, are passed over. So are those that the bound on
  * distances leaves no room for; these stay marked. */
@@ -32,6 +46,7 @@ static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count
     const kith_probe *probe = walker->probe;
     size_t fresh =
         walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count, walker->fresh);
+    if (walker->copy != NULL) fresh = drop_repeats(walker, fresh);
     uint32_t *touched = walker->touched + walker->touched_count;
     for (size_t i = 0; i < fresh; i++) {
         uint32_t node = walker->fresh[i], word = walker->seen[node / 32];
@@ -71,7 +86,7 @@ kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint3
     size_t changed;
     walker->probe = probe;
     walker->hop_count++;
-    take_unseen(walker, kith_hnsw_links(walker->graph, node), walker->graph->degree);
+    take_unseen(walker, kith_walker_links(walker, node), walker->graph->degree);
     return offer(walker, &changed);
 }
 
@@ -113,7 +128,7 @@ kith_status kith_walk_step(kith_walker *walker, bool *more) {
     if (walker->stage == KITH_WALK_LINKS) {
         uint32_t node = kith_pool_node(walker->pool[walker->at]);
         walker->hop_count++;
-        take_unseen(walker, kith_hnsw_links(walker->graph, node), walker->graph->degree);
+        take_unseen(walker, kith_walker_links(walker, node), walker->graph->degree);
         walker->stage = KITH_WALK_DISTANCES;
         return KITH_OK;
     }
