@@ -228,11 +228,13 @@ static size_t count_nearer(const kith_hnsw *graph, uint32_t node, size_t count, 
  * covers it. That takes a few distances, where gathering the row takes them all. False: it has to be pruned. */
 static bool is_settled(const linking *work, worker *mine, uint32_t node, uint32_t source, float distance) {
     const kith_hnsw *graph = work->graph;
-    uint32_t *links = kith_hnsw_links(graph, node);
+    const uint32_t *links = kith_hnsw_links(graph, node);
     size_t count = kith_hnsw_link_count(graph, links), at = count_nearer(graph, node, count, distance);
     if (count < graph->degree) {
-        memmove(links + at + 1, links + at, (count - at) * sizeof *links);
-        links[at] = source;
+        memcpy(mine->row, links, at * sizeof *links);
+        mine->row[at] = source;
+        memcpy(mine->row + at + 1, links + at, (graph->degree - at - 1) * sizeof *links);
+        kith_hnsw_put_links(graph, node, mine->row);
         return true;
     }
     memcpy(mine->walker.fresh, links, at * sizeof *links);
