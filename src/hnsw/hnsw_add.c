@@ -610,25 +610,40 @@ done:
     return status;
 }
 
-/* What searches still read is freed once they have ended. */
-void kith_hnsw_reset(kith_index *index) {
-    kith_hnsw *graph = kith_hnsw_of(index), old = *graph;
+/* An empty graph in the place of what it holds, which `old` gets. */
+static void take_content(kith_hnsw *graph, kith_hnsw *old) {
     kith_epoch *epoch = graph->rows.epoch;
-    kith_chunks_init(&graph->rows, old.rows.item_bytes);
-    kith_chunks_init(&graph->side, old.side.item_bytes);
-    kith_chunks_init(&graph->links, old.links.item_bytes);
+    kith_hnsw_forget_parents(graph);
+    *old = *graph;
+    kith_hnsw_set_epoch(old, NULL); /* what it has is freed directly */
+    kith_chunks_init(&graph->rows, old->rows.item_bytes);
+    kith_chunks_init(&graph->side, old->side.item_bytes);
+    kith_chunks_init(&graph->links, old->links.item_bytes);
     kith_idlist_init(&graph->ids);
     kith_hnsw_set_epoch(graph, epoch);
     graph->dead = (kith_deadset){0};
     graph->is_live = false;
-    kith_hnsw_forget_parents(graph);
     graph->entry_count = graph->entries_picked_at = graph->node_count = 0;
-    index->count = 0;
-    kith_change_show(index);
-    kith_hnsw_set_epoch(&old, NULL);
-    kith_chunks_free(&old.rows);
-    kith_chunks_free(&old.side);
-    kith_chunks_free(&old.links);
-    kith_idlist_free(&old.ids);
-    kith_deadset_clear(&old.dead, NULL);
+    graph->base.count = 0;
+}
+
+static void free_content(kith_hnsw *old) {
+    kith_chunks_free(&old->rows);
+    kith_chunks_free(&old->side);
+    kith_chunks_free(&old->links);
+    kith_idlist_free(&old->ids);
+    kith_deadset_clear(&old->dead, NULL);
+}
+
+void kith_hnsw_reset(kith_index *index) {
+    kith_hnsw old;
+    take_content(kith_hnsw_of(index), &old);
+    free_content(&old);
+}
+
+void kith_hnsw_let_go(kith_hnsw *graph) {
+    kith_hnsw old;
+    take_content(graph, &old);
+    kith_change_show(&graph->base);
+    free_content(&old);
 }

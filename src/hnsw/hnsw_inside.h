@@ -440,7 +440,10 @@ kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition);
 /* Links the nodes of a graph, whose rows of links may hold anything, as if all had just been added. After a failure
  * they are not linked. */
 kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads);
+/* Searches look at nothing that it holds. */
 void kith_hnsw_reset(kith_index *index);
+/* The same, once those that do have ended. */
+void kith_hnsw_let_go(kith_hnsw *graph);
 
 /* Gives every node that no walk can reach a link from a near one that it can. Each scratch has room for a number per
  * node. */

@@ -97,7 +97,7 @@ static size_t carry_out(kith_hnsw *graph, removal *plan) {
 /* A repair that has no memory is put off. */
 static void repair_when_due(kith_hnsw *graph) {
     if (graph->base.count == 0)
-        kith_hnsw_reset(&graph->base);
+        kith_hnsw_let_go(graph);
     else if (graph->dead.count > graph->node_count / REPAIR_SHARE)
         (void)kith_hnsw_repair(graph);
 }
