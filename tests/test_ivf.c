@@ -378,7 +378,7 @@ Test(ivf, nprobe_is_a_parameter_of_lists_only) {
     cr_assert_eq(kith_search_params_set(&params, lists, "nprobe", "100000"), KITH_OK);
     cr_assert_eq(params.nprobe, 100000);
     cr_assert_eq(kith_search_params_set(&params, whole, "nprobe", "5"), KITH_ERR_NOT_FOUND);
-    cr_assert_eq(kith_index_param_count(lists), 3);
+    cr_assert_eq(kith_index_param_count(lists), 4);
     cr_assert_str_eq(kith_index_param(lists, 2)->name, "nprobe");
     cr_assert_eq(kith_index_param(lists, 2)->default_value, 16);
     cr_assert_eq(kith_index_param_count(whole), 2);
@@ -470,6 +470,64 @@ static void check_found(const char *coarse, const char *code, kith_metric metric
     cr_assert_eq(kith_memory_live_blocks(), 0);
 }
 
+/* What a call with `early` finds, alone and in a batch, and how many codes it looks at. */
+static uint64_t search_early(const kith_index *index, const kith_view *queries, size_t early, size_t at_once,
+                             int64_t *ids) {
+    enum { K = 10 };
+    uint64_t visited = 0;
+    kith_search_params params;
+    kith_search_report reports[100];
+    kith_search_params_init(&params);
+    params.nprobe = 64;
+    params.early = early;
+    params.reports = reports;
+    for (size_t q = 0; q < queries->count; q += at_once) {
+        kith_view part = *queries;
+        part.data = (const float *)queries->data + q * queries->dim;
+        part.count = at_once;
+        cr_assert_eq(kith_index_search(index, &part, K, &params, ids + q * K, NULL, NULL), KITH_OK);
+        for (size_t i = 0; i < at_once; i++) {
+            cr_assert(reports[i].lists >= 3 && reports[i].lists <= 64); /* 1 + 64 / 32 are always read */
+            visited += reports[i].visited;
+        }
+    }
+    return visited;
+}
+
+Test(ivf, a_query_stops_early_where_lists_are_far) {
+    enum { QUERIES = 100, K = 10 };
+    static const char *const specs[] = {"IVF64,Flat", "IVF64,SQ8", "IVF64d,SQ8", "IVF64s,SQ8"};
+    static const size_t bounds[] = {1, 5, 20, 100, UINT32_MAX};
+    fixture_vectors vectors = ivf_clustered(3000, DIM, 40, 1), queries = ivf_clustered(QUERIES, DIM, 40, 2);
+    kith_view view = fixture_view(&queries, 0, QUERIES);
+    int64_t alone[QUERIES * K], batch[QUERIES * K], all[QUERIES * K];
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++)
+        for (int cosine = 0; cosine < 2; cosine++) {
+            kith_index *index = ivf_trained(specs[s], cosine ? KITH_COSINE : KITH_L2, &vectors);
+            ivf_add(index, &vectors, 0, 3000, NULL);
+            uint64_t whole = search_early(index, &view, 0, QUERIES, all), before = 0;
+            for (size_t b = 0; b < sizeof bounds / sizeof *bounds; b++) {
+                uint64_t visited = search_early(index, &view, bounds[b], QUERIES, batch);
+                cr_assert_eq(search_early(index, &view, bounds[b], 1, alone), visited);
+                cr_assert_arr_eq(alone, batch, sizeof alone);
+                cr_assert_geq(visited, before, "%s at %zu", specs[s], bounds[b]);
+                before = visited;
+            }
+            cr_assert_eq(before, whole); /* the largest bound stops none */
+            cr_assert_arr_eq(batch, all, sizeof all);
+            cr_assert_lt(search_early(index, &view, 1, QUERIES, batch), whole / 2);
+            kith_index_free(index);
+        }
+    kith_index *index = ivf_trained("IVF64,SQ8", KITH_IP, &vectors);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    cr_assert_eq(kith_search_params_set(&params, index, "early", "5"), KITH_ERR_NOT_FOUND);
+    kith_index_free(index);
+    fixture_vectors_free(&queries);
+    fixture_vectors_free(&vectors);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
 Test(ivf, any_index_can_find_the_lists) {
     for (size_t m = 0; m < 3; m++) {
         check_found("_HNSW16", "SQ8", fixture_metrics[m], 0.97);
@@ -487,8 +545,8 @@ Test(ivf, the_walk_to_the_lists_has_its_parameter) {
     kith_search_params_init(&params);
     cr_assert_eq(kith_index_create("IVF_HNSW16,SQ8", DIM, KITH_L2, &index), KITH_OK);
     cr_assert_str_eq(kith_index_spec(index), "IVF_HNSW16,SQ8");
-    cr_assert_eq(kith_index_param_count(index), 4);
-    cr_assert_str_eq(kith_index_param(index, 3)->name, "ef");
+    cr_assert_eq(kith_index_param_count(index), 5);
+    cr_assert_str_eq(kith_index_param(index, 4)->name, "ef");
     cr_assert_eq(kith_search_params_set(&params, index, "ef", "33"), KITH_OK);
     kith_index_free(index);
     cr_assert_eq(kith_index_create("IVF16_Flat,SQ8", DIM, KITH_L2, &index), KITH_OK);

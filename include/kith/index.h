@@ -288,6 +288,10 @@ typedef struct kith_search_params {
                              call that cut any short ends with KITH_ERR_INCOMPLETE, with all outputs filled, unless
                              `reports` takes the news */
     kith_search_report *reports; /* default NULL; else one per query of kith_index_search. Zeroed when it fails */
+    size_t early; /* inverted lists, l2 and cosine: each query stops by itself before nprobe lists. After the first
+                        1 + nprobe / 32 the next list, of rank p from 1 on, is read only while p (C / D)^4 <= early; C is the
+                        squared distance of its centroid, D that of the worst of the k results so far, k_factor times as many
+                        under a refinement. Default 0: nprobe lists are read */
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);

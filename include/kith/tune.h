@@ -20,7 +20,7 @@ typedef struct kith_tune_options {
                       probability, by the queries it is chosen on, that queries like them reach `recall` on average;
                       at 0.5 their own mean decides */
     const char *const *
-        grid; /* default NULL: every parameter of the index but threads, error_percent and max_distances is free over
+        grid; /* default NULL: every parameter of the index but threads, error_percent, early and max_distances is free over
                                 its range; max_distances for an index that has no other. Else axes as of a sweep:
                                 their parameters take these values alone, by rising effort */
     size_t grid_count;

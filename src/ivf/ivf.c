@@ -273,12 +273,13 @@ static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capaci
 
 /* ---- Search parameters ---------------------------------------------------------------------------------------- */
 
-enum { PLAIN_PARAMS = 2, NPROBE = PLAIN_PARAMS, EF }; /* those without lists; the numbers of the others */
+enum { PLAIN_PARAMS = 2, NPROBE = PLAIN_PARAMS, EARLY, EF }; /* those without lists; the numbers of the others */
 
 static const kith_param params[KITH_IVF_PARAMS] = {
     KITH_PARAM_THREADS,
     KITH_PARAM_MAX_DISTANCES,
     KITH_PARAM(nprobe, "how many of the nearest lists are searched; more than there are: all", 1, UINT32_MAX, 1),
+    KITH_PARAM(early, "stop at lists that are far for their rank, see docs/ivf.md; 0: never", 0, UINT32_MAX, 0),
     KITH_PARAM(ef, "how many of the nearest nodes are followed where the lists are looked up", 0, UINT32_MAX, 0),
 };
 
@@ -289,14 +290,20 @@ static const kith_param *param_of(const kith_index *index, const char *name) {
 }
 
 void kith_ivf_set_params(kith_ivf *ivf) {
+    size_t count = PLAIN_PARAMS;
     memcpy(ivf->params, params, sizeof ivf->params);
-    ivf->params[NPROBE].shown.default_value = kith_ivf_nprobe_default(ivf);
-    ivf->base.params = ivf->params;
-    ivf->base.param_count = ivf->has_coarse ? NPROBE + 1 : PLAIN_PARAMS;
     const kith_param *ef = ivf->coarse != NULL ? param_of(ivf->coarse, params[EF].shown.name) : NULL;
-    if (ef == NULL) return;
-    ivf->params[EF].shown.default_value = ef->shown.default_value;
-    ivf->base.param_count = EF + 1;
+    if (ivf->has_coarse) {
+        ivf->params[count] = params[NPROBE];
+        ivf->params[count++].shown.default_value = kith_ivf_nprobe_default(ivf);
+        if (ivf->base.metric != KITH_IP) ivf->params[count++] = params[EARLY];
+    }
+    if (ef != NULL) {
+        ivf->params[count] = params[EF];
+        ivf->params[count++].shown.default_value = ef->shown.default_value;
+    }
+    ivf->base.params = ivf->params;
+    ivf->base.param_count = count;
 }
 
 /* Where the ids are can be found again when somebody asks. */

@@ -18,6 +18,7 @@ typedef struct kith_probe {
     float base;
     size_t limit;
     uint32_t before; /* codes of nearer lists */
+    float distance;  /* squared, of the centroid; with `early` */
 } kith_probe;
 
 /* The same, sorted by list. */
@@ -75,6 +76,11 @@ kith_status kith_ivf_ask_index(kith_ivf_call *call);
 /* The probes of `count` queries of the call from `first` on, into those of the scratch memory, each query's nearest list
  * first. */
 void kith_ivf_find_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t first, size_t count);
+/* How many of a query's probes are read before kith_ivf_stop_early is asked; 0: it is not. */
+size_t kith_ivf_early_near(const kith_ivf_call *call);
+/* Takes away the probes of a query, from `near` on, that are too far for their rank by what it has found in those
+ * before. What it comes to depends on the query alone. */
+void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probe *probes, size_t near);
 /* The vectors in all lists of a centroid. */
 size_t kith_ivf_centroid_count(const kith_ivf *ivf, size_t list);
 

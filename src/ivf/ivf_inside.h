@@ -25,7 +25,7 @@
 #include "index/vtable.h"
 #include "ivf/ivf.h"
 
-enum { KITH_IVF_PARAMS = 4 };
+enum { KITH_IVF_PARAMS = 5 };
 #define KITH_IVF_COARSE_CODE "SQ8" /* of the centroids */
 
 /* Memory that codes and ids lie in, with those behind this header; freed when nothing lies there any more. The writer's

@@ -12,7 +12,10 @@
 #include "ivf/ivf_call.h"
 #include "simd/simd.h"
 
-enum { PROBE_MARGIN = 8 };
+enum {
+    PROBE_MARGIN = 8,
+    EARLY_NEAR = 32 /* one in so many lists is read before the results say how far to go */
+};
 
 kith_status kith_ivf_plan_probes(kith_ivf_call *call) {
     const kith_ivf *ivf = call->ivf;
@@ -171,10 +174,36 @@ static void set_limits(const kith_ivf_call *call, kith_probe *probes, size_t cou
     }
 }
 
+/* What a key stands for; under cosine vectors and centroids have unit length. */
+static float squared_distance(const kith_ivf *ivf, int32_t key) {
+    float value = kith_key_to_f32(key);
+    if (ivf->base.metric == KITH_COSINE) value = 2 + 2 * value;
+    return value > 0 ? value : 0;
+}
+
 static kith_probe probe_of(const kith_ivf_call *call, const kith_hit *hit, float base) {
     const kith_ivf *ivf = call->ivf;
     bool is_distance = ivf->by_residual && !ivf->code->is_exact;
-    return (kith_probe){.list = (uint32_t)hit->id, .base = is_distance ? kith_key_to_f32(hit->key) : base};
+    return (kith_probe){.list = (uint32_t)hit->id,
+                        .base = is_distance ? kith_key_to_f32(hit->key) : base,
+                        .distance = squared_distance(ivf, hit->key)};
+}
+
+size_t kith_ivf_early_near(const kith_ivf_call *call) {
+    if (call->request->params->early == 0 || call->tops == NULL || call->ivf->base.metric == KITH_IP) return 0;
+    return 1 + call->nprobe / EARLY_NEAR;
+}
+
+void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probe *probes, size_t near) {
+    kith_topk_shrink(top);
+    if (top->count < top->k) return;
+    float worst = squared_distance(call->ivf, top->key_max), bound = (float)call->request->params->early;
+    size_t p = near;
+    for (; p < call->nprobe && probes[p].before != KITH_NO_PROBE; p++) {
+        float ratio = probes[p].distance / worst, square = ratio * ratio;
+        if ((float)(p + 1) * square * square > bound) break;
+    }
+    for (; p < call->nprobe; p++) probes[p] = (kith_probe){.before = KITH_NO_PROBE};
 }
 
 /* The nearest lists that hold allowed vectors, until they are enough; false: the ranked lists are not. */

@@ -466,8 +466,11 @@ static kith_status read_probe(const kith_ivf_call *call, kith_ivf_scratch *scrat
 
 static kith_status read_by_query(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
                                  size_t query_first, size_t count) {
+    size_t early = kith_ivf_early_near(call);
     for (size_t q = 0; q < count; q++)
         for (size_t p = 0; p < call->nprobe; p++) {
+            if (early > 0 && p == early)
+                kith_ivf_stop_early(call, &call->tops[query_first + q], scratch->probes + q * call->nprobe, early);
             KITH_TRY(read_probe(call, scratch, worker, query_first + q, &scratch->probes[q * call->nprobe + p],
                                 scratch->prepared + q * call->ivf->code->query_bytes));
             KITH_TRY(kith_meter_add(call->request->meter, 0)); /* a deadline */
@@ -595,8 +598,11 @@ static void report_group(const kith_ivf_call *call, const kith_ivf_scratch *scra
 static kith_status read_group(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker, size_t first,
                               size_t count) {
     if (count < GROUP_SMALL) return read_by_query(call, scratch, worker, first, count);
-    size_t near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
+    size_t early = kith_ivf_early_near(call), near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
+    if (early > 0) near = kith_min_size(call->nprobe, early);
     KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
+    for (size_t q = 0; q < count && early > 0; q++)
+        kith_ivf_stop_early(call, &call->tops[first + q], scratch->probes + q * call->nprobe, near);
     return near < call->nprobe ? read_by_list(call, scratch, worker, first, count, near, call->nprobe) : KITH_OK;
 }
 
@@ -613,8 +619,8 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
         status = read_allowed(call, scratch, worker, first, count);
     } else {
         kith_ivf_find_probes(call, scratch, first, count);
-        report_group(call, scratch, first, count);
         status = read_group(call, scratch, worker, first, count);
+        report_group(call, scratch, first, count);
     }
     if (status != KITH_OK && status != KITH_ERR_INCOMPLETE) return status;
     for (size_t q = 0; q < count && call->ivf->copies > 1; q++) KITH_TRY(merge_copies(call, scratch, first + q));
