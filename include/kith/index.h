@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kith/index.h: the index. Every structure (flat, and those to come) is driven through these calls.
+ * kith/index.h: the index. Every structure is driven through these calls.
  *
  * Threads: all functions may be called at the same time from any number of threads, searches each with a context of its
  * own (or none), but for those that need the index to themselves: kith_index_free, kith_index_train,
@@ -19,8 +19,8 @@
  * Between two calls of one thread others may change the index: k vectors, say, may have become fewer. A callback of a
  * search (filter, group, progress) may search any index, but change none that this thread is searching; one of a change
  * (progress, filter) may use other indexes, and search the same one where searches never wait; all else of the same one
- * is KITH_ERR_ARGUMENT. After a
- * fork the child has all indexes; one that another thread was changing at that moment it may search and nothing else.
+ * is KITH_ERR_ARGUMENT. After a fork the child has all indexes; one that another thread was changing at that moment it
+ * may search where searches never wait, and nothing else.
  * Errors: a failed call leaves the index as it was (memory set aside for growth may stay); outputs that are one
  * pointer or one number are NULL or 0 then. A NULL where none is allowed is KITH_ERR_ARGUMENT, but the calls that
  * only ask what an index is (kith_index_dim to kith_index_spec) need one.

@@ -174,7 +174,9 @@ kith_status kith_index_set_prefetch(kith_index *index, const kith_prefetch *pref
     KITH_TRY(kith_options_read("prefetch", &own, sizeof own, prefetch));
     KITH_TRY(prefetch_of(index, &held));
     KITH_TRY(kith_prefetch_check(&own));
+    KITH_TRY(kith_change_begin(index)); /* searches have views of it */
     *held = own;
+    kith_change_end(index);
     return KITH_OK;
 }
 
