@@ -246,3 +246,4 @@ static void run_scene(const char *spec) {
 Test(hnsw_beside, floats) { run_scene("HNSW6"); }
 Test(hnsw_beside, bytes) { run_scene("HNSW12,u8"); }
 Test(hnsw_beside, codes) { run_scene("HNSW6,SQ8"); }
+Test(hnsw_beside, packed_codes) { run_scene("HNSW6,RaBitQ"); }

@@ -27,8 +27,8 @@ static damage_image image_of(const char *spec, kith_metric metric) {
 }
 
 Test(hnsw_file, no_lie_crashes) {
-    static const char *const specs[] = {"HNSW2", "HNSW3,f16", "HNSW2,SQ8", "HNSW2,Line64x4,RFlat",
-                                        "PCA3,HNSW2,RaBitQ2,Rf16"};
+    static const char *const specs[] = {
+        "HNSW2", "HNSW3,f16", "HNSW2,SQ8", "HNSW2,Line64x4,RFlat", "HNSW17,RaBitQ", "PCA3,HNSW2,RaBitQ2,Rf16"};
     for (size_t s = 0; s < sizeof specs / sizeof *specs; s++)
         for (int metric = KITH_L2; metric <= KITH_COSINE; metric++) {
             damage_image file = image_of(specs[s], (kith_metric)metric);
@@ -59,5 +59,12 @@ Test(hnsw_file, lying_fields_are_named) {
     file = image_of("HNSW2,SQ8", KITH_L2);
     const damage_lie code = {"HNSWROWS", factor_at, 4, nan_bits, false, "a code does not stand for finite numbers"};
     damage_check_lies(&file, &code, 1);
+    free(file.bytes);
+    file = image_of("HNSW17,RaBitQ", KITH_L2);
+    const damage_lie packed[] = {
+        {"HNSWPACK", 0, 4, COUNT, false, "row of node 0 is not made of its links and their codes"},
+        {"HNSWPACK", 192, 4, 12345, false, "row of node 0 is not made of its links and their codes"},
+    };
+    damage_check_lies(&file, packed, sizeof packed / sizeof *packed);
     free(file.bytes);
 }

@@ -134,6 +134,7 @@ static kith_status make(const kith_hnsw_options *options, kith_dtype dtype, kith
     kith_chunks_init(&graph->rows, stride_of(code != NULL ? code->code_bytes : kith_dtype_row_bytes(dtype, dim)));
     kith_chunks_init(&graph->side, sizeof(float));
     kith_chunks_init(&graph->links, graph->degree * sizeof(uint32_t));
+    kith_chunks_init(&graph->packed, kith_hnsw_packs(code) ? kith_hnsw_packed_bytes(graph) : 1);
     kith_idlist_init(&graph->ids);
     return KITH_OK;
 }
@@ -161,6 +162,7 @@ static void release(kith_index *index) {
     kith_chunks_free(&graph->rows);
     kith_chunks_free(&graph->side);
     kith_chunks_free(&graph->links);
+    kith_chunks_free(&graph->packed);
     kith_idlist_free(&graph->ids);
     kith_deadset_clear(&graph->dead, NULL);
     kith_hnsw_forget_parents(graph);
@@ -219,6 +221,7 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     KITH_GO(kith_hnsw_copy_chunks(&graph->rows, graph->node_count, &copy->rows));
     if (kith_hnsw_has_side(graph)) KITH_GO(kith_hnsw_copy_chunks(&graph->side, graph->node_count, &copy->side));
     KITH_GO(kith_hnsw_copy_chunks(&graph->links, graph->node_count, &copy->links));
+    if (graph->packed.room > 0) KITH_GO(kith_hnsw_copy_chunks(&graph->packed, graph->node_count, &copy->packed));
     KITH_GO(copy_ids(&graph->ids, &copy->ids));
     KITH_GO(copy_dead(graph, copy));
     memcpy(copy->entries, graph->entries, sizeof copy->entries);
@@ -245,8 +248,9 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"removed", kith_deadset_bytes(&graph->dead)},
         {"parents", graph->parent_room * sizeof *graph->parents},
         {"fixed", sizeof *graph},
+        {"packed", kith_chunks_bytes(&graph->packed)},
     };
-    size_t count = sizeof all / sizeof *all;
+    size_t count = sizeof all / sizeof *all - (kith_hnsw_packs(graph->code) ? 0 : 1);
     if (capacity > 0) memcpy(parts, all, kith_min_size(count, capacity) * sizeof *all);
     return count;
 }

@@ -545,10 +545,20 @@ static kith_status link_nodes(linking *work) {
 
 static kith_status link_new(linking *work) {
     kith_hnsw_sketch *sketch = needs_sketch(work) ? &work->sketch : NULL;
-    if (work->first > 0 && !work->changes_copy) kith_hnsw_go_live(work->graph);
+    if (work->first > 0 && !work->changes_copy) {
+        kith_chunks_retire(&work->graph->packed);
+        kith_hnsw_go_live(work->graph);
+    }
     KITH_TRY(take_reach(work));
     KITH_TRY(kith_hnsw_store(work->graph, &work->addition->view, work->first, work->threads, sketch));
     return link_nodes(work);
+}
+
+/* All rows of links have been made. Without memory for packed ones there are none. */
+static void pack_anew(linking *work) {
+    kith_hnsw *graph = work->graph;
+    kith_chunks_retire(&graph->packed);
+    (void)kith_hnsw_pack(graph, work->threads);
 }
 
 /* What to link follows from the graph and the addition. */
@@ -598,9 +608,11 @@ kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
     KITH_GO(kith_chunks_reserve(&graph->rows, total));
     if (kith_hnsw_has_side(graph)) KITH_GO(kith_chunks_reserve(&graph->side, total));
     KITH_GO(take_links(&work, total));
+    KITH_GO(kith_epoch_reserve(graph->packed.epoch, kith_chunks_blocks(&graph->packed)));
     KITH_GO(kith_idlist_reserve(&graph->ids, &ids));
     KITH_GO(link_new(&work));
     kith_chunks_retire(&work.links_before);
+    if (work.first == 0 || work.changes_copy) pack_anew(&work);
     kith_idlist_append(&graph->ids, &ids);
     graph->base.count += work.count;
 done:
@@ -619,6 +631,7 @@ static void take_content(kith_hnsw *graph, kith_hnsw *old) {
     kith_chunks_init(&graph->rows, old->rows.item_bytes);
     kith_chunks_init(&graph->side, old->side.item_bytes);
     kith_chunks_init(&graph->links, old->links.item_bytes);
+    kith_chunks_init(&graph->packed, old->packed.item_bytes);
     kith_idlist_init(&graph->ids);
     kith_hnsw_set_epoch(graph, epoch);
     graph->dead = (kith_deadset){0};
@@ -631,6 +644,7 @@ static void free_content(kith_hnsw *old) {
     kith_chunks_free(&old->rows);
     kith_chunks_free(&old->side);
     kith_chunks_free(&old->links);
+    kith_chunks_free(&old->packed);
     kith_idlist_free(&old->ids);
     kith_deadset_clear(&old->dead, NULL);
 }

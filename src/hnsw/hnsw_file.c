@@ -9,6 +9,7 @@
  *   HNSWROWS  count rows: the vector as the stored type, or its code, padded with zeros to the row's stride
  *   HNSWSIDE  under cosine and without a code only: count x f32, 1 / |x|
  *   HNSWLINK  count x degree x u32: the links of each node, filled up with 2^32 - 1
+ *   HNSWPACK  skippable, of codes of one bit: count rows of hnsw_packed.c
  *   HNSWROWI  with has_ids only: count x i64, the nodes' ids, from 0 up to below next_id, distinct among live nodes
  *   HNSWDEAD  only where nodes were removed and are still there: u32 each, rising: their numbers
  *
@@ -27,19 +28,30 @@
 enum { META_BYTES = 36, PREFETCH_BYTES = 12, VERSION = 1 };
 static const char meta_tag[] = "HNSWMETA", entries_tag[] = "HNSWENTR", rows_tag[] = "HNSWROWS",
                   side_tag[] = "HNSWSIDE", links_tag[] = "HNSWLINK", ids_tag[] = "HNSWROWI",
-                  dead_tag[] = "HNSWDEAD", prefetch_tag[] = "HNSWPREF";
+                  dead_tag[] = "HNSWDEAD", prefetch_tag[] = "HNSWPREF", packed_tag[] = "HNSWPACK";
 
 /* ---- Writing ---------------------------------------------------------------------------------------------- */
 
-static kith_status write_chunks(kith_container_writer *writer, const char *tag, uint32_t part,
-                                const kith_chunks *chunks, size_t count) {
-    KITH_TRY(kith_container_writer_begin(writer, tag, part, VERSION, 0));
+static kith_status write_items(kith_container_writer *writer, const kith_chunks *chunks, size_t count) {
     for (size_t i = 0, run; i < count; i += run) {
         const void *at = kith_chunks_run(chunks, i, &run);
         run = kith_min_size(run, count - i);
         KITH_TRY(kith_container_writer_write(writer, at, run * chunks->item_bytes));
     }
     return KITH_OK;
+}
+
+static kith_status write_chunks(kith_container_writer *writer, const char *tag, uint32_t part,
+                                const kith_chunks *chunks, size_t count) {
+    KITH_TRY(kith_container_writer_begin(writer, tag, part, VERSION, 0));
+    return write_items(writer, chunks, count);
+}
+
+/* Skippable: they say nothing new. */
+static kith_status write_packed(kith_container_writer *writer, uint32_t part, const kith_hnsw *graph) {
+    if (graph->packed.room == 0) return KITH_OK;
+    KITH_TRY(kith_container_writer_begin(writer, packed_tag, part, VERSION, KITH_SECTION_SKIPPABLE));
+    return write_items(writer, &graph->packed, graph->node_count);
 }
 
 static uint32_t bits_of(float value) {
@@ -90,6 +102,7 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
     KITH_TRY(write_chunks(writer, rows_tag, own, &graph->rows, graph->node_count));
     if (kith_hnsw_has_side(graph)) KITH_TRY(write_chunks(writer, side_tag, own, &graph->side, graph->node_count));
     KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, graph->node_count));
+    KITH_TRY(write_packed(writer, own, graph));
     if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, graph->node_count));
     KITH_TRY(write_dead(writer, own, graph));
     KITH_TRY(write_prefetch(writer, own, &graph->prefetch));
@@ -165,6 +178,13 @@ static kith_status open_ids(kith_container *file, kith_hnsw *graph, const kith_s
     return kith_idlist_borrow(&graph->ids, ids, (int64_t)first_id, count, rise != 0);
 }
 
+static kith_status open_packed(kith_container *file, kith_hnsw *graph) {
+    const kith_section *section;
+    if (!kith_hnsw_packs(graph->code)) return KITH_OK;
+    KITH_TRY(kith_container_find(file, packed_tag, graph->instance, VERSION, &section));
+    return section == NULL ? KITH_OK : borrow(file, graph, packed_tag, &graph->packed);
+}
+
 static kith_status open_prefetch(kith_container *file, kith_hnsw *graph) {
     const kith_section *section;
     KITH_TRY(kith_container_find(file, prefetch_tag, graph->instance, VERSION, &section));
@@ -198,6 +218,7 @@ static kith_status open_sections(kith_container *file, kith_hnsw *graph) {
     KITH_TRY(borrow(file, graph, rows_tag, &graph->rows));
     if (kith_hnsw_has_side(graph)) KITH_TRY(borrow(file, graph, side_tag, &graph->side));
     KITH_TRY(borrow(file, graph, links_tag, &graph->links));
+    KITH_TRY(open_packed(file, graph));
     KITH_TRY(open_dead(file, graph, dead));
     KITH_TRY(open_prefetch(file, graph));
     return open_ids(file, graph, meta);
@@ -282,6 +303,14 @@ static kith_status verify_item(void *context, size_t item, size_t worker) {
     return KITH_OK;
 }
 
+static kith_status verify_packed(const kith_hnsw *graph) {
+    kith_status status = kith_hnsw_verify_packed(graph);
+    if (status != KITH_ERR_FORMAT) return status;
+    char message[512];
+    (void)snprintf(message, sizeof message, "%s", kith_error_message());
+    return bad_content(graph, packed_tag, message);
+}
+
 typedef struct code_check {
     const kith_hnsw *graph;
     const void *query; /* of zeros */
@@ -338,6 +367,7 @@ kith_status kith_hnsw_verify(const kith_index *index) {
     KITH_TRY(graph->code != NULL ? verify_codes(graph) : verify_vectors(graph));
     size_t items = (graph->node_count - 1) / kith_rows_per_item(graph->rows.item_bytes) + 1;
     KITH_TRY(kith_parallel_for(kith_threads_default(), items, verify_item, (void *)(uintptr_t)graph));
+    KITH_TRY(verify_packed(graph));
     return graph->ids.is_stored ? verify_ids(graph) : KITH_OK;
 }
 

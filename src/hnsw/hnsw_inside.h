@@ -59,10 +59,11 @@ typedef struct kith_hnsw {
     kith_index base;
     kith_hnsw_options options;
     size_t degree;
-    kith_code *code;   /* what the vectors are stored as; NULL: as they are */
-    kith_chunks rows;  /* the vectors as the stored type or their codes, at a stride that starts few cache lines */
-    kith_chunks side;  /* cosine: 1 / |x|, a float each */
-    kith_chunks links; /* degree x uint32_t each */
+    kith_code *code;    /* what the vectors are stored as; NULL: as they are */
+    kith_chunks rows;   /* the vectors as the stored type or their codes, at a stride that starts few cache lines */
+    kith_chunks side;   /* cosine: 1 / |x|, a float each */
+    kith_chunks links;  /* degree x uint32_t each */
+    kith_chunks packed; /* links and codes side by side: hnsw_packed.c; empty: there are none */
     kith_idlist ids;
     uint32_t entries[KITH_HNSW_ENTRIES_MAX];
     size_t entry_count, entries_picked_at; /* the count for which they were picked */
@@ -199,6 +200,10 @@ typedef struct kith_walker {
     uint64_t deadline_ns; /* on kith_now_ns; 0: none */
     uint32_t looks;       /* how often it was asked for; the clock is read for one in KITH_WALK_LOOK_EVERY */
     bool is_late;         /* the deadline has passed: walks end, and so do all later ones */
+    float *
+        estimates; /* kith_hnsw_estimates_count: the walk goes over packed rows, has no bound on distances and tells
+                         nobody what it meets; NULL: over links and codes */
+    uint32_t *places; /* degree: those of them that are near */
     /* Called for every node whose distance was computed; NULL: not. The seam of filters and range searches. */
     kith_status (*met)(void *context, uint32_t node, float distance);
     void *met_context;
@@ -253,6 +258,23 @@ static inline void kith_walker_resize(kith_walker *walker, size_t capacity) {
 /* Offers the first `count` nodes in `fresh`, whose distances are there, to the pool. Places before *changed are as they
  * were. */
 kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed);
+
+/* ---- hnsw_packed.c: links and codes side by side ------------------------------------------------------------- */
+
+/* Is a graph of such codes packed? */
+bool kith_hnsw_packs(const kith_code *code);
+/* Bytes of a packed row of a graph whose code packs. */
+size_t kith_hnsw_packed_bytes(const kith_hnsw *graph);
+/* Makes the packed rows of all nodes, where there are none and the code packs. */
+kith_status kith_hnsw_pack(kith_hnsw *graph, size_t threads);
+/* That packed rows are those of the links and codes: KITH_ERR_FORMAT. */
+kith_status kith_hnsw_verify_packed(const kith_hnsw *graph);
+void kith_hnsw_prefetch_packed(const kith_hnsw *graph, uint32_t node);
+/* Offers the links of a node to a walk that has `estimates`; *changed as kith_walker_offer. */
+kith_status kith_hnsw_follow_packed(kith_walker *walker, uint32_t node, size_t *changed);
+static inline size_t kith_hnsw_estimates_count(const kith_hnsw *graph) {
+    return kith_code_blocks(graph->degree) * KITH_BLOCK_ROWS;
+}
 
 /* ---- hnsw_filtered.c -------------------------------------------------------------------------------------- */
 
@@ -379,7 +401,7 @@ kith_status kith_hnsw_walk_on(kith_walker *walker, const kith_probe *probe, size
 kith_status kith_hnsw_copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to);
 /* Those who read copies of the struct. */
 static inline void kith_hnsw_set_epoch(kith_hnsw *graph, kith_epoch *epoch) {
-    graph->rows.epoch = graph->side.epoch = graph->links.epoch = epoch;
+    graph->rows.epoch = graph->side.epoch = graph->links.epoch = graph->packed.epoch = epoch;
     kith_idlist_set_epoch(&graph->ids, epoch);
 }
 

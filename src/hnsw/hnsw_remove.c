@@ -170,5 +170,5 @@ kith_status kith_hnsw_compact(kith_index *index) {
     kith_chunks_trim(&graph->rows, graph->node_count, 0);
     kith_chunks_trim(&graph->side, graph->node_count, 0);
     kith_chunks_trim(&graph->links, graph->node_count, 0);
-    return KITH_OK;
+    return kith_hnsw_pack(graph, kith_threads_default());
 }

@@ -99,6 +99,7 @@ static void begin_next(repair *work) {
     kith_chunks_init(&next->rows, graph->rows.item_bytes);
     kith_chunks_init(&next->side, graph->side.item_bytes);
     kith_chunks_init(&next->links, graph->links.item_bytes);
+    kith_chunks_init(&next->packed, graph->packed.item_bytes);
     kith_idlist_init(&next->ids);
     next->node_count = work->live_count;
     next->dead = (kith_deadset){0};
@@ -131,6 +132,7 @@ static void free_repair(repair *work) {
     kith_chunks_free(&work->next.rows);
     kith_chunks_free(&work->next.side);
     kith_chunks_free(&work->next.links);
+    kith_chunks_free(&work->next.packed);
     kith_idlist_free(&work->next.ids);
     kith_hnsw_sketch_free(&work->sketch);
 }
@@ -315,8 +317,8 @@ static void number_nodes(repair *work) {
 /* Room to retire what is there. */
 static kith_status take_retirement(const kith_hnsw *graph) {
     size_t blocks = kith_chunks_blocks(&graph->rows) + kith_chunks_blocks(&graph->side) +
-                    kith_chunks_blocks(&graph->links) + kith_idlist_blocks(&graph->ids) +
-                    kith_deadset_blocks(&graph->dead);
+                    kith_chunks_blocks(&graph->links) + kith_chunks_blocks(&graph->packed) +
+                    kith_idlist_blocks(&graph->ids) + kith_deadset_blocks(&graph->dead);
     return kith_epoch_reserve(graph->rows.epoch, blocks);
 }
 
@@ -327,6 +329,7 @@ static void put_next(repair *work) {
     kith_chunks_retire(&graph->rows);
     kith_chunks_retire(&graph->side);
     kith_chunks_retire(&graph->links);
+    kith_chunks_retire(&graph->packed);
     kith_idlist_retire(&graph->ids);
     kith_deadset_clear(&graph->dead, epoch);
     kith_hnsw_forget_parents(graph);
@@ -368,6 +371,7 @@ kith_status kith_hnsw_repair(kith_hnsw *graph) {
     KITH_GO(take_retirement(graph));
     number_nodes(&work);
     KITH_GO(graph->dead.count < work.live_count ? mend(&work) : link_anew(&work));
+    (void)kith_hnsw_pack(&work.next, kith_threads_default()); /* without memory for them there are none */
     put_next(&work);
 done:
     graph->sketch = NULL;

@@ -24,6 +24,7 @@ typedef struct hnsw_call {
     const unsigned char *queries; /* in the type that the probe takes */
     size_t query_stride, ef;
     size_t turns;            /* walkers per worker: more than one without a filter only */
+    bool is_packed;          /* walks go over packed rows */
     unsigned char *prepared; /* of a code: a query per walker */
     kith_walker *walkers;
     size_t queries_per_task; /* these three without a filter */
@@ -110,7 +111,9 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->rows, &walker->rows));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->distances, &walker->distances));
     if (graph->is_live) KITH_TRY(kith_arena_take(arena, graph->degree, sizeof *walker->copy, &walker->copy));
-    return KITH_OK;
+    if (!call->is_packed) return KITH_OK;
+    KITH_TRY(kith_arena_take(arena, graph->degree, sizeof *walker->places, &walker->places));
+    return kith_arena_take(arena, kith_hnsw_estimates_count(graph), sizeof *walker->estimates, &walker->estimates);
 }
 
 static kith_status take_crossers(hnsw_call *call, size_t workers) {
@@ -136,6 +139,7 @@ static size_t asked_ef(const hnsw_call *call) {
 static kith_status open_call(hnsw_call *call, const kith_index *index, const kith_search_request *request,
                              bool is_plain) {
     *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request, .turns = 1};
+    call->is_packed = is_plain && call->graph->packed.room > 0 && request->params->max_distances == 0;
     if (is_plain) {
         call->queries_per_task =
             kith_min_size(QUERIES_PER_TASK, (request->queries.count - 1) / request->threads + 1);

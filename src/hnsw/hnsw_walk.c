@@ -110,6 +110,10 @@ static bool choose(kith_walker *walker) {
     walker->at = at;
     if (at >= end) return false;
     walker->pool[at] |= FOLLOWED;
+    if (walker->estimates != NULL) {
+        kith_hnsw_prefetch_packed(walker->graph, kith_pool_node(walker->pool[at]));
+        return true;
+    }
     end = kith_min_size(walker->pool_count, at + walker->graph->prefetch.links);
     for (; at < end; at++) kith_hnsw_prefetch_links(walker->graph, kith_pool_node(walker->pool[at]));
     return true;
@@ -123,11 +127,21 @@ void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef) {
     take_unseen(walker, walker->graph->entries, walker->graph->entry_count);
 }
 
+/* A hop over a packed row. */
+static kith_status step_packed(kith_walker *walker, uint32_t node, bool *more) {
+    size_t changed;
+    KITH_TRY(kith_hnsw_follow_packed(walker, node, &changed));
+    walker->at = kith_min_size(walker->at + 1, changed);
+    *more = choose(walker);
+    return KITH_OK;
+}
+
 kith_status kith_walk_step(kith_walker *walker, bool *more) {
     *more = true;
     if (walker->stage == KITH_WALK_LINKS) {
         uint32_t node = kith_pool_node(walker->pool[walker->at]);
         walker->hop_count++;
+        if (walker->estimates != NULL) return step_packed(walker, node, more);
         take_unseen(walker, kith_walker_links(walker, node), walker->graph->degree);
         walker->stage = KITH_WALK_DISTANCES;
         return KITH_OK;

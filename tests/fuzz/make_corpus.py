@@ -15,7 +15,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROWS, DIM, ENTRY = 20, 4, struct.Struct("<8sIIIIQQQ")
 KINDS = [(spec, metric) for spec in ("HNSW2", "HNSW3,f16", "HNSW2,SQ8", "HNSW2,Line64x4,RFlat", "HNSW2,RaBitQ4,Rf16") for metric in ("l2", "cosine")]
-KINDS += [("HNSW2,u8", "l2"), ("HNSW2", "ip"), ("PCA3,HNSW2,SQ4", "l2"), ("IVF2,Flat", "l2"), ("IVF2,SQ8", "cosine"), ("IVF3,PQ2x4", "l2"),
+KINDS += [("HNSW2,u8", "l2"), ("HNSW2,RaBitQ", "l2"), ("HNSW2", "ip"), ("PCA3,HNSW2,SQ4", "l2"), ("IVF2,Flat", "l2"), ("IVF2,SQ8", "cosine"), ("IVF3,PQ2x4", "l2"),
           ("IVF2,PQ2x4fs,RFlat", "l2"), ("IVF2,Line64x4,RSQ8", "cosine"), ("SQ6", "ip"), ("RaBitQ", "l2"), ("OPQ2_4,PQ2x4", "l2"),
           ("HR,Flat", "l2"), ("PCAW3,L2norm,SQ8", "ip"), ("SQ4,RFile", "l2"), ("IVF2,RaBitQ2,RFlat", "l2"), ("RaBitQ1,RSQ8", "cosine"),
           ("OPQ2_4,IVF2,PQ2x4fs,RFile", "cosine"), ("Centre,RR,Flat,Ru8", "l2"), ("L2norm,HR,SQ8,Rbf16", "ip")]
