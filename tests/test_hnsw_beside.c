@@ -232,7 +232,6 @@ static void run_scene(const char *spec) {
     }
     cr_assert_eq(pthread_create(&threads[ADDERS + SEARCHERS], NULL, changer, all), 0);
     for (size_t i = 0; i < ADDERS + SEARCHERS + 1; i++) cr_assert_eq(pthread_join(threads[i], NULL), 0);
-    cr_log_info("%s: %zu searches, %zu misses\n", spec, all->searches, all->misses);
     cr_assert_leq(all->misses * MISSES_SHARE, all->searches, "%zu of %zu searches missed", all->misses,
                   all->searches);
     check_after(all);

@@ -322,7 +322,7 @@ static kith_status take_retirement(const kith_hnsw *graph) {
     return kith_epoch_reserve(graph->rows.epoch, blocks);
 }
 
-/* The new memory in the place of the old. */
+/* The new memory in the place of the old. What an index is, which others may ask at any time, is not written. */
 static void put_next(repair *work) {
     kith_hnsw *graph = work->graph, *next = &work->next;
     kith_epoch *epoch = graph->rows.epoch;
@@ -333,8 +333,15 @@ static void put_next(repair *work) {
     kith_idlist_retire(&graph->ids);
     kith_deadset_clear(&graph->dead, epoch);
     kith_hnsw_forget_parents(graph);
-    *graph = *next;
+    graph->rows = next->rows;
+    graph->side = next->side;
+    graph->links = next->links;
+    graph->ids = next->ids;
     kith_hnsw_set_epoch(graph, epoch);
+    memcpy(graph->entries, next->entries, sizeof graph->entries);
+    graph->entry_count = next->entry_count;
+    graph->entries_picked_at = next->entries_picked_at;
+    graph->node_count = next->node_count;
     begin_next(work); /* it owns nothing any more */
 }
 
