@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -301,6 +302,43 @@ Test(hnsw_bulk, parts_take_less_memory) {
     for (size_t parts = 1; parts < 16; parts++)
         cr_assert_leq(kith_hnsw_carve_bytes(MILLIONS, parts + 1), kith_hnsw_carve_bytes(MILLIONS, parts));
     cr_assert_lt(kith_hnsw_carve_bytes(MILLIONS, 16), 256.0 * MILLIONS);
+}
+
+/* Under ip equally long vectors are linked at once, as by cosine; others by walks, and those find as much as ever. */
+Test(hnsw_bulk, inner_products) {
+    enum { DIM = 12, QUERIES = 200, K = 10 };
+    float *vectors = malloc(sizeof(float) * (MANY + QUERIES) * DIM);
+    kith_view base = {vectors, KITH_F32, MANY, DIM, DIM * sizeof(float)},
+              queries = {vectors + MANY * DIM, KITH_F32, QUERIES, DIM, 0};
+    int64_t *truth = malloc(sizeof *truth * QUERIES * K), *ids = malloc(sizeof *ids * QUERIES * K);
+    for (size_t level = 0; level < 2; level++) {
+        for (size_t i = 0; i < MANY + QUERIES; i++) {
+            float sum = 0, length = level || i >= MANY ? 1 : 1 + kith_random_f32(9, 1, i);
+            for (size_t d = 0; d < DIM; d++) {
+                float value = kith_random_normal(8, 2, i * DIM + d) + kith_random_normal(8, 3, i % 300 * DIM + d);
+                vectors[i * DIM + d] = value;
+                sum += value * value;
+            }
+            for (size_t d = 0; d < DIM; d++) vectors[i * DIM + d] *= length / sqrtf(sum);
+        }
+        kith_index *flat = created("Flat", DIM, KITH_IP), *index = created("HNSW16", DIM, KITH_IP);
+        cr_assert_eq(kith_hnsw_is_level(kith_hnsw_of(index), 0, &base), level == 1);
+        OK(kith_index_add(flat, &base, NULL, NULL));
+        OK(kith_index_add(index, &base, NULL, NULL));
+        cr_assert_eq(reachable(index), MANY);
+        OK(kith_index_search(flat, &queries, K, NULL, truth, NULL, NULL));
+        OK(kith_index_search(index, &queries, K, NULL, ids, NULL, NULL));
+        size_t found = 0;
+        for (size_t q = 0; q < QUERIES; q++)
+            for (size_t i = 0; i < K; i++)
+                for (size_t j = 0; j < K; j++) found += ids[q * K + i] == truth[q * K + j];
+        cr_assert_geq(found, QUERIES * K * 97 / 100, "%zu of %d", found, QUERIES * K);
+        kith_index_free(flat);
+        kith_index_free(index);
+    }
+    free(vectors);
+    free(truth);
+    free(ids);
 }
 
 /* Removed nodes that have not been repaired away may be candidates, and lead on, but are no results. */

@@ -281,7 +281,8 @@ static bool needs_sketch(const linking *work) {
     const kith_hnsw *graph = work->graph;
     if (graph->code != NULL) return true;
     bool is_bytes = graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8;
-    if (graph->base.metric == KITH_IP || (is_bytes && graph->base.metric == KITH_L2)) return false;
+    if ((graph->base.metric == KITH_IP && !graph->is_level) || (is_bytes && graph->base.metric == KITH_L2))
+        return false;
     return work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
 }
 
@@ -593,7 +594,7 @@ kith_status kith_hnsw_add(kith_index *index, const kith_addition *addition) {
     return kith_hnsw_append(graph, addition);
 }
 
-kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
+static kith_status append(kith_hnsw *graph, const kith_addition *addition) {
     size_t count = addition->view.count, total;
     const kith_new_ids ids = {addition->ids, addition->first_id, count, addition->ids_rise};
     if (kith_add_overflows(graph->node_count, count, &total) || total > KITH_HNSW_NODES_MAX)
@@ -619,6 +620,15 @@ done:
     graph->sketch = NULL;
     if (status != KITH_OK) put_back(&work, &old);
     free_linking(&work);
+    return status;
+}
+
+kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
+    size_t first = graph->node_count;
+    graph->is_level =
+        kith_hnsw_is_many(first, addition->view.count) && kith_hnsw_is_level(graph, first, &addition->view);
+    kith_status status = append(graph, addition);
+    graph->is_level = false;
     return status;
 }
 

@@ -208,7 +208,7 @@ static kith_status link_reverse(void *context, size_t item, size_t worker) {
 
 /* Are there so many that linking them at once pays? */
 static bool is_bulk(const kith_hnsw *graph, size_t first, size_t count) {
-    return count >= KITH_HNSW_BULK_MIN && count >= first && graph->base.metric != KITH_IP;
+    return kith_hnsw_is_many(first, count) && (graph->base.metric != KITH_IP || graph->is_level);
 }
 
 bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count) {

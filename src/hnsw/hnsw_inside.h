@@ -76,6 +76,7 @@ typedef struct kith_hnsw {
     size_t parent_count, parent_room, parent_cursor;
     const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
     kith_prefetch prefetch;         /* what searches ask for ahead */
+    bool is_level;                  /* ip, for as long as the sketch: all vectors are about equally long */
     uint32_t instance;              /* of the sections of a mapped index */
 } kith_hnsw;
 
@@ -105,6 +106,10 @@ static inline float kith_hnsw_side(const kith_hnsw *graph, uint32_t node) {
 /* Codes know l2 and ip: under cosine they are of normalised vectors. */
 static inline kith_metric kith_hnsw_code_metric(kith_metric metric) {
     return metric == KITH_COSINE ? KITH_IP : metric;
+}
+/* Are links chosen by inner product? */
+static inline bool kith_hnsw_links_by_ip(const kith_hnsw *graph) {
+    return graph->base.metric == KITH_IP && !(graph->is_level && graph->sketch != NULL);
 }
 /* How many of a row's links are in use. */
 static inline size_t kith_hnsw_link_count(const kith_hnsw *graph, const uint32_t *links) {
@@ -366,6 +371,9 @@ bool kith_hnsw_covers(const kith_hnsw *graph, uint32_t *links, size_t count, uin
  * type `dtype` are to come: those of bytes are taken as they are under l2. */
 kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, const float *sample,
                                   size_t sample_count, size_t node_count, kith_hnsw_sketch *out);
+/* Are all vectors, the first so many nodes and new ones, about as long as each other? Then the nearest by inner product
+ * are the nearest by squared L2, and links can be chosen by that, as of many nodes at once they are. */
+bool kith_hnsw_is_level(const kith_hnsw *graph, size_t first, const kith_view *view);
 void kith_hnsw_sketch_put(kith_hnsw_sketch *sketch, uint32_t node, const float *vector);
 /* Takes an empty one. */
 void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch);
@@ -444,6 +452,10 @@ void kith_carved_free(kith_carved *carved);
 /* Bytes that it takes at most, but for what does not grow with the count. */
 double kith_hnsw_carve_bytes(size_t node_count, size_t part_count);
 
+/* Are there so many new nodes behind `first` old ones that linking them at once pays? */
+static inline bool kith_hnsw_is_many(size_t first, size_t count) {
+    return count >= KITH_HNSW_BULK_MIN && count >= first;
+}
 /* Are so many new nodes behind `first` old ones linked at once, where vectors or sketches are of 8 bits? */
 bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count);
 /* Links the nodes from `first` on, whose rows of links are empty, in memory of the job's budget: see

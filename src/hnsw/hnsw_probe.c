@@ -34,7 +34,7 @@ static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
     kith_probe probe = {.graph = graph, .sketch = graph->sketch};
     probe.prefetch_bytes = prefetch_bytes(graph, graph->sketch->stride);
     kith_dtype dtype = probe.sketch->dtype;
-    kith_op op = graph->base.metric == KITH_IP ? KITH_OP_IP : KITH_OP_L2SQ;
+    kith_op op = kith_hnsw_links_by_ip(graph) ? KITH_OP_IP : KITH_OP_L2SQ;
     probe.kind = op == KITH_OP_IP ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
     probe.ints = kith_simd_ints(kith_simd(), op, dtype, dtype);
     if (probe.ints == NULL) probe.floats = kith_simd_floats(kith_simd(), op, dtype, dtype);

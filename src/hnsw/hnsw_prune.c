@@ -13,7 +13,7 @@
 /* How near a link has to be to a candidate at this distance from the node. */
 static float limit_of(const kith_hnsw *graph, float distance) {
     float alpha = (float)graph->options.alpha_percent / 100;
-    if (graph->base.metric != KITH_IP) return distance / alpha;
+    if (!kith_hnsw_links_by_ip(graph)) return distance / alpha;
     return distance - (alpha - 1) * fabsf(distance); /* negative for most */
 }
 

@@ -14,7 +14,9 @@
 
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/convert.h"
 
+#define LEVEL 1.02f /* how much longer the longest of equally long vectors may be */
 enum { HALF_RANGE = 127, DEVIATIONS = 4, PROBED = 128, RESOLUTION = 16 };
 
 void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch) {
@@ -83,7 +85,8 @@ kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, cons
                                   size_t sample_count, size_t node_count, kith_hnsw_sketch *out) {
     size_t dim = graph->base.dim;
     kith_status status;
-    *out = (kith_hnsw_sketch){.dim = dim, .dtype = graph->base.metric == KITH_IP ? KITH_I8 : KITH_U8};
+    *out = (kith_hnsw_sketch){.dim = dim,
+                              .dtype = graph->base.metric == KITH_IP && !graph->is_level ? KITH_I8 : KITH_U8};
     KITH_GO(kith_alloc(dim, sizeof *out->centres, &out->centres));
     if (is_bytes(graph, dtype)) {
         for (size_t d = 0; d < dim; d++) out->centres[d] = dtype == KITH_U8 ? HALF_RANGE + 1 : 0;
@@ -100,6 +103,21 @@ kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, cons
 done:
     if (status != KITH_OK) kith_hnsw_sketch_free(out);
     return status;
+}
+
+bool kith_hnsw_is_level(const kith_hnsw *graph, size_t first, const kith_view *view) {
+    const kith_index *base = &graph->base;
+    float shortest = INFINITY, longest = 0;
+    if (base->metric != KITH_IP || view->data == NULL || (graph->code != NULL && first > 0)) return false;
+    for (size_t i = 0; i < first + view->count; i++) {
+        float inverse = i < first
+                            ? kith_exact_inverse_norm(kith_hnsw_row(graph, (uint32_t)i), base->dtype, base->dim)
+                            : kith_exact_inverse_norm(kith_view_row(view, i - first), view->dtype, base->dim);
+        shortest = fminf(shortest, inverse);
+        longest = fmaxf(longest, inverse);
+        if (longest > shortest * LEVEL) return false;
+    }
+    return longest > 0;
 }
 
 void kith_hnsw_sketch_put(kith_hnsw_sketch *sketch, uint32_t node, const float *vector) {
