@@ -15,7 +15,7 @@
  *            asked about. A query around which fewer are allowed than elsewhere is searched again, bridged.
  *
  * A bridged walk that runs out of allowed nodes gives way to a look at all of them: k results come whenever k vectors
- * are allowed.
+ * are allowed. So does one whose way down finds the query far from what is allowed, unless that is a great many.
  */
 #include <string.h>
 
@@ -25,7 +25,8 @@
 
 enum {
     LISTED_MIN = 256,   /* so few are always listed */
-    LISTED_PER_EF = 48, /* a walk computes about so many distances for each node it follows, waits included */
+    LISTED_PER_EF = 96, /* a walk takes about the time of so many distances for each node it follows */
+    FAR_PER_EF = 640,   /* the same for a query that few are allowed around, whose walk is long and misses some */
     ASKED_PER_EF = 100, /* nodes that can be asked about in the time of following one, times its distances */
     SAMPLE = 1024,      /* nodes asked about to tell the share of allowed ones */
     SAMPLE_FEW = 32,    /* fewer of these allowed: the share is not known well enough */
@@ -386,8 +387,11 @@ kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *prob
     kith_walker *walker = crosser->walker;
     size_t changed, at = 0;
     walker->pool_capacity = kith_max_size(ef, k);
+    crosser->gives_up = false;
     KITH_TRY(begin(crosser, probe, ef));
     if (is_far(crosser)) {
+        crosser->gives_up = walker->distances_max == 0 && crosser->filtered->allowed_count <= ef * FAR_PER_EF;
+        if (crosser->gives_up) return KITH_OK;
         ef *= KITH_FILTERED_FAR;
         kith_walker_resize(walker, kith_max_size(ef, k));
     }

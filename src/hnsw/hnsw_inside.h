@@ -323,6 +323,7 @@ typedef struct kith_crosser {
     int64_t *nearest;        /* kith_walk_pool_count(KITH_DESCENT) */
     size_t nearest_count;
     size_t met_count, met_allowed_count; /* of the descent, after the entries */
+    bool gives_up;                       /* the last walk would take longer than a look at all allowed nodes */
 } kith_crosser;
 
 /* A query around which few are allowed is answered with so many times ef. */
@@ -336,7 +337,7 @@ kith_status kith_hnsw_filtered_turn(kith_hnsw_filtered *filtered, kith_arena *ar
 kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_arena *arena, kith_walker *walker,
                                    kith_crosser *out);
 /* As kith_hnsw_walk, but only allowed nodes come into the pool: the nearest max(ef, k), or more for a query that few
- * are allowed around, for which the pool has room. The walker is cleared at the beginning. */
+ * are allowed around, for which the pool has room; or it gives up. The walker is cleared at the beginning. */
 kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef, size_t k);
 /* As kith_hnsw_follow. */
 kith_status kith_hnsw_cross(kith_crosser *crosser, const kith_probe *probe, uint32_t node);

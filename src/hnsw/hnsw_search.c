@@ -278,7 +278,8 @@ static kith_status search_bridged(const hnsw_call *call, size_t worker, const ki
     kith_walker *walker = &call->walkers[worker];
     KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], probe, call->ef, call->request->k));
     size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
-    if (walker->pool_count >= enough || kith_walker_is_spent(walker)) return keep_pool(call, walker, met);
+    bool is_enough = walker->pool_count >= enough && !call->crossers[worker].gives_up;
+    if (is_enough || kith_walker_is_spent(walker)) return keep_pool(call, walker, met);
     return search_bits(call, walker, probe, met);
 }
 
@@ -386,6 +387,11 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
         KITH_TRY(search_listed(call, walker, &probe, &met));
     } else if (is_filtered) {
         KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], &probe, call->ef, 1));
+        if (call->crossers[worker].gives_up) {
+            met.list->count = 0; /* all are met again */
+            KITH_TRY(search_bits(call, walker, &probe, &met));
+            return kith_meter_add(call->request->meter, call->graph->base.count);
+        }
         for (size_t i = 0; i < met.list->count && !kith_walker_is_spent(walker); i++)
             KITH_TRY(kith_hnsw_cross(&call->crossers[worker], &probe, met.list->hits[i].row));
     } else {
