@@ -336,6 +336,7 @@ static void put_next(repair *work) {
     graph->rows = next->rows;
     graph->side = next->side;
     graph->links = next->links;
+    graph->packed = next->packed;
     graph->ids = next->ids;
     kith_hnsw_set_epoch(graph, epoch);
     memcpy(graph->entries, next->entries, sizeof graph->entries);

@@ -8,7 +8,7 @@
  * old one or the new one. Either leads to a node, and those that its view does not count it passes over. What it has to
  * look out for is that a link which has moved within the row may be read at both places.
  *
- * Copying rows and looking for such links takes a walk about a tenth of its instructions. Therefore a graph begins as one
+ * Copying rows and looking for such links takes a walk a seventh more instructions. Therefore a graph begins as one
  * whose rows do not change, which walks read where they are; with the first small addition it becomes live. Searches that
  * do not know of that yet are waited for, once. Additions that are not small, and repairs, write rows that no search
  * knows of.
