@@ -13,13 +13,13 @@ enum { KITH_IVF_STRIP = 16 * KITH_BLOCK_ROWS };
 #define KITH_NO_PROBE UINT32_MAX /* as the `before` of a probe that stands for no list */
 /* A list to be read for a query: the query's base there, and how many of its codes may be looked at. The codes that a
  * query looks at are counted from its nearest list on, so that a number says where a hit lies. */
-typedef struct kith_probe {
+typedef struct kith_probed_list {
     uint32_t list;
     float base;
     size_t limit;
     uint32_t before; /* codes of nearer lists */
     float distance;  /* squared, of the centroid; with `early` */
-} kith_probe;
+} kith_probed_list;
 
 /* The same, sorted by list. */
 typedef struct kith_visit {
@@ -35,7 +35,7 @@ typedef struct kith_ivf_scratch {
     float *estimates;               /* KITH_CODE_QUERIES_MAX x KITH_IVF_STRIP */
     uint32_t *positions;            /* KITH_IVF_STRIP */
     kith_hit *coarse_hits;          /* KITH_CODE_QUERIES_MAX x kith_topk_capacity(coarse_k) */
-    kith_probe *probes;             /* group_size x nprobe */
+    kith_probed_list *probes;       /* group_size x nprobe */
     kith_visit *visits;             /* group_size x nprobe */
     size_t *list_first;             /* list_count + 1 */
     unsigned char *rows;            /* filter, dead vectors: GATHER raw vectors, and their ids */
@@ -80,7 +80,7 @@ void kith_ivf_find_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, 
 size_t kith_ivf_early_near(const kith_ivf_call *call);
 /* Takes away the probes of a query, from `near` on, that are too far for their rank by what it has found in those
  * before. What it comes to depends on the query alone. */
-void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probe *probes, size_t near);
+void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probed_list *probes, size_t near);
 /* The vectors in all lists of a centroid. */
 size_t kith_ivf_centroid_count(const kith_ivf *ivf, size_t list);
 

@@ -161,7 +161,7 @@ size_t kith_ivf_centroid_count(const kith_ivf *ivf, size_t list) {
 }
 
 /* Cuts the first `count` probes where the bound on distances is reached. */
-static void set_limits(const kith_ivf_call *call, kith_probe *probes, size_t count) {
+static void set_limits(const kith_ivf_call *call, kith_probed_list *probes, size_t count) {
     uint64_t left = call->request->params->max_distances;
     if (left == 0) left = UINT64_MAX;
     size_t before = 0;
@@ -181,12 +181,12 @@ static float squared_distance(const kith_ivf *ivf, int32_t key) {
     return value > 0 ? value : 0;
 }
 
-static kith_probe probe_of(const kith_ivf_call *call, const kith_hit *hit, float base) {
+static kith_probed_list probe_of(const kith_ivf_call *call, const kith_hit *hit, float base) {
     const kith_ivf *ivf = call->ivf;
     bool is_distance = ivf->by_residual && !ivf->code->is_exact;
-    return (kith_probe){.list = (uint32_t)hit->id,
-                        .base = is_distance ? kith_key_to_f32(hit->key) : base,
-                        .distance = squared_distance(ivf, hit->key)};
+    return (kith_probed_list){.list = (uint32_t)hit->id,
+                              .base = is_distance ? kith_key_to_f32(hit->key) : base,
+                              .distance = squared_distance(ivf, hit->key)};
 }
 
 size_t kith_ivf_early_near(const kith_ivf_call *call) {
@@ -194,7 +194,7 @@ size_t kith_ivf_early_near(const kith_ivf_call *call) {
     return 1 + call->nprobe / EARLY_NEAR;
 }
 
-void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probe *probes, size_t near) {
+void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probed_list *probes, size_t near) {
     kith_topk_shrink(top);
     if (top->count < top->k) return;
     float worst = squared_distance(call->ivf, top->key_max), bound = (float)call->request->params->early;
@@ -203,11 +203,11 @@ void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probe *
         float ratio = probes[p].distance / worst, square = ratio * ratio;
         if ((float)(p + 1) * square * square > bound) break;
     }
-    for (; p < call->nprobe; p++) probes[p] = (kith_probe){.before = KITH_NO_PROBE};
+    for (; p < call->nprobe; p++) probes[p] = (kith_probed_list){.before = KITH_NO_PROBE};
 }
 
 /* The nearest lists that hold allowed vectors, until they are enough; false: the ranked lists are not. */
-static bool pick_probes(const kith_ivf_call *call, const kith_topk *top, float base, kith_probe *probes,
+static bool pick_probes(const kith_ivf_call *call, const kith_topk *top, float base, kith_probed_list *probes,
                         size_t *count) {
     const kith_ivf_filtered *filtered = &call->filtered;
     size_t wanted = kith_max_size(call->top_k, kith_ivf_filtered_wanted(filtered, call->probes_wanted));
@@ -224,7 +224,7 @@ static bool pick_probes(const kith_ivf_call *call, const kith_topk *top, float b
 }
 
 /* The probes of query number `query` of the call, nearest list first; false: other lists have to be found. */
-static bool settle_probes(const kith_ivf_call *call, size_t query, kith_topk *top, kith_probe *probes) {
+static bool settle_probes(const kith_ivf_call *call, size_t query, kith_topk *top, kith_probed_list *probes) {
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     const float *vector = call->projected + query * code->projected_dim;
@@ -236,7 +236,7 @@ static bool settle_probes(const kith_ivf_call *call, size_t query, kith_topk *to
     kith_topk_finish(top);
     float base = ivf->by_residual ? 0 : kith_code_base(code, vector, NULL);
     for (size_t p = 0; p < call->nprobe; p++) /* an index may find fewer, and so may a filter */
-        probes[p] = (kith_probe){.before = KITH_NO_PROBE};
+        probes[p] = (kith_probed_list){.before = KITH_NO_PROBE};
     size_t count = kith_min_size(call->nprobe, top->count);
     if (call->request->filter != NULL)
         is_enough = pick_probes(call, top, base, probes, &count);
@@ -254,7 +254,7 @@ void kith_ivf_find_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, 
         if (!ivf->has_coarse) {
             for (size_t i = 0; i < tile; i++) {
                 const float *vector = call->projected + (first + q + i) * ivf->code->projected_dim;
-                scratch->probes[q + i] = (kith_probe){.base = kith_code_base(ivf->code, vector, NULL)};
+                scratch->probes[q + i] = (kith_probed_list){.base = kith_code_base(ivf->code, vector, NULL)};
                 if (call->request->filter != NULL) (void)kith_ivf_filtered_count(&call->filtered, 0);
                 set_limits(call, &scratch->probes[q + i], 1);
             }

@@ -80,7 +80,7 @@ static kith_status take_worker(const kith_ivf_call *call, kith_ivf_scratch *scra
     KITH_TRY(kith_arena_take(arena, KITH_IVF_STRIP, sizeof(uint32_t), &scratch->positions));
     KITH_TRY(kith_arena_take(arena, KITH_CODE_QUERIES_MAX * kith_topk_capacity(call->coarse_k), sizeof(kith_hit),
                              &scratch->coarse_hits));
-    KITH_TRY(kith_arena_take(arena, probes, sizeof(kith_probe), &scratch->probes));
+    KITH_TRY(kith_arena_take(arena, probes, sizeof(kith_probed_list), &scratch->probes));
     KITH_TRY(kith_arena_take(arena, probes, sizeof(kith_visit), &scratch->visits));
     KITH_TRY(kith_arena_take(arena, probes, sizeof(uint32_t), &scratch->lists));
     KITH_TRY(kith_arena_take(arena, call->group_size, sizeof(uint32_t), &scratch->members));
@@ -95,8 +95,8 @@ static kith_status take_worker(const kith_ivf_call *call, kith_ivf_scratch *scra
 }
 
 static void plan_groups(kith_ivf_call *call) {
-    size_t each =
-        call->ivf->code->query_bytes + call->nprobe * (sizeof(kith_probe) + sizeof(kith_visit) + sizeof(uint32_t));
+    size_t each = call->ivf->code->query_bytes +
+                  call->nprobe * (sizeof(kith_probed_list) + sizeof(kith_visit) + sizeof(uint32_t));
     size_t most = kith_min_size(GROUP_MAX, kith_max_size(1, group_bytes_max / each));
     size_t share = (call->query_count - 1) / call->request->threads + 1;
     call->group_size = kith_min_size(most, share);
@@ -370,7 +370,7 @@ static size_t sort_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, 
     memset(first, 0, (list_count + 1) * sizeof *first);
     for (size_t q = 0; q < count; q++)
         for (size_t p = rank_first; p < rank_last; p++) {
-            const kith_probe *one = &scratch->probes[q * call->nprobe + p];
+            const kith_probed_list *one = &scratch->probes[q * call->nprobe + p];
             if (one->limit > 0) first[one->list]++;
         }
     for (size_t list = 0; list < list_count; list++) {
@@ -381,7 +381,7 @@ static size_t sort_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, 
     }
     for (size_t q = 0; q < count; q++)
         for (size_t p = rank_first; p < rank_last; p++) {
-            const kith_probe *one = &scratch->probes[q * call->nprobe + p];
+            const kith_probed_list *one = &scratch->probes[q * call->nprobe + p];
             if (one->limit > 0)
                 scratch->visits[first[one->list]++] = (kith_visit){(uint32_t)q, one->base, one->limit, one->before};
         }
@@ -449,7 +449,7 @@ static kith_status read_by_list(const kith_ivf_call *call, kith_ivf_scratch *scr
 
 /* The lists of one probe of query number `query` of the call. */
 static kith_status read_probe(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker, size_t query,
-                              const kith_probe *one, const void *prepared) {
+                              const kith_probed_list *one, const void *prepared) {
     size_t copies = call->ivf->copies, read = 0;
     for (size_t c = 0; c < copies && read < one->limit; c++) {
         size_t number = one->list * copies + c, limit = one->limit - read;
@@ -540,7 +540,7 @@ static float spread_of(const kith_ivf *ivf, const float *vector, size_t list) {
 
 /* The errors of a query's hits, in the order of its results. `probes` are its own. */
 static void find_errors(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t query,
-                        const kith_probe *probes, const void *prepared) {
+                        const kith_probed_list *probes, const void *prepared) {
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     kith_topk *top = &call->tops[query];
@@ -582,7 +582,7 @@ static void report_group(const kith_ivf_call *call, const kith_ivf_scratch *scra
         kith_search_report *one = &request->reports[first + q];
         one->strategy = request->filter != NULL ? KITH_STRATEGY_LISTS : KITH_STRATEGY_ALL;
         for (size_t p = 0; p < call->nprobe; p++) {
-            const kith_probe *at = &scratch->probes[q * call->nprobe + p];
+            const kith_probed_list *at = &scratch->probes[q * call->nprobe + p];
             if (at->before == KITH_NO_PROBE) continue;
             size_t size = kith_ivf_centroid_count(call->ivf, at->list), allowed = size;
             if (request->filter != NULL) allowed = kith_ivf_filtered_count(&call->filtered, at->list);
