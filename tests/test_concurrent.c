@@ -470,10 +470,56 @@ Test(concurrent, graphs) {
     run("PCA8,HNSW8,RFlat", KITH_IP, false);
 }
 
+/* ---- The last vector ------------------------------------------------------------------------------------------ */
+
+typedef struct emptied {
+    kith_index *index;
+    _Atomic bool is_over, is_wrong;
+} emptied;
+
+static void *search_until_over(void *context) {
+    emptied *e = context;
+    float query[DIM], distance;
+    vector_of(1, 1, query);
+    const kith_view view = {query, KITH_F32, 1, DIM, 0};
+    while (!atomic_load(&e->is_over)) {
+        int64_t id;
+        size_t count = 0;
+        kith_status status = kith_index_search(e->index, &view, 1, NULL, &id, &distance, &count);
+        if (status != KITH_ERR_EMPTY && (status != KITH_OK || count != 1)) atomic_store(&e->is_wrong, true);
+    }
+    return NULL;
+}
+
+/* A search finds something or is told that there is nothing, also while the last vectors go. */
+Test(concurrent, emptied_and_filled) {
+    const char *specs[] = {"Flat", "HNSW8", "HNSW8,SQ8,Rf16", "PCA8,HNSW8"};
+    float *vectors = calloc(STILL, DIM * sizeof *vectors);
+    int64_t ids[STILL];
+    for (size_t i = 0; i < STILL; i++) vector_of((int64_t)i, 1, vectors + i * DIM), ids[i] = (int64_t)i;
+    const kith_view view = {vectors, KITH_F32, STILL, DIM, 0};
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++) {
+        emptied e = {0};
+        cr_assert_eq(kith_index_create(specs[s], DIM, KITH_L2, &e.index), KITH_OK);
+        cr_assert_eq(kith_index_train(e.index, &view, NULL), KITH_OK, "%s", kith_error_message());
+        pthread_t searcher;
+        cr_assert_eq(pthread_create(&searcher, NULL, search_until_over, &e), 0);
+        for (size_t round = 0; round < 20; round++) {
+            cr_assert_eq(kith_index_add(e.index, &view, ids, NULL), KITH_OK, "%s", kith_error_message());
+            cr_assert_eq(kith_index_remove(e.index, ids, STILL, NULL), KITH_OK, "%s", kith_error_message());
+        }
+        atomic_store(&e.is_over, true);
+        (void)pthread_join(searcher, NULL);
+        cr_assert(!atomic_load(&e.is_wrong), "%s", specs[s]);
+        kith_index_free(e.index);
+    }
+    free(vectors);
+}
+
 /* ---- Callbacks ------------------------------------------------------------------------------------------------ */
 
 typedef struct called {
-    kith_index *index;
+    kith_index *index, *others[2]; /* the others lie before and behind it in memory, or as it comes */
     size_t calls, count;
 } called;
 
@@ -492,26 +538,42 @@ static int look_around(void *user, const char *phase, uint64_t done, uint64_t to
     cr_assert_eq(kith_index_remove(c->index, &id, 1, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_add(c->index, &view, NULL, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_reconstruct(c->index, &id, 1, vector), KITH_ERR_ARGUMENT);
+    for (size_t i = 0; i < 2; i++)
+        cr_assert_eq(kith_index_merge(c->others[i], c->index, 1 << 20), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_compact(c->index), KITH_ERR_ARGUMENT); /* what failed has left it as it is: held */
     c->calls++;
     return 0;
 }
 
+/* From the caller's thread, and from whichever of several is first. */
 Test(concurrent, callbacks_of_a_change_may_search) {
+    enum { MANY = 4096 };
     trial *t = calloc(1, sizeof *t);
+    called c = {.count = STILL};
+    cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &c.others[0]), KITH_OK);
     cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &t->index), KITH_OK);
+    cr_assert_eq(kith_index_create("Flat", DIM, KITH_L2, &c.others[1]), KITH_OK);
     fill(t);
-    called c = {.index = t->index, .count = STILL};
+    c.index = t->index;
     kith_job job;
     kith_job_init(&job);
     job.progress = look_around;
     job.progress_user = &c;
-    float vector[DIM];
-    vector_of(STILL, 1, vector);
-    const kith_view view = {vector, KITH_F32, 1, DIM, 0};
+    float *vectors = calloc(MANY, DIM * sizeof *vectors);
+    for (size_t i = 0; i < MANY; i++) vector_of(STILL, 1, vectors + i * DIM);
+    kith_view view = {vectors, KITH_F32, 1, DIM, 0};
     cr_assert_eq(kith_index_add(t->index, &view, NULL, &job), KITH_OK, "%s", kith_error_message());
     cr_assert_gt(c.calls, 0);
-    cr_assert_eq(kith_index_count(t->index), STILL + 1);
+    c.count++;
+    c.calls = 0;
+    job.threads = 4;
+    view.count = MANY;
+    cr_assert_eq(kith_index_add(t->index, &view, NULL, &job), KITH_OK, "%s", kith_error_message());
+    cr_assert_gt(c.calls, 1);
+    cr_assert_eq(kith_index_count(t->index), STILL + 1 + MANY);
+    for (size_t i = 0; i < 2; i++) kith_index_free(c.others[i]);
     kith_index_free(t->index);
+    free(vectors);
     free(t);
 }
 

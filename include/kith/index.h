@@ -17,10 +17,11 @@
  *     change that is under way and keep others waiting; searches go on. What they give is the index between two changes.
  *   The questions what an index is (kith_index_dim to kith_index_spec, kith_index_param) never wait.
  * Between two calls of one thread others may change the index: k vectors, say, may have become fewer. A callback of a
- * search (filter, group, progress) may search any index, but change none that this thread is searching; one of a change
- * (progress, filter) may use other indexes, and search the same one where searches never wait; all else of the same one
- * is KITH_ERR_ARGUMENT. After a fork the child has all indexes; one that another thread was changing at that moment it
- * may search where searches never wait, and nothing else.
+ * search (filter, group, progress) may search any index, and of those that this thread is searching use nothing else, as a
+ * change waits for the searches; one of a change (progress, filter) may search the same index where searches never wait;
+ * all else of the same one is KITH_ERR_ARGUMENT. Both may use other indexes; that no two then wait for each other is the
+ * caller's to see to. After a fork the child has all indexes; one that another thread was changing at that moment, or
+ * saving, cloning or whatever else waits for changes, it may search where searches never wait, and nothing else.
  * Errors: a failed call leaves the index as it was (memory set aside for growth may stay); outputs that are one
  * pointer or one number are NULL or 0 then. A NULL where none is allowed is KITH_ERR_ARGUMENT, but the calls that
  * only ask what an index is (kith_index_dim to kith_index_spec) need one.

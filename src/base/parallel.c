@@ -38,6 +38,7 @@ void __tsan_release(void *address);
 typedef struct loop {
     kith_parallel_fn fn;
     void *context;
+    const void *caller;
     size_t item_count;
     _Atomic size_t next;
     _Atomic int stop;
@@ -70,6 +71,13 @@ static void keep_failure(loop *work, size_t item, kith_status status) {
     atomic_store(&work->stop, 1);
 }
 
+static _Thread_local const void *caller; /* NULL: the thread's own */
+
+const void *kith_caller(void) {
+    static _Thread_local char own;
+    return caller != NULL ? caller : &own;
+}
+
 static void run_worker(loop *work, size_t worker) {
     while (!atomic_load_explicit(&work->stop, memory_order_relaxed)) {
         size_t item = atomic_fetch_add_explicit(&work->next, 1, memory_order_relaxed);
@@ -84,7 +92,10 @@ NO_TSAN static void run_team(loop *work, int team) {
 #pragma omp parallel num_threads(team)
     {
         TSAN_ACQUIRE(work);
+        const void *before = caller;
+        caller = work->caller;
         run_worker(work, (size_t)omp_get_thread_num());
+        caller = before;
         TSAN_RELEASE(work);
     }
     TSAN_ACQUIRE(work);
@@ -97,7 +108,8 @@ kith_status kith_parallel_for(size_t threads, size_t item_count, kith_parallel_f
         return KITH_OK;
     }
     (void)pthread_once(&fork_once, watch_forks); /* a process that has never got here may fork as it likes */
-    loop work = {.fn = fn, .context = context, .item_count = item_count, .status = KITH_OK};
+    loop work = {
+        .fn = fn, .context = context, .caller = kith_caller(), .item_count = item_count, .status = KITH_OK};
     (void)pthread_mutex_init(&work.failure_lock, NULL);
     run_team(&work, (int)threads);
     (void)pthread_mutex_destroy(&work.failure_lock);

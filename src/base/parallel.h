@@ -20,6 +20,9 @@ typedef kith_status (*kith_parallel_fn)(void *context, size_t item, size_t worke
  * fork. A loop inside a loop runs on one thread as well. */
 kith_status kith_parallel_for(size_t threads, size_t item_count, kith_parallel_fn fn, void *context);
 
+/* Stands for the call that a thread works for: the same for all threads of a loop as for the one that runs it. */
+const void *kith_caller(void);
+
 /* Progress of a long call, counted from any thread and reported from one at a time, at most 20 times a second. */
 typedef struct kith_meter {
     kith_progress_fn report;

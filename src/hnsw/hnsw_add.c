@@ -668,6 +668,6 @@ void kith_hnsw_reset(kith_index *index) {
 void kith_hnsw_let_go(kith_hnsw *graph) {
     kith_hnsw old;
     take_content(graph, &old);
-    kith_change_show(&graph->base);
+    kith_change_show_empty(&graph->base);
     free_content(&old);
 }

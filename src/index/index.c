@@ -397,8 +397,10 @@ static kith_status merge_alone(kith_index *into, const kith_index *from, int64_t
     kith_status status = kith_change_begin(into);
     if (status == KITH_OK) {
         if (!from_first) status = kith_hold_begin(from);
-        if (status == KITH_OK) status = merge(into, from, id_shift);
-        if (!from_first) kith_hold_end(from);
+        if (status == KITH_OK) {
+            status = merge(into, from, id_shift);
+            if (!from_first) kith_hold_end(from);
+        }
         kith_change_end(into);
     }
     if (from_first) kith_hold_end(from);
@@ -428,9 +430,7 @@ void kith_index_reset_inner(kith_index *index) {
 kith_status kith_index_reset(kith_index *index) {
     KITH_TRY(kith_index_check_writable("reset", index));
     KITH_TRY(kith_change_begin(index));
-    index->count = 0;
-    kith_change_show(
-        index); /* from here on searches find nothing to look at, so that nothing has to be kept for them */
+    kith_change_show_empty(index);
     kith_index_reset_inner(index);
     kith_change_end(index);
     return KITH_OK;

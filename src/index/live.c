@@ -2,20 +2,21 @@
 #define _GNU_SOURCE
 #include "index/live.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/parallel.h"
 
 enum { SPARE_VIEWS = 2 }; /* one for the end of a change, one for kith_change_show */
 
 struct kith_live {
-    kith_index *index;           /* the outermost */
-    pthread_mutex_t writers;     /* checks for errors */
-    pthread_rwlock_t everything; /* where there are no views: searches share it */
-    kith_epoch *epoch;           /* NULL: no views */
+    kith_index *index; /* the outermost */
+    pthread_mutex_t writers;
+    _Atomic(const void *) holder; /* kith_caller of the one who has it */
+    pthread_rwlock_t everything;  /* where there are no views: searches share it */
+    kith_epoch *epoch;            /* NULL: no views */
     _Atomic(kith_index *) view;
     kith_index *spares[SPARE_VIEWS]; /* memory for views */
     size_t view_bytes;
@@ -51,12 +52,16 @@ static kith_index *copy_view(kith_index *index, unsigned char **at) {
 
 /* A view of the index as it is takes the place of the last one. */
 static void publish(struct kith_live *live) {
+    kith_index *old = NULL;
+    if (live->epoch != NULL) {
+        size_t s = live->spares[0] != NULL ? 0 : 1;
+        unsigned char *memory = (unsigned char *)live->spares[s];
+        live->spares[s] = NULL;
+        old = atomic_exchange(&live->view, copy_view(live->index, &memory));
+    }
+    /* After the view: who reads a count finds as many. */
     atomic_store_explicit(&live->count, live->index->count, memory_order_release);
     if (live->epoch == NULL) return;
-    size_t s = live->spares[0] != NULL ? 0 : 1;
-    unsigned char *memory = (unsigned char *)live->spares[s];
-    live->spares[s] = NULL;
-    kith_index *old = atomic_exchange(&live->view, copy_view(live->index, &memory));
     kith_epoch_retire(live->epoch, old);
     kith_epoch_publish(live->epoch);
 }
@@ -79,11 +84,7 @@ static void set_live(kith_index *index, struct kith_live *live) {
 }
 
 static void init_locks(struct kith_live *live) {
-    pthread_mutexattr_t checks;
-    (void)pthread_mutexattr_init(&checks);
-    (void)pthread_mutexattr_settype(&checks, PTHREAD_MUTEX_ERRORCHECK);
-    (void)pthread_mutex_init(&live->writers, &checks);
-    (void)pthread_mutexattr_destroy(&checks);
+    (void)pthread_mutex_init(&live->writers, NULL);
     pthread_rwlockattr_t order;
     (void)pthread_rwlockattr_init(&order);
     /* A search that follows on another at once would keep changes waiting for ever. */
@@ -162,12 +163,19 @@ void kith_read_end(const kith_reading *reading) {
 /* ---- Changes ------------------------------------------------------------------------------------------------- */
 
 kith_status kith_hold_begin(const kith_index *index) {
-    if (index->live == NULL || pthread_mutex_lock(&index->live->writers) != EDEADLK) return KITH_OK;
-    return kith_error(KITH_ERR_ARGUMENT, "an index was used from a callback of one of its own changes");
+    struct kith_live *live = index->live;
+    if (live == NULL) return KITH_OK;
+    if (atomic_load(&live->holder) == kith_caller())
+        return kith_error(KITH_ERR_ARGUMENT, "an index was used from a callback of one of its own changes");
+    (void)pthread_mutex_lock(&live->writers);
+    atomic_store(&live->holder, kith_caller());
+    return KITH_OK;
 }
 
 void kith_hold_end(const kith_index *index) {
-    if (index->live != NULL) (void)pthread_mutex_unlock(&index->live->writers);
+    if (index->live == NULL) return;
+    atomic_store(&index->live->holder, NULL);
+    (void)pthread_mutex_unlock(&index->live->writers);
 }
 
 kith_status kith_change_begin(kith_index *index) {
@@ -195,4 +203,9 @@ void kith_change_show(kith_index *index) {
     if (live == NULL || live->epoch == NULL) return;
     publish(live);
     kith_epoch_synchronize(live->epoch);
+}
+
+void kith_change_show_empty(kith_index *index) {
+    if (index->live != NULL) index->live->index->count = 0;
+    kith_change_show(index);
 }

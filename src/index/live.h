@@ -57,6 +57,9 @@ void kith_change_end(kith_index *index);
 /* Within a change, of the index or one inside: all searches from here on have a view of it as it is at this moment, and
  * those that have older ones have ended. Waits for them: for growth that happens now and then. */
 void kith_change_show(kith_index *index);
+/* The same of an index that has lost its last vector, whatever it lies in: from here on searches find nothing to look at,
+ * and nothing has to be kept for them. Sets the count of the outermost, which is set anew when the change goes on. */
+void kith_change_show_empty(kith_index *index);
 
 /* The writers' lock alone. */
 kith_status kith_hold_begin(const kith_index *index);

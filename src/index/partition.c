@@ -92,6 +92,8 @@ kith_status kith_index_compact(kith_index *index) {
     if (index->vtable->compact == NULL) return KITH_OK;
     KITH_TRY(kith_change_begin(index));
     kith_status status = index->vtable->compact(index);
+    if (status == KITH_OK)
+        kith_change_show(index); /* waits for searches: what was given up is free when this returns */
     kith_change_end(index);
     return status;
 }
