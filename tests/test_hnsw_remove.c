@@ -241,6 +241,11 @@ static void check_share(kith_metric metric, size_t pieces) {
 static void check_relinked(const char *spec, kith_metric metric, size_t count, size_t left) {
     enum { DIM = 12 };
     float *base = surface(count, DIM, 85);
+    for (size_t i = 0; i < count && metric == KITH_IP; i++) { /* equally long */
+        float *row = base + i * DIM, square = 0;
+        for (size_t d = 0; d < DIM; d++) square += row[d] * row[d];
+        for (size_t d = 0; d < DIM; d++) row[d] /= sqrtf(square);
+    }
     kith_index *index = created(spec, DIM, metric);
     kith_view view = view_of(base, count, DIM);
     OK(kith_index_train(index, &view, NULL));
@@ -270,6 +275,7 @@ Test(hnsw_remove, most_of_all) {
     check_relinked("HNSW8", KITH_COSINE, 3000, 30);
     check_relinked("HNSW8", KITH_IP, 900, 1);
     check_relinked("HNSW8", KITH_L2, 20000, 9000); /* all at once */
+    check_relinked("HNSW8", KITH_IP, 20000, 9000);
 }
 
 Test(hnsw_remove, half_and_nearly_all_l2) { check_share(KITH_L2, 1); }

@@ -473,9 +473,11 @@ static kith_status check_absent(const kith_hnsw *graph, const kith_addition *add
 /* ---- Beside searches, and after a failure ------------------------------------------------------------------- */
 
 /* Where many nodes come to few, rows of links that lead to them as well are of little use to a search that does not know
- * of them: it keeps those that were there. So does a call that may be cancelled, as what it has done must be undone. */
+ * of them: it keeps those that were there. So does a call that may be cancelled, as what it has done must be undone, and one that
+ * prunes without the tree of parents. */
 static bool changes_copy(const linking *work) {
     if (work->first == 0) return false;
+    if (work->first + work->count >= 2 * work->graph->entries_picked_at) return true;
     return work->count > work->first / COPY_SHARE || work->addition->job->progress != NULL;
 }
 
@@ -546,12 +548,13 @@ static kith_status link_nodes(linking *work) {
 
 static kith_status link_new(linking *work) {
     kith_hnsw_sketch *sketch = needs_sketch(work) ? &work->sketch : NULL;
+    /* Behind the counts, and what may refuse a vector: so before anything that a failure would not give back. */
+    KITH_TRY(kith_hnsw_store(work->graph, &work->addition->view, work->first, work->threads, sketch));
+    KITH_TRY(take_reach(work));
     if (work->first > 0 && !work->changes_copy) {
         kith_chunks_retire(&work->graph->packed);
         kith_hnsw_go_live(work->graph);
     }
-    KITH_TRY(take_reach(work));
-    KITH_TRY(kith_hnsw_store(work->graph, &work->addition->view, work->first, work->threads, sketch));
     return link_nodes(work);
 }
 
@@ -567,6 +570,7 @@ static linking make_linking(kith_hnsw *graph, size_t first, const kith_addition 
     linking work = {.graph = graph, .addition = addition, .first = first, .count = addition->view.count};
     work.threads = kith_min_size(addition->job->threads, work.count);
     work.batch_max = kith_min_size(work.count, kith_max_size(BATCH_MIN, (first + work.count) / BATCH_SHARE));
+    work.batch_max = kith_min_size(work.batch_max, UINT32_MAX / graph->degree); /* places of edges are of 32 bits */
     work.unpruned_words = (graph->degree + 63) / 64;
     return work;
 }
@@ -577,6 +581,9 @@ kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
     job.threads = threads;
     const kith_addition all = {.view = {.count = graph->node_count}, .job = &job};
     linking work = make_linking(graph, 0, &all);
+    const kith_view none = {0};
+    graph->is_level =
+        kith_hnsw_is_many(0, graph->node_count) && kith_hnsw_is_level(graph, graph->node_count, &none);
     graph->entry_count = graph->entries_picked_at = 0;
     kith_status status;
     KITH_GO(take_reach(&work));
@@ -584,6 +591,7 @@ kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
     KITH_GO(link_nodes(&work));
 done:
     graph->sketch = NULL;
+    graph->is_level = false;
     free_linking(&work);
     return status;
 }

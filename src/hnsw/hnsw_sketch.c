@@ -108,7 +108,8 @@ done:
 bool kith_hnsw_is_level(const kith_hnsw *graph, size_t first, const kith_view *view) {
     const kith_index *base = &graph->base;
     float shortest = INFINITY, longest = 0;
-    if (base->metric != KITH_IP || view->data == NULL || (graph->code != NULL && first > 0)) return false;
+    if (base->metric != KITH_IP || (view->data == NULL && view->count > 0) || (graph->code != NULL && first > 0))
+        return false;
     for (size_t i = 0; i < first + view->count; i++) {
         float inverse = i < first
                             ? kith_exact_inverse_norm(kith_hnsw_row(graph, (uint32_t)i), base->dtype, base->dim)
