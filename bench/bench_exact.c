@@ -19,6 +19,9 @@
 
 #include "kith/kernels.h"
 #include "kith/kith.h"
+
+#define PROGRAM "bench_exact"
+#include "bench_tools.h"
 #ifdef KITH_BENCH_OPENBLAS
 #include <cblas.h>
 #endif
@@ -66,20 +69,7 @@ typedef struct bench_figures {
     series batch, sgemm, batch_ratio, single, stream, single_ratio;
 } bench_figures;
 
-static void fail(const char *what) {
-    fprintf(stderr, "bench_exact: %s\n", what);
-    exit(1);
-}
-
-static void must(kith_status status) {
-    if (status != KITH_OK) fail(kith_error_message());
-}
-
-static double now(void) {
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
+static double now(void) { return seconds_of(CLOCK_MONOTONIC); }
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;

@@ -27,6 +27,9 @@
 
 #include "kith/kith.h"
 
+#define PROGRAM "bench_live"
+#include "bench_tools.h"
+
 static const char usage[] =
     "bench_live --base FILE --query FILE [options]: an index that changes beside a fresh one\n"
     "  --spec SPEC     the index (HNSW32)\n"
@@ -65,26 +68,7 @@ typedef struct census {
     size_t live, all;
 } census;
 
-static void fail(const char *what) {
-    fprintf(stderr, "bench_live: %s\n", what);
-    exit(1);
-}
-
-static void must(kith_status status) {
-    if (status != KITH_OK) fail(kith_error_message());
-}
-
-static void *memory(size_t count, size_t each) {
-    void *block = calloc(count > 0 ? count : 1, each);
-    if (block == NULL) fail("out of memory");
-    return block;
-}
-
-static double now(void) {
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
+static double now(void) { return seconds_of(CLOCK_MONOTONIC); }
 
 /* splitmix64 (Steele, Lea, Flood, OOPSLA'14). */
 static size_t draw(bench *b, size_t bound) {

@@ -27,6 +27,9 @@
 #include "hnsw/hnsw_inside.h"
 #include "kith/kith.h"
 
+#define PROGRAM "bench_graph_parts"
+#include "bench_tools.h"
+
 static const char usage[] =
     "bench_graph_parts --query FILE --gt FILE (--index FILE | --base FILE --spec SPEC [--spec SPEC...]) [options]\n"
     "  --set NAME=N    a search parameter, may be repeated; of ef the least that reaches --recall unless it is "
@@ -55,27 +58,6 @@ static settings options = {
 static kith_view queries;
 static kith_neighbors *truth;
 static kith_search_context *context;
-
-static void fail(const char *what) {
-    fprintf(stderr, "bench_graph_parts: %s\n", what);
-    exit(1);
-}
-
-static void must(kith_status status) {
-    if (status != KITH_OK) fail(kith_error_message());
-}
-
-static void *memory(size_t count, size_t each) {
-    void *block = calloc(count > 0 ? count : 1, each);
-    if (block == NULL) fail("out of memory");
-    return block;
-}
-
-static double seconds_of(clockid_t clock) {
-    struct timespec time;
-    (void)clock_gettime(clock, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
 
 /* ---- Options ---------------------------------------------------------------------------------------------------- */
 

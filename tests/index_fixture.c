@@ -238,3 +238,14 @@ void fixture_check_content(const kith_index *index, const fixture_model *model) 
                  "reconstruct gives other values");
     free(out);
 }
+
+kith_index *fixture_index(const char *spec, size_t count, size_t dim, kith_metric metric) {
+    fixture_vectors vectors = fixture_vectors_make(KITH_F32, count, dim, 3);
+    kith_view view = fixture_view(&vectors, 0, count);
+    kith_index *index;
+    cr_assert_eq(kith_index_create(spec, dim, metric, &index), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_train(index, &view, NULL), KITH_OK, "%s", kith_error_message());
+    cr_assert_eq(kith_index_add(index, &view, NULL, NULL), KITH_OK, "%s", kith_error_message());
+    fixture_vectors_free(&vectors);
+    return index;
+}

@@ -48,6 +48,9 @@ void fixture_check_range(const kith_index *index, const fixture_model *model, co
                          float radius, const kith_search_params *params, fixture_allow allow);
 void fixture_check_content(const kith_index *index, const fixture_model *model);
 
+/* An index of `count` f32 vectors, trained on them. */
+kith_index *fixture_index(const char *spec, size_t count, size_t dim, kith_metric metric);
+
 /* "Flat", "Flat,f16", ... */
 const char *fixture_spec(kith_dtype dtype);
 

@@ -21,16 +21,7 @@ static const char *const specs[] = {"HNSW4", "HNSW4,SQ8,RFlat", "PCA8,HNSW4,f16,
 enum { SPECS = sizeof specs / sizeof *specs };
 static const kith_prefetch odd = {.size = sizeof odd, .links = 3, .row_lines = 1, .walks = 5};
 
-static kith_index *built(const char *spec) {
-    fixture_vectors vectors = fixture_vectors_make(KITH_F32, NB, DIM, 3);
-    kith_view view = fixture_view(&vectors, 0, NB);
-    kith_index *index;
-    OK(kith_index_create(spec, DIM, KITH_COSINE, &index));
-    OK(kith_index_train(index, &view, NULL));
-    OK(kith_index_add(index, &view, NULL, NULL));
-    fixture_vectors_free(&vectors);
-    return index;
-}
+static kith_index *built(const char *spec) { return fixture_index(spec, NB, DIM, KITH_COSINE); }
 
 static void check_is(const kith_index *index, const kith_prefetch *wanted) {
     kith_prefetch held = {.size = sizeof held};

@@ -20,16 +20,7 @@ static const char *const specs[] = {"Flat",       "HNSW8",           "IVF30,SQ8"
                                     "IVF30,Flat", "HNSW8,SQ8,RFlat", "PCA8,IVF30,SQ8,RFlat"};
 enum { SPECS = sizeof specs / sizeof *specs };
 
-static kith_index *built(const char *spec, kith_metric metric) {
-    fixture_vectors vectors = fixture_vectors_make(KITH_F32, NB, DIM, 3);
-    kith_view view = fixture_view(&vectors, 0, NB);
-    kith_index *index;
-    OK(kith_index_create(spec, DIM, metric, &index));
-    OK(kith_index_train(index, &view, NULL));
-    OK(kith_index_add(index, &view, NULL, NULL));
-    fixture_vectors_free(&vectors);
-    return index;
-}
+static kith_index *built(const char *spec, kith_metric metric) { return fixture_index(spec, NB, DIM, metric); }
 
 typedef struct results {
     int64_t ids[NQ * K];
