@@ -10,6 +10,7 @@
 #include "base/sort.h"
 #include "flat/flat_inside.h"
 #include "index/convert.h"
+#include "index/partition.h"
 
 struct kith_staged {
     kith_change_kind kind;
@@ -119,12 +120,7 @@ static void merge_end(kith_flat *flat, kith_staged *staged, bool keep) {
 /* ---- Update ---------------------------------------------------------------------------------------------- */
 
 static kith_status update_begin(kith_flat *flat, const kith_change *change, kith_staged *staged) {
-    kith_job_init(&staged->job);
-    staged->job.threads = kith_threads_default();
-    staged->update = (kith_addition){.view = *change->vectors,
-                                     .ids = change->ids,
-                                     .ids_rise = kith_rises_i64(change->ids, change->count),
-                                     .job = &staged->job};
+    staged->update = kith_addition_of(change->vectors, change->ids, SIZE_MAX, &staged->job);
     return add_begin(flat, &staged->update, KITH_ROWS_UPDATE, staged);
 }
 

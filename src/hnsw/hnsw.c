@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 #include "index/codes.h"
+#include "index/idrows.h"
 #include "index/partition.h"
 
 enum { M_DEFAULT = 32, EF_BUILD_DEFAULT = 128, ALPHA_DEFAULT = 115 };
@@ -171,17 +172,6 @@ static void release(kith_index *index) {
 
 static void set_epoch(kith_index *index, kith_epoch *epoch) { kith_hnsw_set_epoch(kith_hnsw_of(index), epoch); }
 
-kith_status kith_hnsw_copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to) {
-    KITH_TRY(kith_chunks_reserve(to, count));
-    for (size_t i = 0, run, from_run; i < count; i += run) {
-        void *at = kith_chunks_run(to, i, &run);
-        const void *source = kith_chunks_run(from, i, &from_run);
-        run = kith_min_size(kith_min_size(run, from_run), count - i);
-        memcpy(at, source, run * to->item_bytes);
-    }
-    return KITH_OK;
-}
-
 static kith_status copy_ids(const kith_idlist *from, kith_idlist *to) {
     if (from->count == 0) return KITH_OK;
     int64_t *ids = NULL;
@@ -217,11 +207,13 @@ static kith_status clone(const kith_index *index, kith_index **out) {
     kith_code *code = NULL;
     if (graph->code != NULL) KITH_TRY(graph->code->vtable->clone(graph->code, &code));
     KITH_TRY(make(&graph->options, index->dtype, code, index->dim, index->metric, &copy));
+    size_t threads = kith_threads_default();
     kith_status status;
-    KITH_GO(kith_hnsw_copy_chunks(&graph->rows, graph->node_count, &copy->rows));
-    if (kith_hnsw_has_side(graph)) KITH_GO(kith_hnsw_copy_chunks(&graph->side, graph->node_count, &copy->side));
-    KITH_GO(kith_hnsw_copy_chunks(&graph->links, graph->node_count, &copy->links));
-    if (graph->packed.room > 0) KITH_GO(kith_hnsw_copy_chunks(&graph->packed, graph->node_count, &copy->packed));
+    KITH_GO(kith_chunks_copy(&graph->rows, graph->node_count, &copy->rows, threads));
+    if (kith_hnsw_has_side(graph)) KITH_GO(kith_chunks_copy(&graph->side, graph->node_count, &copy->side, threads));
+    KITH_GO(kith_chunks_copy(&graph->links, graph->node_count, &copy->links, threads));
+    if (graph->packed.room > 0)
+        KITH_GO(kith_chunks_copy(&graph->packed, graph->node_count, &copy->packed, threads));
     KITH_GO(copy_ids(&graph->ids, &copy->ids));
     KITH_GO(copy_dead(graph, copy));
     memcpy(copy->entries, graph->entries, sizeof copy->entries);

@@ -15,6 +15,7 @@
 #include "base/random.h"
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/idrows.h"
 #include "index/live.h"
 
 enum {
@@ -502,7 +503,7 @@ static kith_status take_links(linking *work, size_t total) {
     kith_status status;
     KITH_GO(kith_epoch_reserve(graph->links.epoch, kith_chunks_blocks(&graph->links)));
     KITH_GO(kith_chunks_reserve(&copy, total));
-    KITH_GO(kith_hnsw_copy_chunks(&graph->links, work->first, &copy));
+    KITH_GO(kith_chunks_copy(&graph->links, work->first, &copy, work->threads));
     copy.epoch = graph->links.epoch;
     work->links_before = graph->links;
     graph->links = copy;

@@ -24,6 +24,7 @@
 #include "hnsw/hnsw_inside.h"
 #include "index/codes.h"
 #include "index/convert.h"
+#include "index/idrows.h"
 
 enum { META_BYTES = 36, PREFETCH_BYTES = 12, VERSION = 1 };
 static const char meta_tag[] = "HNSWMETA", entries_tag[] = "HNSWENTR", rows_tag[] = "HNSWROWS",
@@ -32,26 +33,10 @@ static const char meta_tag[] = "HNSWMETA", entries_tag[] = "HNSWENTR", rows_tag[
 
 /* ---- Writing ---------------------------------------------------------------------------------------------- */
 
-static kith_status write_items(kith_container_writer *writer, const kith_chunks *chunks, size_t count) {
-    for (size_t i = 0, run; i < count; i += run) {
-        const void *at = kith_chunks_run(chunks, i, &run);
-        run = kith_min_size(run, count - i);
-        KITH_TRY(kith_container_writer_write(writer, at, run * chunks->item_bytes));
-    }
-    return KITH_OK;
-}
-
-static kith_status write_chunks(kith_container_writer *writer, const char *tag, uint32_t part,
-                                const kith_chunks *chunks, size_t count) {
-    KITH_TRY(kith_container_writer_begin(writer, tag, part, VERSION, 0));
-    return write_items(writer, chunks, count);
-}
-
 /* Skippable: they say nothing new. */
 static kith_status write_packed(kith_container_writer *writer, uint32_t part, const kith_hnsw *graph) {
     if (graph->packed.room == 0) return KITH_OK;
-    KITH_TRY(kith_container_writer_begin(writer, packed_tag, part, VERSION, KITH_SECTION_SKIPPABLE));
-    return write_items(writer, &graph->packed, graph->node_count);
+    return kith_chunks_save(&graph->packed, graph->node_count, packed_tag, part, KITH_SECTION_SKIPPABLE, writer);
 }
 
 static uint32_t bits_of(float value) {
@@ -99,11 +84,13 @@ kith_status kith_hnsw_save(const kith_index *index, kith_container_writer *write
     for (size_t i = 0; i < graph->entry_count; i++) kith_put_u32(entries + 4 * i, graph->entries[i]);
     KITH_TRY(kith_container_writer_add(writer, meta_tag, own, meta, sizeof meta));
     KITH_TRY(kith_container_writer_add(writer, entries_tag, own, entries, graph->entry_count * 4));
-    KITH_TRY(write_chunks(writer, rows_tag, own, &graph->rows, graph->node_count));
-    if (kith_hnsw_has_side(graph)) KITH_TRY(write_chunks(writer, side_tag, own, &graph->side, graph->node_count));
-    KITH_TRY(write_chunks(writer, links_tag, own, &graph->links, graph->node_count));
+    KITH_TRY(kith_chunks_save(&graph->rows, graph->node_count, rows_tag, own, 0, writer));
+    if (kith_hnsw_has_side(graph))
+        KITH_TRY(kith_chunks_save(&graph->side, graph->node_count, side_tag, own, 0, writer));
+    KITH_TRY(kith_chunks_save(&graph->links, graph->node_count, links_tag, own, 0, writer));
     KITH_TRY(write_packed(writer, own, graph));
-    if (graph->ids.is_stored) KITH_TRY(write_chunks(writer, ids_tag, own, &graph->ids.ids, graph->node_count));
+    if (graph->ids.is_stored)
+        KITH_TRY(kith_chunks_save(&graph->ids.ids, graph->node_count, ids_tag, own, 0, writer));
     KITH_TRY(write_dead(writer, own, graph));
     KITH_TRY(write_prefetch(writer, own, &graph->prefetch));
     return graph->code != NULL ? kith_code_save(graph->code, writer, part) : KITH_OK;

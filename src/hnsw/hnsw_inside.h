@@ -406,8 +406,6 @@ kith_status kith_hnsw_walk_on(kith_walker *walker, const kith_probe *probe, size
 
 /* ---- hnsw.c ----------------------------------------------------------------------------------------------- */
 
-/* Copies items 0..count-1 of one array to another. */
-kith_status kith_hnsw_copy_chunks(const kith_chunks *from, size_t count, kith_chunks *to);
 /* Those who read copies of the struct. */
 static inline void kith_hnsw_set_epoch(kith_hnsw *graph, kith_epoch *epoch) {
     graph->rows.epoch = graph->side.epoch = graph->links.epoch = graph->packed.epoch = epoch;

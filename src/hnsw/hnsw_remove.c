@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/partition.h"
 
 /* One node in so many may be a removed one. */
 enum { REPAIR_SHARE = 16 };
@@ -154,12 +155,9 @@ kith_status kith_hnsw_upsert(kith_index *index, const kith_addition *addition, s
 }
 
 kith_status kith_hnsw_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
-    size_t count = vectors->count, replaced;
+    size_t replaced;
     kith_job job;
-    kith_job_init(&job);
-    job.threads = kith_threads_default();
-    const kith_addition addition = {
-        .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, count), .job = &job};
+    const kith_addition addition = kith_addition_of(vectors, ids, SIZE_MAX, &job);
     return replace(kith_hnsw_of(index), &addition, "update", true, &replaced);
 }
 

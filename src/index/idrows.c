@@ -415,16 +415,21 @@ static kith_status copy_piece(void *context, size_t piece, size_t worker) {
     return KITH_OK;
 }
 
-kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to) {
-    return kith_chunks_append(from, count, to, 0);
-}
-
-kith_status kith_chunks_append(const kith_chunks *from, size_t count, kith_chunks *to, size_t first) {
+static kith_status copy_behind(const kith_chunks *from, size_t count, kith_chunks *to, size_t first,
+                               size_t threads) {
     KITH_TRY(kith_chunks_reserve(to, first + count));
     if (count == 0) return KITH_OK;
     copy_loop loop = {from, to, first, count, kith_rows_per_item(to->item_bytes)};
     size_t pieces = (count - 1) / loop.items_per_piece + 1;
-    return kith_parallel_for(kith_threads_default(), pieces, copy_piece, &loop);
+    return kith_parallel_for(threads, pieces, copy_piece, &loop);
+}
+
+kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to, size_t threads) {
+    return copy_behind(from, count, to, 0, threads);
+}
+
+kith_status kith_chunks_append(const kith_chunks *from, size_t count, kith_chunks *to, size_t first) {
+    return copy_behind(from, count, to, first, kith_threads_default());
 }
 
 kith_status kith_idrows_append(const kith_idrows *from, const kith_chunks *from_table, kith_chunks *to,
@@ -473,8 +478,8 @@ kith_status kith_idrows_copy(const kith_idrows *from, const kith_chunks *const *
 enum { META_BYTES = 16, VERSION = 1 };
 
 kith_status kith_chunks_save(const kith_chunks *chunks, size_t count, const char *tag, uint32_t instance,
-                             kith_container_writer *writer) {
-    KITH_TRY(kith_container_writer_begin(writer, tag, instance, VERSION, 0));
+                             uint32_t flags, kith_container_writer *writer) {
+    KITH_TRY(kith_container_writer_begin(writer, tag, instance, VERSION, flags));
     for (size_t i = 0, run; i < count; i += run) {
         const void *at = kith_chunks_run(chunks, i, &run);
         run = kith_min_size(run, count - i);

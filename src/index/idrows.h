@@ -152,9 +152,9 @@ kith_status kith_idrows_append(const kith_idrows *from, const kith_chunks *from_
 
 /* ---- Copies and files ---------------------------------------------------------------------------------------- */
 
-/* Copies `count` items of one array to another, on all processors. */
-kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to);
-/* The same to the items from `first` on. */
+/* Copies `count` items of one array to another. */
+kith_status kith_chunks_copy(const kith_chunks *from, size_t count, kith_chunks *to, size_t threads);
+/* The same to the items from `first` on, on all processors. */
 kith_status kith_chunks_append(const kith_chunks *from, size_t count, kith_chunks *to, size_t first);
 
 /* Where the ids stand in a file:
@@ -176,9 +176,9 @@ kith_status kith_idrows_verify(const kith_index *index, const kith_idrows *rows,
 /* A section that holds what a table of the owner has of the live rows. */
 kith_status kith_idrows_save_table(const kith_idrows *rows, const kith_chunks *table, const char *tag,
                                    uint32_t instance, kith_container_writer *writer);
-/* A section that holds `count` items of an array, and the same in place. */
+/* A section that holds `count` items of an array, with the flags of io/container.h, and the same in place. */
 kith_status kith_chunks_save(const kith_chunks *chunks, size_t count, const char *tag, uint32_t instance,
-                             kith_container_writer *writer);
+                             uint32_t flags, kith_container_writer *writer);
 kith_status kith_chunks_open(kith_container *file, const char *tag, uint32_t instance, size_t count,
                              kith_chunks *chunks);
 /* KITH_ERR_FORMAT: content of a section of a mapped index. */

@@ -131,8 +131,6 @@ kith_status kith_live_hand_out(kith_index **out) {
     return status;
 }
 
-kith_epoch *kith_index_epoch(const kith_index *index) { return index->live != NULL ? index->live->epoch : NULL; }
-
 size_t kith_live_count(const kith_index *index) {
     return index->live != NULL ? atomic_load_explicit(&index->live->count, memory_order_acquire) : index->count;
 }

@@ -31,8 +31,6 @@ kith_status kith_live_hand_out(kith_index **out);
 /* The other way round. Takes an index that is not live. */
 void kith_live_close(kith_index *index);
 
-/* The readers of views of an index, whatever it lies in; NULL: there are none. */
-kith_epoch *kith_index_epoch(const kith_index *index);
 /* The live vectors, beside changes. */
 size_t kith_live_count(const kith_index *index);
 

@@ -98,23 +98,26 @@ kith_status kith_index_compact(kith_index *index) {
     return status;
 }
 
+kith_addition kith_addition_of(const kith_view *vectors, const int64_t *ids, size_t threads, kith_job *job) {
+    kith_job_init(job);
+    job->threads = kith_min_size(kith_threads_default(), threads);
+    return (kith_addition){
+        .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, vectors->count), .job = job};
+}
+
 kith_status kith_merge_by_adding(kith_index *into, const kith_index *from, int64_t id_shift) {
     size_t count = from->count, dim = from->dim;
     int64_t *ids = NULL;
     float *vectors = NULL;
     kith_job job;
-    kith_job_init(&job);
-    job.threads = kith_threads_default();
     kith_status status;
     KITH_GO(kith_alloc(count, sizeof *ids, &ids));
     KITH_GO(kith_alloc(count, dim * sizeof *vectors, &vectors));
     from->vtable->list_ids(from, ids);
     KITH_GO(from->vtable->reconstruct(from, ids, count, vectors));
     for (size_t i = 0; i < count; i++) ids[i] += id_shift;
-    const kith_addition addition = {.view = {vectors, KITH_F32, count, dim, dim * sizeof *vectors},
-                                    .ids = ids,
-                                    .ids_rise = kith_rises_i64(ids, count),
-                                    .job = &job};
+    const kith_view view = {vectors, KITH_F32, count, dim, dim * sizeof *vectors};
+    const kith_addition addition = kith_addition_of(&view, ids, SIZE_MAX, &job);
     status = into->vtable->add(into, &addition);
     if (status == KITH_ERR_EXISTS) status = kith_error_prefix(status, "merge");
 done:

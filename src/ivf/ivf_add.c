@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "index/convert.h"
+#include "index/partition.h"
 #include "ivf/ivf_inside.h"
 
 enum {
@@ -360,10 +361,8 @@ done:
 kith_status kith_ivf_update(kith_index *index, const kith_view *vectors, const int64_t *ids) {
     size_t replaced;
     kith_job job;
-    kith_job_init(&job);
-    job.threads = kith_min_size(kith_threads_default(), vectors->count / UPDATE_ROWS_PER_THREAD + 1);
-    const kith_addition addition = {
-        .view = *vectors, .ids = ids, .ids_rise = kith_rises_i64(ids, vectors->count), .job = &job};
+    const kith_addition addition =
+        kith_addition_of(vectors, ids, vectors->count / UPDATE_ROWS_PER_THREAD + 1, &job);
     return replace(kith_ivf_of(index), &addition, "update", true, &replaced);
 }
 

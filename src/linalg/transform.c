@@ -112,7 +112,6 @@ done:
 
 /* ---- What it is ---------------------------------------------------------------------------------------------- */
 
-kith_transform_kind kith_transform_kind_of(const kith_transform *transform) { return transform->vtable->kind; }
 size_t kith_transform_dim_in(const kith_transform *transform) { return transform->dim_in; }
 size_t kith_transform_dim_out(const kith_transform *transform) { return transform->dim_out; }
 bool kith_transform_is_trained(const kith_transform *transform) { return transform->is_trained; }

@@ -92,7 +92,6 @@ kith_status kith_chain_create(kith_transform *const *members, size_t member_coun
  * vectors. */
 enum { KITH_KEEPS_L2 = 1, KITH_KEEPS_IP = 2 };
 
-kith_transform_kind kith_transform_kind_of(const kith_transform *transform);
 size_t kith_transform_dim_in(const kith_transform *transform);
 size_t kith_transform_dim_out(const kith_transform *transform);
 bool kith_transform_is_trained(const kith_transform *transform);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "index/codes.h"
+#include "index/partition.h"
 #include "wrap/coderows_inside.h"
 
 /* Vectors that are encoded at a time. */
@@ -126,12 +127,7 @@ done:
 }
 
 static kith_status update_begin(kith_coderows *own, const kith_change *change, kith_staged *staged) {
-    kith_job_init(&staged->job);
-    staged->job.threads = kith_threads_default();
-    staged->update = (kith_addition){.view = *change->vectors,
-                                     .ids = change->ids,
-                                     .ids_rise = kith_rises_i64(change->ids, change->count),
-                                     .job = &staged->job};
+    staged->update = kith_addition_of(change->vectors, change->ids, SIZE_MAX, &staged->job);
     return add_begin(own, &staged->update, KITH_ROWS_UPDATE, staged);
 }
 
