@@ -13,6 +13,7 @@ A peer is a class: `ladders` (lists of settings, each by rising effort), build(d
 index, set(setting, threads), search(queries, k) -> ids; save(path) and load(path, data) where the engine has them; ready(data), what comes
 between the build and the searches; `imports`, the modules that it loads.
 """
+import concurrent.futures
 import ctypes
 import importlib
 import importlib.metadata
@@ -400,6 +401,53 @@ class SVS:
         return self.index.search(queries, k)[0]
 
 
+class VSAG:
+    """HGraph on codes of 8 bits with exact vectors for the last word. It takes one query a call: a batch is a loop in Python, parted
+    among threads, so that its rates hold a little of the interpreter's."""
+
+    imports = ("pyvsag",)
+    ladders = [ladder("ef", EF)]
+
+    def make(self, data, threads):
+        import pyvsag
+
+        metric = "l2" if data.metric == "l2" else "ip"
+        codes = {"base_quantization_type": "sq8_uniform", "use_reorder": True, "precise_quantization_type": "fp32"}
+        self.index = pyvsag.Index("hgraph", json.dumps({
+            "dtype": "float32", "metric_type": metric, "dim": data.base.shape[1],
+            "index_param": {**codes, "max_degree": 32, "ef_construction": 200, "build_thread_count": threads}}))
+
+    def build(self, data, threads):
+        import numpy as np
+
+        self.make(data, threads)
+        rows, dim = data.base.shape
+        self.index.build(data.base.ravel(), np.arange(rows, dtype=np.int64), rows, dim)
+        return {"version": f"vsag {importlib.metadata.version('pyvsag')} HGraph R=32 L=200 sq8_uniform"}
+
+    def save(self, path):
+        self.index.save(path)
+
+    def load(self, path, data):
+        self.make(data, 1)
+        self.index.load(path)
+
+    def set(self, setting, threads):
+        self.parameters = json.dumps({"hgraph": {"ef_search": setting["ef"]}})
+        self.threads = threads
+
+    def search(self, queries, k):
+        import numpy as np
+
+        def some(part):
+            return [self.index.knn_search(query, k, self.parameters)[0] for query in part]
+
+        if self.threads == 1 or len(queries) == 1:
+            return np.array(some(queries))
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            return np.concatenate(list(pool.map(some, np.array_split(queries, self.threads))))
+
+
 def refined(*factors):
     return [ladder("nprobe", PROBES, k_factor=factor) for factor in factors]
 
@@ -430,6 +478,7 @@ PEERS = {
     "svs": lambda: SVS(0, 0),
     "svs-lvq8": lambda: SVS(8, 0),
     "svs-lvq4x8": lambda: SVS(4, 8),
+    "vsag": VSAG,
 }
 
 
