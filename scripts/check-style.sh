@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 git ls-files -z '*.c' '*.h' | xargs -0 clang-format -n -Werror
 git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 
-stuck=$(git grep -lIE -e '^#!/' -- '*.py' '*.sh' .ci/run | xargs sh -c 'for file; do [ -x "$file" ] || echo "$file"; done' names)
+stuck=$(git grep -lI -e '^#!/' -- '*.py' '*.sh' .ci/run | while read -r file; do [ -x "$file" ] || echo "$file"; done)
 [ -z "$stuck" ] || { printf 'not executable:\n%s\n' "$stuck" >&2; exit 1; }
