@@ -819,9 +819,12 @@ class InvertedLists(CliTest):
     def test_tune_leaves_vectors_in_their_file(self):
         """What stays in the file of --base is no memory of the index: under a budget RFile remains where RFlat does not fit."""
         common = ["tune", "--base", self.at("wide.fvecs"), "--query", self.at("many.fvecs"), "--gt", self.at("many.ivecs"), "--recall", "0.5",
-                  "--repeats", "1", "--latency-queries", "0", "--spec", "IVF16,SQ4,RFlat", "--spec", "IVF16,SQ4,RFile"]
+                  "--repeats", "1", "--latency-queries", "0", "--spec", "IVF16,SQ4,RFlat", "--spec", "IVF16,SQ4,RFile",
+                  "--set", "nprobe=8,k_factor=8"]  # of several settings the clock would choose, for each index its own
         in_memory, in_file = self.kith_json(*common)["indexes"]
-        self.assertEqual(in_memory["recall"], in_file["recall"])
+        self.assertEqual(in_memory["set"], {"nprobe": "8", "k_factor": "8"})
+        for name in ["set", "is_reached", "recall", "recall_chosen", "trial_count"]:
+            self.assertEqual(in_memory[name], in_file[name], name)
         self.assertLess(in_file["memory_bytes"], in_memory["memory_bytes"])
         budget = (in_memory["memory_bytes"] + in_file["memory_bytes"]) // 2
         report = self.kith_json(*common, "--budget-bytes", str(budget), "--out", self.at("filed.kith"))
