@@ -490,6 +490,10 @@ class Quant(CliTest):
             self.assertEqual((report["count"], report["dim"], report["train_count"]), (BASE_COUNT, DIM, BASE_COUNT))
             self.assertAlmostEqual(report["relative_error"], report["squared_error"] / variance, delta=1e-5)
         self.assertGreater(reports[0]["recall"], 0.9)
+        rounded = [self.kith_json(*common, "--spec", spec, "--train", "0", "--query", self.at("query.fvecs"), "--gt",
+                                  self.at("gt.ivecs"), "--symmetric")["recall"] for spec in ("SQ8", "SQ2")]
+        self.assertGreater(rounded[0], 0.9)
+        self.assertLess(rounded[1], reports[2]["recall"])
         sampled = self.kith_json(*common, "--spec", "SQ8", "--train", "100", "--metric", "cosine")
         self.assertEqual(sampled["train_count"], 100)
         self.assertNotIn("recall", sampled)
@@ -500,6 +504,7 @@ class Quant(CliTest):
         self.refused(USAGE, ["character 2"], *common, "--spec", "SQ9")
         self.refused(USAGE, ["no code"], *common, "--spec", "IVF16,SQ8")
         self.refused(USAGE, ["--gt"], *common, "--spec", "SQ8", "--query", self.at("query.fvecs"))
+        self.refused(USAGE, ["--symmetric"], *common, "--spec", "SQ8", "--symmetric")
         write_vecs(self.at("half.fvecs"), [[0.5] * DIM], "f")
         self.refused(DATA, ["half.fvecs", "cannot hold"], "quant", "--base", self.at("half.fvecs"), "--spec", "u8")
         self.refused(IO, ["absent.fvecs"], "quant", "--base", self.at("absent.fvecs"), "--spec", "SQ8")

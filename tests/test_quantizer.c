@@ -151,6 +151,69 @@ Test(quantizer, vectors_all_alike_lose_no_share) {
     kith_quantizer_free(quantizer);
 }
 
+/* l2: squared; ip, cosine: the product. */
+static double distance_of(kith_metric metric, const float *a, const float *b) {
+    double sum = 0;
+    for (size_t d = 0; d < DIM; d++)
+        sum += metric == KITH_L2 ? pow((double)a[d] - (double)b[d], 2) : (double)a[d] * (double)b[d];
+    return sum;
+}
+
+/* Distances among codes are those of what they stand for, distances to vectors those of the vectors to it, up to the
+ * rounding of prepared queries. */
+static void check_distances(const char *spec, kith_metric metric, double tolerance) {
+    enum { FEW = 37 };
+    float *rows = make_rows(3, 0.5f), *decoded = malloc(COUNT * DIM * sizeof *decoded);
+    float *symmetric = malloc(FEW * COUNT * sizeof *symmetric), *again = malloc(FEW * COUNT * sizeof *again);
+    kith_view all = view_of(rows, COUNT), few = view_of(rows, FEW);
+    kith_quantizer *quantizer = make(spec, metric);
+    if (!kith_quantizer_is_trained(quantizer))
+        cr_assert_eq(kith_quantizer_train(quantizer, &all, NULL), KITH_OK, "%s", kith_error_message());
+    unsigned char *codes = malloc(COUNT * kith_quantizer_code_bytes(quantizer));
+    cr_assert_eq(kith_quantizer_encode(quantizer, &all, NULL, codes), KITH_OK);
+    cr_assert_eq(kith_quantizer_decode(quantizer, codes, COUNT, NULL, decoded), KITH_OK);
+    for (size_t threads = 1; threads <= 3; threads += 2) {
+        kith_job job = job_of(threads);
+        float *out = threads == 1 ? symmetric : again;
+        cr_assert_eq(kith_quantizer_code_distances(quantizer, codes, FEW, codes, COUNT, &job, out), KITH_OK, "%s",
+                     kith_error_message());
+    }
+    cr_assert_arr_eq(symmetric, again, FEW * COUNT * sizeof *again);
+    cr_assert_eq(kith_quantizer_distances(quantizer, &few, codes, COUNT, NULL, again), KITH_OK);
+    double worst[2] = {0};
+    for (size_t i = 0; i < FEW; i++) {
+        float unit[DIM];
+        double norm = metric == KITH_COSINE ? sqrt(distance_of(KITH_IP, rows + i * DIM, rows + i * DIM)) : 1;
+        for (size_t d = 0; d < DIM; d++) unit[d] = (float)((double)rows[i * DIM + d] / norm);
+        for (size_t j = 0; j < COUNT; j++) {
+            const float *other = decoded + j * DIM;
+            double both = distance_of(metric, decoded + i * DIM, other), one = distance_of(metric, unit, other);
+            worst[0] = fmax(worst[0], fabs((double)symmetric[i * COUNT + j] - both));
+            worst[1] = fmax(worst[1], fabs((double)again[i * COUNT + j] - one));
+        }
+    }
+    double scale = metric == KITH_COSINE ? 1 : DIM;
+    cr_expect_lt(worst[0], tolerance * scale, "%s %d: symmetric off by %g", spec, (int)metric, worst[0]);
+    cr_expect_lt(worst[1], tolerance * scale, "%s %d: asymmetric off by %g", spec, (int)metric, worst[1]);
+    kith_quantizer_free(quantizer);
+    free(codes);
+    free(again);
+    free(symmetric);
+    free(decoded);
+    free(rows);
+}
+
+Test(quantizer, distances_of_codes) {
+    static const struct {
+        const char *spec;
+        double tolerance;
+    } cases[] = {{"Flat", 1e-5},  {"f16", 1e-4},     {"SQ8", 0.01},    {"SQ4_trained", 0.02}, {"PQ6", 1e-3},
+                 {"PQ4x9", 1e-3}, {"PQ12x4fs", 0.1}, {"RaBitQ4", 0.1}, {"Line32", 0.1}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (int metric = KITH_L2; metric <= KITH_COSINE; metric++)
+            check_distances(cases[c].spec, (kith_metric)metric, cases[c].tolerance);
+}
+
 Test(quantizer, refuses) {
     kith_quantizer *quantizer = NULL;
     cr_assert_eq(kith_quantizer_create("SQ8", DIM, KITH_L2, NULL), KITH_ERR_ARGUMENT);
@@ -171,6 +234,8 @@ Test(quantizer, refuses) {
     quantizer = make("SQ8", KITH_COSINE);
     cr_assert_eq(kith_quantizer_encode(quantizer, &view, NULL, codes), KITH_ERR_NOT_TRAINED);
     cr_assert_eq(kith_quantizer_decode(quantizer, codes, 1, NULL, out), KITH_ERR_NOT_TRAINED);
+    cr_assert_eq(kith_quantizer_distances(quantizer, &view, codes, 1, NULL, out), KITH_ERR_NOT_TRAINED);
+    cr_assert_eq(kith_quantizer_code_distances(quantizer, codes, 1, codes, 1, NULL, out), KITH_ERR_NOT_TRAINED);
     cr_assert_eq(kith_quantizer_measure(quantizer, &view, NULL, &found), KITH_ERR_NOT_TRAINED);
     other.dim = DIM - 1;
     cr_assert_eq(kith_quantizer_train(quantizer, &other, NULL), KITH_ERR_DIMENSION);
@@ -195,6 +260,15 @@ Test(quantizer, refuses) {
     cr_assert_eq(kith_quantizer_encode(NULL, &other, NULL, codes), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_quantizer_decode(quantizer, codes, 1, NULL, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_quantizer_decode(quantizer, codes, 0, NULL, out), KITH_OK);
+    cr_assert_eq(kith_quantizer_distances(quantizer, &other, codes, 1, NULL, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_quantizer_distances(quantizer, &other, codes + 1, 1, NULL, out), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_quantizer_distances(quantizer, &other, codes, 0, NULL, out), KITH_OK);
+    cr_assert_eq(kith_quantizer_distances(quantizer, NULL, codes, 1, NULL, out), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_quantizer_code_distances(quantizer, NULL, 1, codes, 1, NULL, out), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_quantizer_code_distances(quantizer, codes, 1, codes, 1, NULL, NULL), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_quantizer_code_distances(quantizer, codes, 0, codes, 1, NULL, out), KITH_OK);
+    cr_assert_eq(kith_quantizer_code_distances(quantizer, codes, SIZE_MAX / 2, codes, 4, NULL, out),
+                 KITH_ERR_OVERFLOW);
     cr_assert_eq(kith_quantizer_measure(quantizer, &other, NULL, NULL), KITH_ERR_ARGUMENT);
     found.size = 3;
     cr_assert_eq(kith_quantizer_measure(quantizer, &other, NULL, &found), KITH_ERR_ARGUMENT);

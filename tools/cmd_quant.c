@@ -14,6 +14,7 @@ typedef struct quant_settings {
     kith_tool_common common;
     const char *base, *spec, *metric, *query, *gt;
     size_t train, k, seed, threads;
+    bool is_symmetric;
 } quant_settings;
 
 static const quant_settings defaults = {.metric = "l2", .train = 65536, .k = 10, .seed = 1};
@@ -29,6 +30,8 @@ static const kith_tool_option options[] = {
     {"query", "FILE", "queries: searches the codes exhaustively; with --gt", offsetof(quant_settings, query),
      KITH_TOOL_FILE, false, 0, 0},
     {"gt", "FILE", "their ground truth: ids", offsetof(quant_settings, gt), KITH_TOOL_FILE, false, 0, 0},
+    {"symmetric", NULL, "round the queries too: what codes find among themselves",
+     offsetof(quant_settings, is_symmetric), KITH_TOOL_FLAG, false, 0, 0},
     {"k", "N", "recall of so many neighbours (default 10)", offsetof(quant_settings, k), KITH_TOOL_COUNT, false, 1,
      SIZE_MAX},
     {"seed", "N", "another seed, other random choices (default 1)", offsetof(quant_settings, seed), KITH_TOOL_COUNT,
@@ -69,8 +72,28 @@ done:
     return code;
 }
 
+/* Puts in place of the queries what their codes stand for. *out is to be freed, after a failure too. */
+static int round_queries(const quant_settings *settings, const kith_quantizer *quantizer, kith_view *queries,
+                         float **out) {
+    size_t count = queries->count, dim = queries->dim, code_bytes = kith_quantizer_code_bytes(quantizer);
+    const kith_job job = kith_tool_job(settings->threads);
+    void *codes = calloc(count, code_bytes);
+    int code = KITH_EXIT_OK;
+    *out = calloc(count, dim * sizeof **out);
+    if (codes == NULL || *out == NULL) {
+        code = kith_tool_no_memory(count, code_bytes + dim * sizeof **out);
+        goto done;
+    }
+    KITH_TOOL_GO(kith_tool_check(kith_quantizer_encode(quantizer, queries, &job, codes), settings->query));
+    KITH_TOOL_GO(kith_tool_check(kith_quantizer_decode(quantizer, codes, count, &job, *out), NULL));
+    *queries = (kith_view){*out, KITH_F32, count, dim, 0};
+done:
+    free(codes);
+    return code;
+}
+
 /* Recall of an index that holds the codes and nothing else, all of which are searched. */
-static int measure_recall(const quant_settings *settings, kith_vectors *base, const char *spec,
+static int measure_recall(const quant_settings *settings, kith_vectors *base, const kith_quantizer *quantizer,
                           quant_result *result) {
     kith_index *index = NULL;
     kith_vectors *vectors = NULL;
@@ -78,8 +101,9 @@ static int measure_recall(const quant_settings *settings, kith_vectors *base, co
     kith_measures *measures = NULL;
     kith_view queries;
     void *owned = NULL;
+    float *rounded = NULL;
     int code;
-    kith_tool_build build = {.spec = spec,
+    kith_tool_build build = {.spec = kith_quantizer_spec(quantizer),
                              .metric = settings->metric,
                              .store = "auto",
                              .base_path = settings->base,
@@ -92,6 +116,7 @@ static int measure_recall(const quant_settings *settings, kith_vectors *base, co
     KITH_TOOL_GO(kith_tool_vectors_open(settings->query, NULL, &vectors));
     KITH_TOOL_GO(kith_tool_dim_check(base, settings->base, kith_vectors_dim(vectors), settings->query));
     KITH_TOOL_GO(kith_tool_vectors_view(vectors, settings->query, &queries, &owned));
+    if (settings->is_symmetric) KITH_TOOL_GO(round_queries(settings, quantizer, &queries, &rounded));
     KITH_TOOL_GO(kith_tool_neighbors_load(settings->gt, NULL, 0, &truth));
     KITH_TOOL_GO(kith_tool_index_build(&build, base, &index, &times));
     KITH_TOOL_GO(kith_tool_check(kith_neighbors_create(queries.count, settings->k, 0, &found), NULL));
@@ -111,6 +136,7 @@ done:
     kith_measures_free(measures);
     kith_neighbors_free(found);
     kith_neighbors_free(truth);
+    free(rounded);
     free(owned);
     kith_vectors_close(vectors);
     kith_index_free(index);
@@ -173,6 +199,8 @@ static int run(const void *given, const kith_tool_operands *operands) {
     int code;
     if ((settings->query == NULL) != (settings->gt == NULL))
         return kith_tool_error(KITH_EXIT_USAGE, "--query and --gt go together");
+    if (settings->is_symmetric && settings->query == NULL)
+        return kith_tool_error(KITH_EXIT_USAGE, "--symmetric needs --query");
     KITH_TOOL_GO(kith_tool_check(kith_metric_parse(settings->metric, &metric), NULL));
     KITH_TOOL_GO(kith_tool_vectors_open(settings->base, NULL, &base));
     KITH_TOOL_GO(
@@ -183,8 +211,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
     double start = kith_tool_seconds();
     KITH_TOOL_GO(kith_tool_check(kith_quantizer_measure(quantizer, &all, &job, &result.error), settings->base));
     result.measure_seconds = kith_tool_seconds() - start;
-    if (settings->query != NULL)
-        KITH_TOOL_GO(measure_recall(settings, base, kith_quantizer_spec(quantizer), &result));
+    if (settings->query != NULL) KITH_TOOL_GO(measure_recall(settings, base, quantizer, &result));
     KITH_TOOL_GO(kith_tool_stop_if_interrupted());
     KITH_TOOL_GO(print_result(settings, quantizer, &result));
 done:

@@ -70,6 +70,20 @@ typedef struct kith_quantizer_error {
 KITH_API kith_status kith_quantizer_measure(const kith_quantizer *quantizer, const kith_view *vectors,
                                             const kith_job *job, kith_quantizer_error *out) KITH_CHECK_RESULT;
 
+/* Distances of vectors to codes, asymmetric: only one side is rounded. Those that a search of an index of these codes
+ * has, in the metric's own terms. out: vectors->count x code_count. `codes` as in decode. job: threads. Errors as of
+ * encode; KITH_ERR_OVERFLOW. */
+KITH_API kith_status kith_quantizer_distances(const kith_quantizer *quantizer, const kith_view *vectors,
+                                              const void *codes, size_t code_count, const kith_job *job,
+                                              float *out) KITH_CHECK_RESULT;
+/* Distances among codes, symmetric: both sides are rounded (Jegou, Douze and Schmid, TPAMI 2011, section III-A). Each of
+ * the `count` codes is decoded once and then held against the `other_count` as a query, under cosine as it comes out,
+ * with no new length. The two arrays may be one. out: count x other_count. job: threads. Errors:
+ * KITH_ERR_NOT_TRAINED, KITH_ERR_ARGUMENT, KITH_ERR_OVERFLOW. */
+KITH_API kith_status kith_quantizer_code_distances(const kith_quantizer *quantizer, const void *codes, size_t count,
+                                                   const void *others, size_t other_count, const kith_job *job,
+                                                   float *out) KITH_CHECK_RESULT;
+
 #ifdef __cplusplus
 }
 #endif

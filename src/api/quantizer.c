@@ -291,3 +291,101 @@ done:
     kith_free(loop.squares);
     return status;
 }
+
+/* ---- Distances ------------------------------------------------------------------------------------------------ */
+
+enum { QUERIES_PER_ITEM = 16 };
+
+typedef struct distance_loop {
+    const kith_quantizer *quantizer;
+    kith_view view;             /* the queries, or */
+    const unsigned char *codes; /* their codes */
+    size_t count;
+    const unsigned char *others; /* codes that they are held against */
+    size_t other_count;
+    float *out;
+} distance_loop;
+
+/* What a search of an index has for each pair, in the metric's own terms. `query`: room for a prepared one. */
+static void measure_row(const distance_loop *loop, const float *vector, void *query, float *out) {
+    const kith_code *code = loop->quantizer->code;
+    const unsigned char *rows[BLOCK_ROWS];
+    float estimates[BLOCK_ROWS], base = kith_code_base(code, vector, NULL);
+    code->vtable->prepare(code, vector, query);
+    for (size_t first = 0; first < loop->other_count; first += BLOCK_ROWS) {
+        size_t count = kith_min_size(BLOCK_ROWS, loop->other_count - first);
+        for (size_t i = 0; i < count; i++) rows[i] = loop->others + (first + i) * code->code_bytes;
+        kith_code_rows_estimate(code, query, base, rows, count, estimates);
+        for (size_t i = 0; i < count; i++)
+            out[first + i] = code->metric == KITH_IP ? -estimates[i] : fmaxf(estimates[i], 0);
+    }
+}
+
+static kith_status distance_item(void *context, size_t item, size_t worker) {
+    (void)worker;
+    const distance_loop *loop = context;
+    const kith_code *code = loop->quantizer->code;
+    size_t first = item * QUERIES_PER_ITEM, count = kith_min_size(QUERIES_PER_ITEM, loop->count - first);
+    const kith_code_rows shape = {.count = count, .first_row = first};
+    kith_arena arena = {0};
+    float *rows = NULL, *projected = NULL;
+    void *query = NULL;
+    kith_status status;
+    KITH_GO(kith_arena_begin(&arena));
+    KITH_GO(kith_alloc(count, code->dim * sizeof *rows, &rows));
+    KITH_GO(kith_alloc(count, code->projected_dim * sizeof *projected, &projected));
+    KITH_GO(kith_alloc(1, code->query_bytes, &query));
+    if (loop->codes == NULL)
+        read_rows(loop->quantizer, &loop->view, first, count, rows);
+    else
+        KITH_GO(code->vtable->decode(code, &shape, loop->codes + first * code->code_bytes, rows));
+    KITH_GO(kith_code_project_queries(code, rows, count, 1, &arena, projected));
+    for (size_t i = 0; i < count; i++)
+        measure_row(loop, projected + i * code->projected_dim, query, loop->out + (first + i) * loop->other_count);
+done:
+    kith_free(query);
+    kith_free(projected);
+    kith_free(rows);
+    kith_arena_free(&arena);
+    return status;
+}
+
+static kith_status run_distances(const char *what, const distance_loop *loop, size_t threads) {
+    size_t bytes;
+    if (kith_mul_overflows(loop->count, loop->other_count, &bytes) ||
+        kith_mul_overflows(bytes, sizeof(float), &bytes))
+        return kith_error(KITH_ERR_OVERFLOW, "%s: %zu times %zu distances", what, loop->count, loop->other_count);
+    if (bytes == 0) return KITH_OK;
+    size_t items = (loop->count - 1) / QUERIES_PER_ITEM + 1;
+    return kith_parallel_for(threads, items, distance_item, (void *)(uintptr_t)loop);
+}
+
+kith_status kith_quantizer_distances(const kith_quantizer *quantizer, const kith_view *vectors, const void *codes,
+                                     size_t code_count, const kith_job *job, float *out) {
+    kith_job own;
+    distance_loop loop = {.quantizer = quantizer, .others = codes, .other_count = code_count, .out = out};
+    if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "distances: out must not be NULL");
+    KITH_TRY(check_codes("distances", codes));
+    KITH_TRY(check_trained("distances", quantizer));
+    KITH_TRY(check("distances", quantizer, vectors, job, &own, &loop.view));
+    loop.count = loop.view.count;
+    return run_distances("distances", &loop, own.threads);
+}
+
+kith_status kith_quantizer_code_distances(const kith_quantizer *quantizer, const void *codes, size_t count,
+                                          const void *others, size_t other_count, const kith_job *job, float *out) {
+    kith_job own;
+    const distance_loop loop = {.quantizer = quantizer,
+                                .codes = codes,
+                                .count = count,
+                                .others = others,
+                                .other_count = other_count,
+                                .out = out};
+    if (quantizer == NULL || out == NULL)
+        return kith_error(KITH_ERR_ARGUMENT, "code distances: quantizer and out must not be NULL");
+    KITH_TRY(check_codes("code distances", codes));
+    KITH_TRY(check_codes("code distances", others));
+    KITH_TRY(check_trained("code distances", quantizer));
+    KITH_TRY(kith_job_read(&own, job));
+    return run_distances("code distances", &loop, own.threads);
+}
