@@ -57,10 +57,7 @@ endian = 'little'
 c_args = ['-isystem$PWD/build-full/include'$5]
 c_link_args = [$6]
 CROSS
-    KITH_TEST_SLOW=30
-    export KITH_TEST_SLOW
     check "$1" "--cross-file build-full/$1.cross $plain -Dtools=disabled $7"
-    unset KITH_TEST_SLOW
 }
 
 run_check() {
@@ -74,11 +71,11 @@ run_check() {
             ;;
         thread) check thread "$sanitized -Db_sanitize=thread" ;;
         valgrind)
-            KITH_ISA=avx2 KITH_TEST_SLOW=50
-            export KITH_ISA KITH_TEST_SLOW
+            KITH_ISA=avx2
+            export KITH_ISA
             check valgrind "$plain -Dbuildtype=debugoptimized" \
                 --wrap='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite'
-            unset KITH_ISA KITH_TEST_SLOW
+            unset KITH_ISA
             ;;
         narrow)
             root=/usr/i686-linux-gnu

@@ -10,5 +10,5 @@ export ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=1:ignore_noninstrumented_modules=1
 for name in "$@"; do
-    KITH_TEST_SLOW=10 "$folder/tests/test_${name%%/*}" --filter "$name"
+    "$folder/tests/test_${name%%/*}" --filter "$name"
 done

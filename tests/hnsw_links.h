@@ -1,14 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * hnsw_links.h: a look at the links of a graph, for tests.
+ * hnsw_links.h: a look at the links of a graph and at the time it took to build, for tests.
  */
 #ifndef KITH_TESTS_HNSW_LINKS_H
 #define KITH_TESTS_HNSW_LINKS_H
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "hnsw/hnsw_inside.h"
+
+/* Building on four times the vectors must not take sixteen times as long. Time is the processor's, which a busy machine changes
+ * little; where it does, it is taken again. */
+static inline void check_is_no_quadratic(void (*build)(const void *base, size_t count), const void *base,
+                                         size_t count) {
+    double times = 16;
+    for (int tries = 0; tries < 5 && times >= 12; tries++) {
+        clock_t start = clock();
+        build(base, count / 4);
+        clock_t middle = clock();
+        build(base, count);
+        times = (double)(clock() - middle) / (double)(middle - start);
+    }
+    cr_assert_lt(times, 12, "%g times as long", times);
+}
 
 /* Nodes that can be reached from the entries, and that every row is as it should be. */
 static inline size_t reachable(const kith_index *index) {

@@ -38,6 +38,7 @@ typedef struct trial {
     const char *spec;
     id_history ids[IDS];
     _Atomic int stop, failures;
+    _Atomic size_t started; /* threads that have done something */
     uint64_t end_ns;
     size_t writer_count;
 } trial;
@@ -141,7 +142,7 @@ static void change_some(thread_of *own) {
     if (status != KITH_OK) fail(t, "a change failed", ids[0]);
     if (changed != count) fail(t, "a change did not find all", ids[0]);
     for (size_t i = 0; i < count; i++) atomic_store(&t->ids[ids[i]].done, next[i]);
-    own->calls++;
+    if (own->calls++ == 0) atomic_fetch_add(&t->started, 1);
 }
 
 static void *write_on(void *context) {
@@ -323,8 +324,9 @@ static void *search_on(void *context) {
         if (own->calls % 8 == 0) search_range(own, s);
         if (own->calls % 16 == 0) search_groups(own);
         if (own->calls % 32 == 0 && !own->t->memory_fails) look(own);
-        own->calls++;
-        if (now_ns() > own->t->end_ns) atomic_store(&own->t->stop, 1);
+        if (own->calls++ == 0) atomic_fetch_add(&own->t->started, 1);
+        bool all_started = atomic_load(&own->t->started) == WRITERS + SEARCHERS;
+        if (all_started && now_ns() > own->t->end_ns) atomic_store(&own->t->stop, 1);
     }
     free(s);
     return NULL;

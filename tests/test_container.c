@@ -501,7 +501,7 @@ Test(container, links_and_permissions_are_kept) {
 
 /* SIGKILL at a random moment of a save, again and again: the name always holds a whole file. Set KITH_TEST_KILLS for
  * more than the default. */
-Test(container, a_killed_save_leaves_a_whole_file, .timeout = 600) {
+Test(container, a_killed_save_leaves_a_whole_file) {
     const char *folder = faults_folder(), *path = faults_path(folder, "a.kith");
     const char *wanted = getenv("KITH_TEST_KILLS");
     long kills = wanted != NULL ? strtol(wanted, NULL, 10) : 100;

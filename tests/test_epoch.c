@@ -84,7 +84,7 @@ Test(epoch, a_child_does_not_wait_for_readers_of_its_parent) {
     kith_epoch_ticket inside = kith_epoch_enter(epoch);
     pid_t child = fork();
     if (child == 0) {
-        (void)alarm(20);
+        (void)alarm(300);
         kith_epoch_synchronize(epoch);
         kith_epoch_leave(epoch, inside); /* of another process: counts for nothing */
         kith_epoch_synchronize(epoch);

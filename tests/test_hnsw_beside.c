@@ -16,7 +16,8 @@ enum {
     IDS = STAY + ADDERS * EACH,
     SEARCHERS = 2,
     K = 10,
-    PIECE_MAX = 7, /* vectors that are added at once */
+    PIECE_MAX = 7,    /* vectors that are added at once */
+    STEPS_MIN = 1000, /* of each searcher, so that the share of misses says something */
     MISSES_SHARE = 50
 };
 
@@ -178,7 +179,8 @@ static void range_once(scene *all, uint64_t step) {
 
 static void *searcher(void *context) {
     const part *mine = context;
-    for (uint64_t step = mine->number; atomic_load(&mine->all->changers_left) > 0; step += SEARCHERS)
+    for (uint64_t step = mine->number; atomic_load(&mine->all->changers_left) > 0 || step < STEPS_MIN * SEARCHERS;
+         step += SEARCHERS)
         if (step % 16 < SEARCHERS)
             range_once(mine->all, step);
         else

@@ -721,7 +721,7 @@ Test(index, a_forked_child_searches_and_adds) {
     pid_t child = fork();
     cr_assert_geq(child, 0);
     if (child == 0) {
-        alarm(5);
+        alarm(300);
         int wrong = kith_index_search(index, &view, CROWD_K, &params, ids, NULL, NULL) != KITH_OK ||
                     memcmp(ids, expected, sizeof ids) != 0 || kith_index_add(index, &view, NULL, NULL) != KITH_OK;
         _exit(wrong);

@@ -170,11 +170,13 @@ Test(prefetch, tuning_takes_what_is_faster) {
     kith_prefetch_init(&settings);
     line_ns = 20000;
     walk_ns = 100000;
-    for (int tries = 0; tries < 20 && (settings.row_lines != 1 || settings.walks != 3); tries++) {
+    for (int tries = 0; tries < 100 && (settings.row_lines != 1 || settings.walks != 3); tries++) {
+        size_t trials =
+            settings.row_lines == 8 ? 10 : 9; /* what it has is passed over: 8 lines are none of the values */
         OK(kith_prefetch_tune(&model, NULL, &tuning));
-        cr_assert(settings.row_lines <= 8 && settings.links <= 4 && (settings.walks == 2 || settings.walks == 3));
+        cr_assert(settings.row_lines <= 8 && settings.links <= 4 && settings.walks >= 1 && settings.walks <= 4);
         check_is(&model, &tuning.chosen);
-        cr_assert(tuning.query_count == 50 && tuning.rounds == 11 && tuning.trial_count == 10);
+        cr_assert(tuning.query_count == 50 && tuning.rounds == 11 && tuning.trial_count == trials);
     }
     cr_assert(settings.row_lines == 1 && settings.walks == 3, "%u lines, %u walks", settings.row_lines,
               settings.walks);

@@ -235,7 +235,7 @@ static measured measure(size_t bits, kith_metric metric, bool has_centroids, flo
  * within 4 / sqrt(1,000). Of so few dimensions the best step of each vector gains more than theory's common one, the
  * more the finer the grid. The bound takes a cosine that all but one vector in a hundred reach, and so holds more often
  * than 1.9 standard deviations would, 94.3%. */
-Test(rabitq, estimates_have_no_bias_and_the_error_that_theory_gives, .timeout = 120) {
+Test(rabitq, estimates_have_no_bias_and_the_error_that_theory_gives) {
     for (size_t bits = 1; bits <= 8; bits++)
         for (int mode = 0; mode < 4; mode++) {
             measured got = measure(bits, mode % 2 == 0 ? KITH_L2 : KITH_IP, mode >= 2, 0);
@@ -373,7 +373,7 @@ static size_t rank_at_95(const char *name, kith_metric metric, bool is_residual)
     return at_95;
 }
 
-Test(rabitq, neighbours_stand_near_the_top, .timeout = 300) {
+Test(rabitq, neighbours_stand_near_the_top) {
     static const struct {
         const char *name;
         size_t plain, residual; /* the most rows that hold 95% of the neighbours */
@@ -389,7 +389,7 @@ Test(rabitq, neighbours_stand_near_the_top, .timeout = 300) {
 }
 
 /* What training chooses is about as good as the best that could have been said. */
-Test(rabitq, training_chooses_good_bits, .timeout = 300) {
+Test(rabitq, training_chooses_good_bits) {
     static const char *const said[] = {"Line64x1", "Line64x2", "Line64x4", "Line64x8"};
     size_t best = SIZE_MAX, worst = 0, chosen = rank_at_95("Line64", KITH_L2, false);
     for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
@@ -751,7 +751,7 @@ Test(rabitq, heads_that_are_wrong) {
     faults_folder_remove(folder);
 }
 
-Test(rabitq, failing_allocations, .timeout = 120) {
+Test(rabitq, failing_allocations) {
     enum { COUNT = 600, D = 50 };
     const char *folder = faults_folder(), *path = faults_path(folder, "code");
     float *rows = hidden_rows(1, COUNT, D, 4, 1), *out = malloc(COUNT * 64 * sizeof *out);

@@ -3,7 +3,6 @@
  * plain_runner.c: runs the tests that plain/criterion/criterion.h registered, each in a process of its own.
  *
  * Usage: test_NAME [--jobs N] [--filter PART]   PART: of "suite/name". --jobs is taken and ignored.
- * KITH_TEST_SLOW multiplies the timeouts: for emulators.
  */
 #include "criterion/criterion.h"
 
@@ -34,14 +33,7 @@ void plain_fail(const char *file, int line, const char *what, const char *format
     _exit(101);
 }
 
-static unsigned timeout_seconds(const plain_test *test) {
-    const char *slow = getenv("KITH_TEST_SLOW");
-    double factor = slow != NULL && atof(slow) > 0 ? atof(slow) : 1;
-    return test->timeout > 0 ? (unsigned)(test->timeout * factor) + 1 : 0;
-}
-
 static void run_in_child(const plain_test *test) {
-    (void)alarm(timeout_seconds(test));
     if (test->init != NULL) test->init();
     test->run();
     if (test->fini != NULL) test->fini();
@@ -66,8 +58,7 @@ static bool run_test(const plain_test *test) {
     double seconds = (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) * 1e-9;
     const char *word = passed ? "pass" : "FAIL";
     (void)printf("[%s] %s::%s (%.2f s)", word, test->suite, test->name, seconds);
-    if (!passed && WIFSIGNALED(how))
-        (void)printf(" signal %d%s", WTERMSIG(how), WTERMSIG(how) == SIGALRM ? ": timeout" : "");
+    if (!passed && WIFSIGNALED(how)) (void)printf(" signal %d", WTERMSIG(how));
     if (!passed && WIFEXITED(how)) (void)printf(" exit status %d", WEXITSTATUS(how));
     (void)printf("\n");
     return passed;

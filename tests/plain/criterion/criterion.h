@@ -22,9 +22,8 @@ typedef struct plain_test {
     /* What may stand after the names in Test(...), as with Criterion. */
     void (*init)(void);
     void (*fini)(void);
-    double timeout; /* seconds; 0: none */
-    int signal;     /* that the test is to end by */
-    int exit_code;  /* that it is to end with */
+    int signal;    /* that the test is to end by */
+    int exit_code; /* that it is to end with */
     bool disabled;
 } plain_test;
 
