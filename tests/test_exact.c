@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/random.h"
-#include "exact/exact.h"
+#include "exact/exact_inside.h"
 #include "simd/simd.h"
 
 enum { ROWS = 1100 };
@@ -156,6 +156,32 @@ static void check(kith_dtype row_type, kith_dtype query_type, kith_metric metric
     free_rows(&queries);
 }
 
+/* Every step-th query has found its k hits, the others nothing. */
+static void expect_hits(kith_topk *tops, size_t query_count, size_t step, size_t k, const kith_hit *all) {
+    for (size_t q = 0; q < query_count; q++) {
+        kith_topk_finish(&tops[q]);
+        cr_assert_eq(tops[q].count, q % step == 0 ? k : 0);
+        cr_assert_arr_eq(tops[q].hits, all + q * k, tops[q].count * sizeof *all);
+    }
+}
+
+/* Offers all rows one batch after the other, from the last one on: few, too few to fill tiles, and as many as go. */
+static void offer_by_address(kith_exact *exact, const kith_rows *set, const uint32_t *members, size_t member_count,
+                             kith_topk *tops) {
+    static const size_t sizes[] = {3, 9, KITH_EXACT_GATHERED_MAX};
+    const void *rows[KITH_EXACT_GATHERED_MAX];
+    int64_t ids[KITH_EXACT_GATHERED_MAX];
+    for (size_t left = set->count, batch = 0; left > 0; batch++) {
+        size_t count = kith_min_size(left, sizes[batch % 3]), run;
+        for (size_t i = 0; i < count; i++) {
+            ids[i] = (int64_t)--left;
+            rows[i] = kith_exact_run(set, left, &run);
+        }
+        cr_assert_eq(kith_exact_offer_gathered(exact, rows, ids, count, members, member_count, 1, tops, NULL, 0),
+                     KITH_OK);
+    }
+}
+
 /* Some queries of a batch, through the tile and through the stream, find what all of them find together; the others
  * find nothing. Ids of 32 bits and row numbers are two ways to name the rows. */
 Test(exact, members_of_a_batch) {
@@ -190,11 +216,10 @@ Test(exact, members_of_a_batch) {
                 kith_rows set = searchable(&rows);
                 if (step > 1) set.ids_u32 = ids;
                 cr_assert_eq(kith_exact_offer(exact, &set, members, member_count, 1, tops, NULL, 0), KITH_OK);
-                for (size_t q = 0; q < QUERIES; q++) {
-                    kith_topk_finish(&tops[q]);
-                    cr_assert_eq(tops[q].count, q % step == 0 ? K : 0);
-                    cr_assert_arr_eq(tops[q].hits, all + q * K, tops[q].count * sizeof *all);
-                }
+                expect_hits(tops, QUERIES, step, K, all);
+                for (size_t q = 0; q < QUERIES; q++) kith_topk_init(&tops[q], hits[q], K);
+                offer_by_address(exact, &set, members, member_count, tops);
+                expect_hits(tops, QUERIES, step, K, all);
                 kith_arena_free(&arena);
             }
             free_rows(&rows);

@@ -65,6 +65,12 @@ typedef struct kith_hit_list kith_hit_list;
 kith_status kith_exact_offer(kith_exact *exact, const kith_rows *rows, const uint32_t *members, size_t member_count,
                              size_t worker, kith_topk *tops, kith_hit_list *lists, float radius);
 
+/* The same for rows that lie anywhere, at most KITH_EXACT_GATHERED_MAX of them, with these ids. `allow` is not asked. */
+enum { KITH_EXACT_GATHERED_MAX = 256 };
+kith_status kith_exact_offer_gathered(kith_exact *exact, const void *const *rows, const int64_t *ids, size_t count,
+                                      const uint32_t *members, size_t member_count, size_t worker, kith_topk *tops,
+                                      kith_hit_list *lists, float radius);
+
 /* Hits of a range search, gathered per query. All zero is empty. */
 struct kith_hit_list {
     kith_hit *hits;

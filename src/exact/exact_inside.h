@@ -9,7 +9,10 @@
 #include "simd/simd.h"
 
 /* Rows that are looked at together: their distances to a dozen queries stay in the first-level cache. */
-enum { KITH_EXACT_BLOCK_ROWS = 256, KITH_EXACT_LANES_MAX = 64 /* queries of a tile, on any ISA */ };
+enum {
+    KITH_EXACT_BLOCK_ROWS = KITH_EXACT_GATHERED_MAX,
+    KITH_EXACT_LANES_MAX = 64 /* queries of a tile, on any ISA */
+};
 
 /* Scratch memory of one worker thread. */
 typedef struct kith_exact_worker {
@@ -77,6 +80,14 @@ kith_status kith_exact_stream(const kith_exact *exact, const kith_rows *rows, ki
 kith_status kith_exact_tiles(const kith_exact *exact, const kith_rows *rows, kith_exact_worker *worker,
                              const uint32_t *members, size_t query_first, size_t query_last, size_t row_first,
                              size_t row_last, const kith_exact_sinks *sinks);
+
+/* The same for `count` rows that lie anywhere, at most KITH_EXACT_BLOCK_ROWS, with these ids: all are allowed. */
+kith_status kith_exact_stream_gathered(const kith_exact *exact, const void *const *rows, const int64_t *ids,
+                                       size_t count, const uint32_t *members, size_t member_count,
+                                       const kith_exact_sinks *sinks);
+kith_status kith_exact_tiles_gathered(const kith_exact *exact, const void *const *rows, const int64_t *ids,
+                                      size_t count, kith_exact_worker *worker, const uint32_t *members,
+                                      size_t member_count, const kith_exact_sinks *sinks);
 
 /* Packs all queries; part of opening. */
 kith_status kith_exact_pack_queries(kith_exact *exact);

@@ -247,3 +247,20 @@ kith_status kith_exact_tiles(const kith_exact *exact, const kith_rows *rows, kit
     }
     return KITH_OK;
 }
+
+kith_status kith_exact_tiles_gathered(const kith_exact *exact, const void *const *rows, const int64_t *ids,
+                                      size_t count, kith_exact_worker *worker, const uint32_t *members,
+                                      size_t member_count, const kith_exact_sinks *sinks) {
+    kith_dtype dtype = exact->request.row_dtype;
+    for (size_t first = 0; first < count; first += exact->block_rows) {
+        size_t here = kith_min_size(exact->block_rows, count - first);
+        for (size_t i = 0; i < here; i++) {
+            worker->row_at[i] = rows[first + i];
+            worker->ids[i] = ids[first + i];
+            if (exact->request.metric == KITH_COSINE)
+                worker->inverse_norms[i] = kith_exact_inverse_norm(rows[first + i], dtype, exact->dim);
+        }
+        KITH_TRY(scan_block(exact, worker, members, 0, member_count, here, sinks));
+    }
+    return KITH_OK;
+}

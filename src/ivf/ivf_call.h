@@ -38,7 +38,7 @@ typedef struct kith_ivf_scratch {
     kith_probed_list *probes;       /* group_size x nprobe */
     kith_visit *visits;             /* group_size x nprobe */
     size_t *list_first;             /* list_count + 1 */
-    unsigned char *rows;            /* filter, dead vectors: GATHER raw vectors, and their ids */
+    const void **rows;              /* filter, dead vectors: where GATHER raw vectors lie, and their ids */
     int64_t *row_ids;
     uint32_t *members; /* group_size: the queries of a list, for exact codes */
     uint32_t *lists;   /* group_size x nprobe: the lists that have visits, in order */

@@ -30,6 +30,7 @@
 #include "index/codes.h"
 #include "index/convert.h"
 #include "ivf/ivf_inside.h"
+#include "sq/sq.h"
 
 enum { META_BYTES = 24, VERSION = 1 };
 static const char meta_tag[] = "IVFLMETA", centroids_tag[] = "IVFLCENT", projected_tag[] = "IVFLPROJ",
@@ -285,6 +286,7 @@ static kith_status open_centroids(opening *o, uint32_t *part) {
         KITH_TRY(open_items(o, projected_tag, count, projected_dim * sizeof(float), &ivf->projected));
     if (!o->has_coarse_code) return KITH_OK;
     KITH_TRY(open_code(o, part, KITH_IVF_COARSE_CODE, projected_dim, ivf->code->metric, true, &ivf->coarse_code));
+    kith_sq_quicken(ivf->coarse_code);
     return open_items(o, coarse_tag, kith_code_blocks(count), ivf->coarse_code->block_bytes, &ivf->coarse_blocks);
 }
 

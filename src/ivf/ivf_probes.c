@@ -17,6 +17,9 @@ enum {
     EARLY_NEAR = 32 /* one in so many lists is read before the results say how far to go */
 };
 
+/* Some more lists than wanted, of which the distances say which are the nearest. */
+static size_t with_margin(size_t count) { return count + count / 8 + PROBE_MARGIN; }
+
 kith_status kith_ivf_plan_probes(kith_ivf_call *call) {
     const kith_ivf *ivf = call->ivf;
     const kith_search_request *request = call->request;
@@ -30,7 +33,7 @@ kith_status kith_ivf_plan_probes(kith_ivf_call *call) {
     }
     call->coarse_k = call->nprobe;
     if (ivf->coarse_code != NULL || request->filter != NULL)
-        call->coarse_k = kith_min_size(ivf->list_count, call->nprobe + call->nprobe / 8 + PROBE_MARGIN);
+        call->coarse_k = kith_min_size(ivf->list_count, with_margin(call->nprobe));
     return KITH_OK;
 }
 
@@ -206,42 +209,63 @@ void kith_ivf_stop_early(const kith_ivf_call *call, kith_topk *top, kith_probed_
     for (; p < call->nprobe; p++) probes[p] = (kith_probed_list){.before = KITH_NO_PROBE};
 }
 
-/* The nearest lists that hold allowed vectors, until they are enough; false: the ranked lists are not. */
-static bool pick_probes(const kith_ivf_call *call, const kith_topk *top, float base, kith_probed_list *probes,
-                        size_t *count) {
+/* The nearest of `count` lists that hold allowed vectors, until they are enough, as probes; *seen lists have been looked
+ * at for that. False: they are not. */
+static bool pick_probes(const kith_ivf_call *call, const kith_hit *hits, size_t count, float base,
+                        kith_probed_list *probes, size_t *taken, size_t *seen) {
     const kith_ivf_filtered *filtered = &call->filtered;
     size_t wanted = kith_max_size(call->top_k, kith_ivf_filtered_wanted(filtered, call->probes_wanted));
-    size_t taken = 0, allowed = 0;
-    for (size_t i = 0; i < top->count && taken < call->nprobe; i++) {
-        size_t here = kith_ivf_filtered_count(filtered, (size_t)top->hits[i].id);
+    size_t allowed = 0;
+    *taken = 0;
+    for (*seen = 0; *seen < count; (*seen)++) {
+        if (*taken == call->nprobe || (*taken >= call->probes_wanted && allowed >= wanted)) return true;
+        size_t here = kith_ivf_filtered_count(filtered, (size_t)hits[*seen].id);
         if (here == 0) continue;
-        if (taken >= call->probes_wanted && allowed >= wanted) break;
         allowed += here;
-        probes[taken++] = probe_of(call, &top->hits[i], base);
+        probes[(*taken)++] = probe_of(call, &hits[*seen], base);
     }
-    *count = taken;
-    return taken == call->nprobe || (taken >= call->probes_wanted && allowed >= wanted);
+    return *taken == call->nprobe || (*taken >= call->probes_wanted && allowed >= wanted);
+}
+
+/* The same for lists that are ranked by estimates. Of those that are far behind the distance need not be known. */
+static bool pick_estimated(const kith_ivf_call *call, const float *vector, kith_topk *top, float base,
+                           kith_probed_list *probes, size_t *taken) {
+    kith_hit *hits = top->hits;
+    size_t all = top->count, measured = 0, seen;
+    bool is_enough = pick_probes(call, hits, all, base, probes, taken, &seen);
+    for (seen = is_enough ? kith_min_size(all, with_margin(seen)) : all;; seen = all) {
+        measure_lists(call->ivf, vector, hits + measured, seen - measured);
+        kith_hits_sort(hits, seen);
+        measured = seen;
+        is_enough = pick_probes(call, hits, measured, base, probes, taken, &seen);
+        if (is_enough || measured == all) return is_enough;
+    }
 }
 
 /* The probes of query number `query` of the call, nearest list first; false: other lists have to be found. */
-static bool settle_probes(const kith_ivf_call *call, size_t query, kith_topk *top, kith_probed_list *probes) {
+static bool settle_probes(const kith_ivf_call *call, size_t query, bool is_picky, kith_topk *top,
+                          kith_probed_list *probes) {
     const kith_ivf *ivf = call->ivf;
     const kith_code *code = ivf->code;
     const float *vector = call->projected + query * code->projected_dim;
-    bool is_enough = true;
-    if (ivf->coarse_code != NULL || ivf->coarse != NULL) {
+    bool is_filtered = call->request->filter != NULL, is_enough = true;
+    bool asked = ivf->coarse != NULL && !is_picky, is_estimated = ivf->coarse_code != NULL || asked;
+    if (is_filtered && !asked) kith_topk_finish(top); /* what the index of centroids finds is ranked already */
+    if (!is_filtered && is_estimated) {
         kith_topk_shrink(top);
         measure_lists(ivf, vector, top->hits, top->count);
     }
-    kith_topk_finish(top);
+    if (!is_filtered) kith_topk_finish(top);
     float base = ivf->by_residual ? 0 : kith_code_base(code, vector, NULL);
-    for (size_t p = 0; p < call->nprobe; p++) /* an index may find fewer, and so may a filter */
-        probes[p] = (kith_probed_list){.before = KITH_NO_PROBE};
-    size_t count = kith_min_size(call->nprobe, top->count);
-    if (call->request->filter != NULL)
-        is_enough = pick_probes(call, top, base, probes, &count);
+    size_t count = kith_min_size(call->nprobe, top->count), seen;
+    if (is_filtered && is_estimated)
+        is_enough = pick_estimated(call, vector, top, base, probes, &count);
+    else if (is_filtered)
+        is_enough = pick_probes(call, top->hits, top->count, base, probes, &count, &seen);
     else
         for (size_t p = 0; p < count; p++) probes[p] = probe_of(call, &top->hits[p], base);
+    for (size_t p = count; p < call->nprobe; p++) /* an index may find fewer, and so may a filter */
+        probes[p] = (kith_probed_list){.before = KITH_NO_PROBE};
     set_limits(call, probes, count);
     return is_enough;
 }
@@ -263,11 +287,12 @@ void kith_ivf_find_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, 
         find_lists(call, scratch, first + q, tile, false, tops);
         bool is_enough[KITH_CODE_QUERIES_MAX];
         for (size_t i = 0; i < tile; i++)
-            is_enough[i] = settle_probes(call, first + q + i, &tops[i], scratch->probes + (q + i) * call->nprobe);
+            is_enough[i] =
+                settle_probes(call, first + q + i, false, &tops[i], scratch->probes + (q + i) * call->nprobe);
         for (size_t i = 0; i < tile; i++) {
             if (is_enough[i]) continue;
             find_lists(call, scratch, first + q + i, 1, true, tops);
-            (void)settle_probes(call, first + q + i, tops, scratch->probes + (q + i) * call->nprobe);
+            (void)settle_probes(call, first + q + i, true, tops, scratch->probes + (q + i) * call->nprobe);
         }
     }
 }

@@ -26,11 +26,14 @@
 
 enum {
     GROUP_MAX = 1024,
-    GROUP_SMALL = 4, /* so few queries hardly share a list */
-    GATHER = 256,    /* raw vectors that are copied together */
-    GATHER_SHARE = 4 /* where fewer than one in so many are allowed */
+    GROUP_SMALL = 4,                  /* so few queries hardly share a list */
+    GATHER = KITH_EXACT_GATHERED_MAX, /* raw vectors that are compared by their addresses, at once at most */
+    GATHER_QUARTERS = 3,              /* where no more quarters of a list are allowed */
+    CACHE_LINE = 64,
+    STREAM_SHARE = 16
 };
-static const size_t group_bytes_max = (size_t)4 << 20; /* prepared queries and probes of a group */
+static const size_t group_bytes_max = (size_t)4 << 20;    /* prepared queries and probes of a group */
+static const size_t gather_bytes_max = (size_t)256 << 10; /* of vectors that are fetched before they are compared */
 
 /* ---- Queries -------------------------------------------------------------------------------------------------- */
 
@@ -88,7 +91,7 @@ static kith_status take_worker(const kith_ivf_call *call, kith_ivf_scratch *scra
         KITH_TRY(kith_arena_take(arena, call->table_size, sizeof *scratch->table, &scratch->table));
     if (call->errors != NULL) KITH_TRY(kith_arena_take(arena, call->nprobe, sizeof(float), &scratch->spreads));
     if ((call->request->filter != NULL || ivf->dead_count > 0) && ivf->code->is_exact) {
-        KITH_TRY(kith_arena_take(arena, GATHER, ivf->code->code_bytes, &scratch->rows));
+        KITH_TRY(kith_arena_take(arena, GATHER, sizeof *scratch->rows, &scratch->rows));
         KITH_TRY(kith_arena_take(arena, GATHER, sizeof *scratch->row_ids, &scratch->row_ids));
     }
     return kith_arena_take(arena, ivf->list_count + 1, sizeof(size_t), &scratch->list_first);
@@ -235,41 +238,38 @@ static uint32_t allowed_bits(const kith_ivf_call *call, size_t number, size_t po
     return all & ~kith_list_dead_bits(list, position);
 }
 
-/* Raw vectors that are copied together, from one list or many, and held against some queries. */
+/* Raw vectors from one list or many, to be held against some queries. Where they lie is in the worker's scratch
+ * memory. */
 typedef struct gathering {
     const kith_ivf_call *call;
     size_t worker;
     const uint32_t *members;
     size_t member_count;
-    kith_rows rows; /* in the worker's scratch memory: GATHER at most */
+    size_t count, count_max; /* GATHER at most; a block fits in below count_max */
 } gathering;
 
 static gathering gather_for(const kith_ivf_call *call, size_t worker, const uint32_t *members, size_t count) {
-    const kith_code *code = call->ivf->code;
+    size_t most = gather_bytes_max / call->ivf->code->code_bytes;
     return (gathering){.call = call,
                        .worker = worker,
                        .members = members,
                        .member_count = count,
-                       .rows = {.dtype = kith_raw_dtype(code),
-                                .dim = code->dim,
-                                .base = call->workers[worker].rows,
-                                .stride = code->code_bytes}};
+                       .count_max = kith_max_size(2 * KITH_BLOCK_ROWS, kith_min_size(GATHER, most))};
 }
 
 static kith_status offer_gathered(gathering *all) {
     const kith_ivf_call *call = all->call;
-    unsigned char *id_table;
-    kith_chunks ids;
-    if (all->rows.count == 0) return KITH_OK;
-    kith_chunks_view(&ids, sizeof(int64_t), call->workers[all->worker].row_ids, all->rows.count, &id_table);
-    all->rows.ids = &ids;
-    kith_status status = kith_exact_offer(call->exact, &all->rows, all->members, all->member_count, all->worker,
-                                          call->tops, call->lists, call->request->radius);
-    all->rows.count = 0;
-    return status;
+    const kith_ivf_scratch *scratch = &call->workers[all->worker];
+    size_t count = all->count;
+    all->count = 0;
+    if (count == 0) return KITH_OK;
+    return kith_exact_offer_gathered(call->exact, scratch->rows, scratch->row_ids, count, all->members,
+                                     all->member_count, all->worker, call->tops, call->lists,
+                                     call->request->radius);
 }
 
-/* The first `most` allowed vectors of the first `limit` ones of a list, which has been counted. */
+/* The first `most` allowed vectors of the first `limit` ones of a list, which has been counted. They are fetched into
+ * the second-level cache all at once: one after the other, each would be waited for. */
 static kith_status gather_list(gathering *all, size_t number, size_t limit, size_t most) {
     const kith_ivf_call *call = all->call;
     const kith_list *list = kith_ivf_list(call->ivf, number);
@@ -282,10 +282,12 @@ static kith_status gather_list(gathering *all, size_t number, size_t limit, size
             size_t position = at + (size_t)__builtin_ctz(rest), place;
             if (position >= limit) break;
             const kith_list_segment *segment = kith_list_find(list, position, &place);
-            memcpy(scratch->rows + all->rows.count * row_bytes, segment->blocks + place * row_bytes, row_bytes);
-            scratch->row_ids[all->rows.count++] = kith_segment_id(segment, place);
+            const unsigned char *row = segment->blocks + place * row_bytes;
+            for (size_t b = 0; b < row_bytes; b += CACHE_LINE) __builtin_prefetch(row + b, 0, 2);
+            scratch->rows[all->count] = row;
+            scratch->row_ids[all->count++] = kith_segment_id(segment, place);
         }
-        if (all->rows.count + KITH_BLOCK_ROWS > GATHER) KITH_TRY(offer_gathered(all));
+        if (all->count + KITH_BLOCK_ROWS > all->count_max) KITH_TRY(offer_gathered(all));
     }
     return KITH_OK;
 }
@@ -323,12 +325,12 @@ static kith_status read_allowed(const kith_ivf_call *call, kith_ivf_scratch *scr
     return offer_gathered(&all);
 }
 
-/* Are the vectors that a search of a raw list may find to be copied together? */
+/* Are the vectors that a search of a raw list may find to be picked out? */
 static bool is_sparse(const kith_ivf_call *call, size_t number) {
     if (kith_ivf_list(call->ivf, number)->dead != NULL) return true;
     if (call->request->filter == NULL) return false;
     size_t all = kith_ivf_list(call->ivf, number)->count;
-    return kith_ivf_filtered_list(&call->filtered, number) < all / GATHER_SHARE;
+    return 4 * kith_ivf_filtered_list(&call->filtered, number) <= GATHER_QUARTERS * all;
 }
 
 /* The same for raw vectors: products by tiles, for any number of queries with one limit. */
@@ -594,12 +596,24 @@ static void report_group(const kith_ivf_call *call, const kith_ivf_scratch *scra
     }
 }
 
-/* The nearest lists first: after them most of the rest is dropped by the compare alone. */
+/* Raw vectors whose lists few queries share: to read these takes longer than to compare them. */
+static bool is_streamed(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t count) {
+    size_t visits = 0;
+    for (size_t p = 0; p < count * call->nprobe && call->exact != NULL; p++)
+        visits += scratch->probes[p].before != KITH_NO_PROBE;
+    return call->exact != NULL && visits < STREAM_SHARE * call->ivf->list_count;
+}
+
+/* The nearest lists first: after them most of the rest is dropped by the compare alone. But what is streamed is read
+ * once. */
 static kith_status read_group(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker, size_t first,
                               size_t count) {
     if (count < GROUP_SMALL) return read_by_query(call, scratch, worker, first, count);
     size_t early = kith_ivf_early_near(call), near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
-    if (early > 0) near = kith_min_size(call->nprobe, early);
+    if (early > 0)
+        near = kith_min_size(call->nprobe, early);
+    else if (is_streamed(call, scratch, count))
+        near = call->nprobe;
     KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
     for (size_t q = 0; q < count && early > 0; q++)
         kith_ivf_stop_early(call, &call->tops[first + q], scratch->probes + q * call->nprobe, near);

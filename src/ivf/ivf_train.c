@@ -17,6 +17,7 @@
 #include "index/convert.h"
 #include "ivf/ivf_inside.h"
 #include "kith/kmeans.h"
+#include "sq/sq.h"
 
 enum {
     POINTS_PER_CENTROID = 256,
@@ -254,6 +255,7 @@ static kith_status code_centroids(lesson *l) {
     KITH_TRY(kith_code_create(&spec, 0, dim, l->code->metric, &l->coarse_code));
     const kith_code_rows rows = {.rows = l->projected, .count = count};
     KITH_TRY(kith_code_train(l->coarse_code, &rows, l->job));
+    kith_sq_quicken(l->coarse_code);
     const kith_code *code = l->coarse_code;
     unsigned char *codes;
     KITH_TRY(kith_alloc_zeroed(kith_code_blocks(count), code->block_bytes, &l->coarse_blocks));

@@ -8,7 +8,13 @@
 #include "simd/simd.h"
 #include "sq/sq_inside.h"
 
-enum { FINE_BITS = 6, ARRAYS = 5, CUT_DEFAULT_PERMILLE = 10, CUT_MAX_PERMILLE = 499 };
+enum {
+    FINE_BITS = 6,
+    ARRAYS = 5,
+    CUT_DEFAULT_PERMILLE = 10,
+    CUT_MAX_PERMILLE = 499,
+    QUICK_WEIGHT_MAX = 64 /* times the mean: with less than that the error's rank stays within a few places */
+};
 
 static kith_sq *sq_of(kith_code *code) { return (kith_sq *)code; }
 static const kith_sq *sq_of_const(const kith_code *code) { return (const kith_sq *)code; }
@@ -122,6 +128,22 @@ static void settle(kith_sq *sq) {
 static void release(kith_code *code) {
     kith_free(sq_of(code)->minimum);
     kith_free(code);
+}
+
+void kith_sq_quicken(kith_code *code) {
+    kith_sq *sq = sq_of(code);
+    double largest = 0, sum = 0;
+    for (size_t d = 0; d < code->dim; d++) {
+        /* What the query and the code make of a dimension both grow with its extent: so does their product's square
+         * with the fourth power. */
+        double weight = pow((double)sq->step[d], 4);
+        largest = fmax(largest, weight);
+        sum += weight;
+    }
+    if (largest * (double)code->dim > QUICK_WEIGHT_MAX * sum) return;
+    code->query_bytes -= sq->grid.query_bytes;
+    kith_grid_init(&sq->grid, code->dim, sq->bits, sq->grid.factors, 1);
+    code->query_bytes += sq->grid.query_bytes;
 }
 
 static kith_status clone(const kith_code *code, kith_code **out) {
