@@ -331,6 +331,62 @@ Test(filtered, a_callback_is_asked_little_where_much_is_allowed) {
     scene_free(&s);
 }
 
+/* What the first query of a search for the nearest reports. */
+static kith_search_report report_of(const scene *s, const table *t, size_t ef) {
+    static results got;
+    static kith_search_report reports[NQ];
+    static table copy;
+    copy = *t;
+    kith_filter *filter = table_filter(&copy, BITS);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = filter;
+    params.ef = ef;
+    params.reports = reports;
+    search(s->index, &s->query_view, &params, &got);
+    check_only_allowed(t, &got);
+    kith_filter_free(filter);
+    return reports[0];
+}
+
+Test(filtered, more_ef_and_fewer_allowed_make_a_look_at_all_the_shorter_way) {
+    static const struct {
+        size_t allowed, ef;
+        uint32_t strategy;
+    } cases[] = {
+        {NB / 2, 10, KITH_STRATEGY_BRIDGED}, {NB / 5, 10, KITH_STRATEGY_BRIDGED},
+        {NB / 20, 10, KITH_STRATEGY_LISTED}, {NB / 5, 100, KITH_STRATEGY_LISTED},
+        {NB / 2, 40, KITH_STRATEGY_BRIDGED}, {NB / 2, 100, KITH_STRATEGY_LISTED},
+        {NB / 100, 1, KITH_STRATEGY_LISTED}, /* so few are always listed */
+    };
+    static table t;
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        table_fill(&t, &s, cases[c].allowed, c % 2 != 0);
+        kith_search_report report = report_of(&s, &t, cases[c].ef);
+        cr_assert_eq(report.strategy, cases[c].strategy, "%zu allowed, ef %zu: strategy %u", cases[c].allowed,
+                     cases[c].ef, report.strategy);
+        if (report.strategy == KITH_STRATEGY_LISTED) cr_assert_eq(report.distances, cases[c].allowed);
+    }
+    scene_free(&s);
+}
+
+Test(filtered, the_default_ef_grows_as_fewer_are_allowed) {
+    static table t;
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    table_fill(&t, &s, NB / 4 * 3, false); /* halfway to 15% more */
+    kith_search_report own = report_of(&s, &t, 0), same = report_of(&s, &t, 68), plain = report_of(&s, &t, 64);
+    cr_assert_eq(own.strategy, KITH_STRATEGY_BRIDGED);
+    cr_assert_eq(own.hops, same.hops);
+    cr_assert_eq(own.distances, same.distances);
+    cr_assert_gt(own.hops, plain.hops);
+    table_fill(&t, &s, NB, false);
+    own = report_of(&s, &t, 0);
+    plain = report_of(&s, &t, 64);
+    cr_assert_eq(own.hops, plain.hops);
+    scene_free(&s);
+}
+
 Test(filtered, the_bound_on_distances_holds) {
     static table t;
     static results got;

@@ -279,7 +279,8 @@ typedef struct kith_search_params {
         k_factor; /* refinement: k x k_factor candidates are compared again, exactly; by a range search, at least so many
                      for each hit. Default 0: the index's own, and twice that under a filter */
     size_t ef; /* graphs, and inverted lists that a graph finds: how many of the nearest nodes are followed; where k
-                        is larger, k are kept all the same. Default 0: the index's own */
+                        is larger, k are kept all the same. Default 0: the index's own, and more under a filter that
+                        allows few */
     size_t
         error_percent; /* refinement of codes that know their error (RaBitQ in lists or alone): of the k x k_factor
                              candidates those alone are compared that can still be among the k nearest when their

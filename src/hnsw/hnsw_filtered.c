@@ -25,8 +25,8 @@
 
 enum {
     LISTED_MIN = 256,   /* so few are always listed */
-    LISTED_PER_EF = 96, /* a walk takes about the time of so many distances for each node it follows */
-    FAR_PER_EF = 640,   /* the same for a query that few are allowed around, whose walk is long and misses some */
+    HOP_ROWS = 60,      /* a hop takes about the time of so many rows that are listed, */
+    CROSS_ROWS = 12,    /* and of so many more for each node that it crosses */
     ASKED_PER_EF = 100, /* nodes that can be asked about in the time of following one, times its distances */
     SAMPLE = 1024,      /* nodes asked about to tell the share of allowed ones */
     SAMPLE_FEW = 32,    /* fewer of these allowed: the share is not known well enough */
@@ -110,16 +110,44 @@ static void pick_seeds(kith_hnsw_filtered *filtered) {
 
 /* ---- The choice ------------------------------------------------------------------------------------------- */
 
+/* Where fewer are allowed the graph of them is a worse one: ef grows by 15% whenever their share halves. */
+static size_t default_ef(float share) {
+    float percent = 100, step = 15, above = 1;
+    for (; share <= above / 2 && percent < 400; above /= 2) percent += step;
+    percent += step * (above - share) / (above / 2);
+    return (size_t)(KITH_HNSW_EF_DEFAULT * percent / 100);
+}
+
+/* A bridged walk that follows ef nodes takes about the time of a look at so many: the fewer links are allowed, the more
+ * nodes a hop has to cross. */
+static size_t listed_max(const kith_hnsw *graph, float share, size_t ef) {
+    float links = share * (float)graph->degree;
+    float crossed = links < ALLOWED_LINKS ? (ALLOWED_LINKS - links) / (links + 0.1f) : 0;
+    float rows = HOP_ROWS + CROSS_ROWS * (crossed < (float)graph->degree ? crossed : (float)graph->degree);
+    return kith_max_size(LISTED_MIN, (size_t)((float)ef * rows));
+}
+
+/* What follows from the share of allowed nodes, of which there is one at least. */
+static void set_share(kith_hnsw_filtered *filtered, size_t ef, float share) {
+    filtered->share = share;
+    filtered->ef = kith_min_size(ef != 0 ? ef : default_ef(share), filtered->graph->base.count);
+    filtered->listed_max = listed_max(filtered->graph, share, filtered->ef);
+}
+
 static float sampled_share(const kith_hnsw_filtered *filtered) {
     size_t count = filtered->graph->node_count, sample = kith_min_size(SAMPLE, count), yes = 0;
     for (size_t i = 0; i < sample; i++) yes += is_allowed(filtered, (uint32_t)(i * count / sample));
     return yes < SAMPLE_FEW ? 0 : (float)yes / (float)sample;
 }
 
-static kith_status choose_bridged(kith_hnsw_filtered *filtered, size_t few, kith_arena *arena) {
+static float share_of(const kith_hnsw *graph, size_t allowed) {
+    return (float)kith_max_size(1, allowed) / (float)graph->node_count;
+}
+
+static kith_status choose_resolved(kith_hnsw_filtered *filtered, size_t ef, kith_arena *arena) {
     KITH_TRY(resolve(filtered, arena));
-    filtered->share = (float)filtered->allowed_count / (float)filtered->graph->node_count;
-    if (filtered->allowed_count <= few) {
+    set_share(filtered, ef, share_of(filtered->graph, filtered->allowed_count));
+    if (filtered->allowed_count <= filtered->listed_max) {
         filtered->strategy = KITH_FILTERED_LISTED;
         return list_bits(filtered, arena);
     }
@@ -131,26 +159,34 @@ static kith_status choose_bridged(kith_hnsw_filtered *filtered, size_t few, kith
 kith_status kith_hnsw_filtered_open(const kith_hnsw *graph, const kith_filter *filter, size_t ef, kith_arena *arena,
                                     kith_hnsw_filtered *out) {
     *out = (kith_hnsw_filtered){.graph = graph, .filter = filter, .allow = kith_filter_allow_fn(filter)};
-    size_t count = graph->node_count, few = kith_max_size(LISTED_MIN, ef * LISTED_PER_EF);
+    size_t count = graph->node_count;
     uint64_t allowed = kith_filter_allowed_max(filter);
-    if (allowed <= few && kith_idlist_can_find(&graph->ids)) {
+    set_share(out, ef, allowed < count ? share_of(graph, (size_t)allowed) : 1);
+    if (allowed <= out->listed_max && kith_idlist_can_find(&graph->ids)) {
         out->strategy = KITH_FILTERED_LISTED;
         KITH_TRY(kith_arena_take(arena, (size_t)allowed + 1, sizeof *out->listed, &out->listed));
         kith_filter_visit(filter, list_node, out);
         return KITH_OK;
     }
     if (kith_filter_asks(filter) || graph->ids.is_stored) {
-        out->share = sampled_share(out);
-        if (out->share * (float)count > (float)(ef * ASKED_PER_EF)) {
+        float share = sampled_share(out);
+        size_t own_ef = ef != 0 ? ef : KITH_HNSW_EF_DEFAULT;
+        if (share * (float)count > (float)(own_ef * ASKED_PER_EF)) {
             out->strategy = KITH_FILTERED_ASKED;
+            out->share = share;
+            out->ef = kith_min_size(own_ef, graph->base.count);
             return KITH_OK;
         }
     }
-    return choose_bridged(out, few, arena);
+    return choose_resolved(out, ef, arena);
 }
 
 kith_status kith_hnsw_filtered_turn(kith_hnsw_filtered *filtered, kith_arena *arena) {
-    return choose_bridged(filtered, 0, arena);
+    KITH_TRY(resolve(filtered, arena));
+    set_share(filtered, filtered->ef, share_of(filtered->graph, filtered->allowed_count));
+    filtered->strategy = KITH_FILTERED_BRIDGED;
+    pick_seeds(filtered);
+    return KITH_OK;
 }
 
 /* ---- A bridged walk --------------------------------------------------------------------------------------- */
@@ -390,7 +426,8 @@ kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *prob
     crosser->gives_up = false;
     KITH_TRY(begin(crosser, probe, ef));
     if (is_far(crosser)) {
-        crosser->gives_up = walker->distances_max == 0 && crosser->filtered->allowed_count <= ef * FAR_PER_EF;
+        crosser->gives_up = walker->distances_max == 0 &&
+                            crosser->filtered->allowed_count <= KITH_FILTERED_FAR * crosser->filtered->listed_max;
         if (crosser->gives_up) return KITH_OK;
         ef *= KITH_FILTERED_FAR;
         kith_walker_resize(walker, kith_max_size(ef, k));

@@ -296,6 +296,8 @@ typedef struct kith_hnsw_filtered {
     kith_allow_fn allow;
     kith_filtered_strategy strategy;
     float share;          /* of allowed nodes; asked: an estimate */
+    size_t ef;            /* the caller's, or the default for this share */
+    size_t listed_max;    /* a look at so many takes about as long as a bridged walk that follows ef nodes */
     uint64_t *allowed;    /* a bit per node; NULL: not known */
     size_t allowed_count; /* where listed or allowed is there */
     uint32_t *listed;     /* listed: the allowed nodes, with room for one more */
@@ -327,9 +329,9 @@ typedef struct kith_crosser {
 } kith_crosser;
 
 /* A query around which few are allowed is answered with so many times ef. */
-enum { KITH_FILTERED_FAR = 3 };
+enum { KITH_FILTERED_FAR = 5 };
 
-/* Chooses the strategy for a filter, which is not NULL. */
+/* Chooses the strategy for a filter, which is not NULL. ef 0: the default, which grows as fewer are allowed. */
 kith_status kith_hnsw_filtered_open(const kith_hnsw *graph, const kith_filter *filter, size_t ef, kith_arena *arena,
                                     kith_hnsw_filtered *out);
 /* From asked to bridged. */

@@ -149,9 +149,13 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
     size_t ef = request->params->ef != 0 ? request->params->ef : KITH_HNSW_EF_DEFAULT;
     call->ef = kith_min_size(ef, index->count);
     size_t workers = kith_min_size(request->threads, request->queries.count);
+    if (request->filter != NULL) {
+        KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, request->params->ef, request->arena,
+                                         &call->filtered));
+        call->ef = call->filtered.ef;
+    }
     size_t capacity = kith_max_size(call->ef, request->k);
     if (request->filter != NULL) {
-        KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, call->ef, request->arena, &call->filtered));
         capacity = kith_max_size(capacity, kith_max_size(asked_ef(call), KITH_FILTERED_FAR * call->ef));
     }
     size_t walkers = workers * call->turns, words = kith_walk_seen_words(call->graph->node_count);
@@ -228,12 +232,15 @@ static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, co
 /* The same for all nodes whose bits are set. */
 static kith_status search_bits(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
                                const meeting *met) {
-    uint32_t nodes[64];
-    for (size_t w = 0; w < kith_bitset_words(call->graph->node_count) && !kith_walker_is_spent(walker); w++) {
-        size_t count = 0;
+    enum { WORD = 64, PIECE = 1024 };
+    size_t words = kith_bitset_words(call->graph->node_count), count = 0;
+    uint32_t nodes[PIECE];
+    for (size_t w = 0; w < words && !kith_walker_is_spent(walker); w++) {
         for (uint64_t rest = call->filtered.allowed[w]; rest != 0; rest &= rest - 1)
-            nodes[count++] = (uint32_t)(w * 64 + (size_t)__builtin_ctzll(rest));
+            nodes[count++] = (uint32_t)(w * WORD + (size_t)__builtin_ctzll(rest));
+        if (count <= PIECE - WORD && w + 1 < words) continue;
         KITH_TRY(search_nodes(walker, probe, met, nodes, count));
+        count = 0;
     }
     return KITH_OK;
 }
