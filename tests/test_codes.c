@@ -331,6 +331,33 @@ static void check_decode(setting *s) {
 
 Test(codes, decoded_rows_are_near) { for_each(check_decode); }
 
+/* What a row stands for as a query is what its decoded vector is once projected, which is the whole of it but where
+ * projection adds dimensions: then it is the part of it that lies among the vectors. */
+static void check_restore(setting *s) {
+    size_t dim = s->code->projected_dim;
+    float *decoded = malloc(COUNT * s->of->dim * sizeof *decoded);
+    const kith_code_rows plain = {.count = COUNT};
+    cr_assert_eq(s->code->vtable->decode(s->code, &plain, s->codes, decoded), KITH_OK);
+    float *projected = project(s->code, decoded, COUNT), *restored = malloc(dim * sizeof *restored);
+    unsigned char *scratch = malloc(8 * s->code->code_bytes);
+    for (size_t i = 0; i < COUNT; i++) {
+        double apart = 0, norm2 = 0, product = 0;
+        s->code->vtable->restore(s->code, s->codes + i * s->code->code_bytes, scratch, restored);
+        for (size_t d = 0; d < dim; d++) {
+            norm2 += pow((double)projected[i * dim + d], 2);
+            product += (double)projected[i * dim + d] * (double)restored[d];
+            apart += pow((double)projected[i * dim + d] - (double)restored[d], 2);
+        }
+        cr_assert_leq(fabs(product - norm2), 1e-5 * norm2, "%s: row %zu", s->code->name, i);
+        if (dim <= s->of->dim) cr_assert_leq(apart, 1e-8 * norm2, "%s: row %zu", s->code->name, i);
+    }
+    free(scratch);
+    free(restored);
+    free(projected);
+    free(decoded);
+}
+Test(codes, restored_rows_are_decoded_rows) { for_each(check_restore); }
+
 static void check_pack(setting *s) {
     const kith_code *code = s->code;
     unsigned char *block = aligned_alloc(64, code->block_bytes), *row = malloc(code->code_bytes);

@@ -240,6 +240,103 @@ Test(hnsw, adding_later_is_as_good) {
     free(queries);
 }
 
+/* A graph of codes takes single vectors by holding codes against codes. */
+static void check_codes_added_later(const char *spec, kith_metric metric, size_t ef) {
+    enum { NB = 2400, NQ = 200, DIM = 24, K = 10 };
+    float *base = surface(NB, DIM, 16), *queries = surface(NQ, DIM, 17);
+    int64_t *truth = malloc(NQ * K * sizeof *truth);
+    truth_of(metric, base, NB, queries, NQ, DIM, K, truth);
+    size_t bulk_counts[] = {NB, NB / 2, 1}, found[3];
+    for (size_t i = 0; i < 3; i++) {
+        kith_index *index = created(spec, DIM, metric);
+        const kith_view sample = view_of(base, NB, DIM);
+        OK(kith_index_train(index, &sample, NULL));
+        add_on(index, base, bulk_counts[i], 2);
+        for (size_t r = bulk_counts[i]; r < NB; r++) add_on(index, base + r * DIM, 1, 1);
+        cr_assert_eq(reachable(index), NB);
+        found[i] = found_of(index, ef, queries, NQ, K, truth);
+        kith_index_free(index);
+    }
+    for (size_t i = 0; i < 3; i++)
+        cr_assert_geq(found[i] + NQ * K / 100, found[0], "%s: %zu, %zu and %zu of %d", spec, found[0], found[1],
+                      found[2], NQ * K);
+    free(truth);
+    free(base);
+    free(queries);
+}
+Test(hnsw, adding_codes_later_is_as_good) {
+    check_codes_added_later("HNSW16,SQ8", KITH_L2, 40);
+    check_codes_added_later("HNSW16,SQ6", KITH_IP, 40);
+    check_codes_added_later("HNSW16,Line64", KITH_COSINE, 40);
+    check_codes_added_later("HNSW16,Line32x4", KITH_L2, 40);
+    check_codes_added_later("HNSW16,RaBitQ3", KITH_L2, 40);
+    check_codes_added_later("HNSW16,PQ8", KITH_COSINE, 40);
+}
+
+/* One vector more costs a graph of codes nothing that grows with the vectors' bytes; whatever fails, nothing changes. */
+Test(hnsw, one_more_to_many_codes) {
+    enum { NB = 3000, DIM = 64, MORE = 40 };
+    memory_faults_install();
+    float *base = surface(NB + MORE, DIM, 18);
+    kith_index *index = created("HNSW8,Line32x4", DIM, KITH_L2), *others[2], *before;
+    const kith_view sample = view_of(base, NB, DIM), view = view_of(base + NB * DIM, 1, DIM);
+    OK(kith_index_train(index, &sample, NULL));
+    add_on(index, base, NB, 2);
+    for (size_t i = 0; i < 2; i++) OK(kith_index_clone(index, &others[i]));
+    kith_job job;
+    kith_job_init(&job);
+    job.memory_bytes_max = NB * 24; /* 8 bits of all vectors would be 64 bytes each */
+    OK(kith_index_add(index, &view, NULL, &job));
+    add_on(index, base + (NB + 1) * DIM, MORE - 1, 1);
+    for (size_t i = 0; i < 2; i++) { /* 40 at once are linked by several threads */
+        add_on(others[i], base + NB * DIM, 1, 8);
+        add_on(others[i], base + (NB + 1) * DIM, MORE - 1, i == 0 ? 2 : 8);
+        cr_assert(same_graph(index, others[i]), "%zu", i);
+        kith_index_free(others[i]);
+    }
+    OK(kith_index_clone(index, &before));
+    job.memory_bytes_max = 0;
+    uint64_t live = kith_memory_live_blocks();
+    kith_status status = KITH_ERR_NO_MEMORY;
+    for (uint64_t n = 1; status != KITH_OK; n++) { /* what is known about the tree of parents may be given up */
+        faults_fail_allocation(n);
+        status = kith_index_add(index, &view, NULL, &job);
+        cr_assert(status == KITH_OK || status == KITH_ERR_NO_MEMORY);
+        cr_assert(status == KITH_OK || kith_memory_live_blocks() <= live, "leaks when allocation %zu fails", n);
+        cr_assert_eq(index->count, (size_t)(NB + MORE + (status == KITH_OK)));
+    }
+    faults_fail_allocation(0);
+    OK(kith_index_add(before, &view, NULL, &job));
+    cr_assert(same_graph(index, before), "failures left something behind");
+    kith_index_free(before);
+    kith_index_free(index);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+    free(base);
+}
+
+/* Codes of equal vectors, one at a time: rows stay short, as pruning keeps one of them. */
+Test(hnsw, equal_codes_one_at_a_time) {
+    enum { NB = 1500, DIM = 12 };
+    const char *specs[] = {"HNSW8,SQ8", "HNSW8,Line32", "HNSW8,RaBitQ2", "HNSW8,PQ4x4"};
+    float *base = surface(NB, DIM, 19);
+    for (size_t i = 100; i < NB; i++) memcpy(base + i * DIM, base, DIM * sizeof *base);
+    for (size_t s = 0; s < 4; s++) {
+        kith_index *index = created(specs[s], DIM, s % 2 == 0 ? KITH_L2 : KITH_COSINE);
+        const kith_view sample = view_of(base, 100, DIM);
+        OK(kith_index_train(index, &sample, NULL));
+        for (size_t i = 0; i < NB; i++) add_on(index, base + i * DIM, 1, 1);
+        cr_assert_eq(reachable(index), NB, "%s", specs[s]);
+        int64_t ids[20];
+        const kith_view query = view_of(base, 1, DIM);
+        OK(kith_index_search(index, &query, 20, NULL, ids, NULL, NULL));
+        for (size_t i = 0; i < 20; i++)
+            cr_assert_eq(memcmp(base + ids[i] * DIM, base, DIM * sizeof *base), 0, "%s: id %lld", specs[s],
+                         (long long)ids[i]);
+        kith_index_free(index);
+    }
+    free(base);
+}
+
 static void build_of_equal(const void *base, size_t count) {
     enum { DIM = 4, K = 10 };
     kith_index *index = created("HNSW16", DIM, KITH_L2);

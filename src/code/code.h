@@ -103,6 +103,9 @@ struct kith_code_vtable {
      * dimensions. */
     kith_status (*decode)(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                           float *out);
+    /* The same for one row without a reference point, left in projected_dim dimensions, so that it can be prepared as a
+     * query. `scratch` has 8 * code_bytes bytes. */
+    void (*restore)(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out);
 
     /* Prepares a query (projected_dim) for what follows; `query` is aligned to 64. */
     void (*prepare)(const kith_code *code, const float *vector, void *query);

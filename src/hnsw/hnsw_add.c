@@ -35,6 +35,7 @@ typedef struct worker {
     kith_pruner pruner;
     kith_candidate *candidates; /* as many as the pool holds, or two rows of links */
     uint32_t *row;              /* of links: before they are written */
+    kith_restorer restorer;     /* of codes that have no sketch */
 } worker;
 
 typedef struct linking {
@@ -92,7 +93,7 @@ static kith_status link_forward(void *context, size_t item, size_t worker_number
     kith_hnsw *graph = work->graph;
     worker *mine = &work->workers[worker_number];
     uint32_t node = work->order[work->batch_first + item];
-    kith_probe probe = kith_probe_node(graph, node);
+    kith_probe probe = kith_probe_node(graph, node, mine->pruner.restorer);
     KITH_TRY(kith_hnsw_walk(&mine->walker, &probe, graph->options.ef_build));
     size_t count = mine->walker.pool_count;
     for (size_t i = 0; i < count; i++) {
@@ -160,7 +161,7 @@ static size_t gather_links(const linking *work, worker *mine, uint32_t node) {
     if (count == 0) return 0;
     uint32_t *nodes = mine->walker.fresh;
     memcpy(nodes, links, count * sizeof *links);
-    kith_probe probe = kith_probe_node(graph, node);
+    kith_probe probe = kith_probe_node(graph, node, mine->pruner.restorer);
     kith_probe_many(&probe, nodes, count, mine->walker.distances);
     for (size_t i = 0; i < count; i++)
         mine->candidates[i] = (kith_candidate){mine->walker.distances[i], links[i], is_unpruned(work, node, i)};
@@ -181,33 +182,12 @@ static void list_links(const linking *work, uint32_t node, const kith_candidate 
     }
 }
 
-/* Where links have been pruned that a node has to keep, being their parent, they go back in the place of others that are
- * farther away. `candidates` are what `links` were chosen from, and are changed. */
-static void keep_children(const linking *work, uint32_t node, kith_candidate *candidates, size_t count,
-                          uint32_t *links) {
-    const kith_hnsw *graph = work->graph;
-    size_t degree = graph->degree, chosen = kith_hnsw_link_count(graph, links), at = 0, kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        bool is_link = at < chosen && links[at] == candidates[i].node;
-        at += is_link;
-        if (is_link || kith_hnsw_is_child(graph, candidates[i].node, node)) candidates[kept++] = candidates[i];
-    }
-    if (kept == chosen) return;
-    size_t surplus = kept > degree ? kept - degree : 0, to = 0;
-    for (size_t i = kept; i-- > 0;) { /* from the farthest on */
-        bool gives_way = surplus > 0 && !kith_hnsw_is_child(graph, candidates[i].node, node);
-        surplus -= gives_way;
-        candidates[i].is_new = gives_way;
-    }
-    for (size_t i = 0; i < kept; i++)
-        if (!candidates[i].is_new) links[to++] = candidates[i].node;
-}
-
 /* How many of a node's links are no farther from it than this. Distances are taken four at a time: each time a fifth of
  * the row is left. */
-static size_t count_nearer(const kith_hnsw *graph, uint32_t node, size_t count, float distance) {
+static size_t count_nearer(const kith_hnsw *graph, const worker *mine, uint32_t node, size_t count,
+                           float distance) {
     const uint32_t *links = kith_hnsw_links(graph, node);
-    kith_probe probe = kith_probe_node(graph, node);
+    kith_probe probe = kith_probe_node(graph, node, mine->pruner.restorer);
     size_t from = 0, to = count;
     while (from < to) {
         size_t places[4];
@@ -225,21 +205,57 @@ static size_t count_nearer(const kith_hnsw *graph, uint32_t node, size_t count, 
     return from;
 }
 
-/* Where few nodes are new: puts one reverse link into its place, or drops it where the row is full and a link before it
- * covers it. That takes a few distances, where gathering the row takes them all. False: it has to be pruned. */
-static bool is_settled(const linking *work, worker *mine, uint32_t node, uint32_t source, float distance) {
+/* A row of links that is full takes a new one at place `at`: what the new one covers from there on has to go, or where it
+ * covers nothing the farthest. A parent keeps its children, though. Where nothing goes the row stays as it is. */
+static void push_in(const linking *work, worker *mine, uint32_t node, size_t at, uint32_t source) {
     const kith_hnsw *graph = work->graph;
     const uint32_t *links = kith_hnsw_links(graph, node);
-    size_t count = kith_hnsw_link_count(graph, links), at = count_nearer(graph, node, count, distance);
+    size_t count = graph->degree - at, kept = at, farthest = 0;
+    uint32_t *farther = mine->walker.fresh;
+    memcpy(farther, links + at, count * sizeof *links);
+    kith_probe probe = kith_probe_node(graph, node, mine->pruner.restorer);
+    kith_probe_many(&probe, farther, count, mine->walker.distances);
+    for (size_t i = 0; i < count; i++)
+        mine->candidates[i].distance = kith_hnsw_cover_limit(graph, mine->walker.distances[i]);
+    probe = kith_probe_node(graph, source, mine->pruner.restorer);
+    kith_probe_many(&probe, farther, count, mine->walker.distances);
+    memset(mine->row, 0xff, graph->links.item_bytes);
+    memcpy(mine->row, links, at * sizeof *links);
+    mine->row[kept++] = source;
+    for (size_t i = 0; i < count; i++) {
+        bool is_child = kith_hnsw_is_child(graph, farther[i], node);
+        if (!is_child && mine->walker.distances[i] <= mine->candidates[i].distance) continue;
+        if (!is_child) farthest = kept;
+        if (kept < graph->degree) mine->row[kept] = farther[i];
+        kept++;
+    }
+    if (kept > graph->degree) {
+        if (farthest == 0) return;
+        if (farthest < graph->degree) {
+            memmove(mine->row + farthest, mine->row + farthest + 1,
+                    (graph->degree - farthest - 1) * sizeof *mine->row);
+            mine->row[graph->degree - 1] = farther[count - 1];
+        }
+    }
+    kith_hnsw_put_links(graph, node, mine->row);
+}
+
+/* Where few nodes are new: puts one reverse link into its place, unless the row is full and a link before it covers it.
+ * That takes a few distances, where pruning the row takes them all. */
+static void settle(const linking *work, worker *mine, uint32_t node, uint32_t source, float distance) {
+    const kith_hnsw *graph = work->graph;
+    const uint32_t *links = kith_hnsw_links(graph, node);
+    size_t count = kith_hnsw_link_count(graph, links), at = count_nearer(graph, mine, node, count, distance);
     if (count < graph->degree) {
         memcpy(mine->row, links, at * sizeof *links);
         mine->row[at] = source;
         memcpy(mine->row + at + 1, links + at, (graph->degree - at - 1) * sizeof *links);
         kith_hnsw_put_links(graph, node, mine->row);
-        return true;
+        return;
     }
     memcpy(mine->walker.fresh, links, at * sizeof *links);
-    return at == count || kith_hnsw_covers(graph, mine->walker.fresh, at, source, distance);
+    if (at < count && !kith_hnsw_covers(graph, &mine->pruner, mine->walker.fresh, at, source, distance))
+        push_in(work, mine, node, at, source);
 }
 
 /* Gives one node its reverse links, a row of them at a time. Links are pruned only when they do not fit any more, and
@@ -251,21 +267,17 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
     size_t at = work->groups[group];
     size_t end = group + 1 < work->group_count ? work->groups[group + 1] : work->edge_count;
     uint32_t node = (uint32_t)(work->edges[at] >> 32);
+    for (; work->keeps_parents && at < end; at++)
+        settle(work, mine, node, source_of(work, at), distance_of(work, at));
     while (at < end) {
-        size_t most = work->keeps_parents ? 1 : graph->degree;
-        if (work->keeps_parents && is_settled(work, mine, node, source_of(work, at), distance_of(work, at))) {
-            at++;
-            continue;
-        }
         size_t count = gather_links(work, mine, node);
-        for (size_t i = 0; i < most && at < end; i++, at++)
+        for (size_t i = 0; i < graph->degree && at < end; i++, at++)
             mine->candidates[count++] = (kith_candidate){distance_of(work, at), source_of(work, at), true};
         sort_candidates(mine->candidates, count);
         if (count <= graph->degree) {
             list_links(work, node, mine->candidates, count, mine->row);
         } else {
             kith_hnsw_prune(graph, &mine->pruner, mine->candidates, count, mine->row);
-            if (work->keeps_parents) keep_children(work, node, mine->candidates, count, mine->row);
             if (work->unpruned != NULL)
                 memset(unpruned_of(work, node), 0, work->unpruned_words * sizeof *work->unpruned);
         }
@@ -277,14 +289,15 @@ static kith_status link_reverse(void *context, size_t group, size_t worker_numbe
 /* ---- Memory of a call ------------------------------------------------------------------------------------- */
 
 /* Vectors that can be held against each other as they are stored, and cheaply, need no sketch; nor do a few that come
- * to many, as a sketch is of all of them. Codes cannot be held against each other at all. */
+ * to many, as a sketch is of all of them. A few codes are made queries, which are held against others. */
 static bool needs_sketch(const linking *work) {
     const kith_hnsw *graph = work->graph;
-    if (graph->code != NULL) return true;
+    bool is_worth = work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
+    if (graph->code != NULL) return is_worth || work->first == 0;
     bool is_bytes = graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8;
     if ((graph->base.metric == KITH_IP && !graph->is_level) || (is_bytes && graph->base.metric == KITH_L2))
         return false;
-    return work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
+    return is_worth;
 }
 
 static kith_status take_worker(const linking *work, worker *mine) {
@@ -303,6 +316,14 @@ static kith_status take_worker(const linking *work, worker *mine) {
     KITH_TRY(kith_alloc(kith_max_size(ef, 2 * graph->degree), sizeof *mine->candidates, &mine->candidates));
     KITH_TRY(kith_alloc(row, sizeof *mine->row, &mine->row));
     KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
+    if (graph->code != NULL && !needs_sketch(work)) {
+        KITH_TRY(kith_restorer_take(graph->code, &mine->restorer));
+        mine->pruner.restorer = &mine->restorer;
+        size_t most = kith_max_size(ef, 2 * graph->degree) + KITH_WALK_ROOM;
+        KITH_TRY(kith_alloc(most, sizeof(uint32_t), &mine->pruner.left));
+        KITH_TRY(kith_alloc(most, sizeof(uint32_t), &mine->pruner.places));
+        KITH_TRY(kith_alloc(most, sizeof(float), &mine->pruner.distances));
+    }
     return kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_new);
 }
 
@@ -317,6 +338,10 @@ static void free_worker(worker *mine) {
     kith_free(mine->row);
     kith_free(mine->pruner.kept_old);
     kith_free(mine->pruner.kept_new);
+    kith_free(mine->pruner.left);
+    kith_free(mine->pruner.places);
+    kith_free(mine->pruner.distances);
+    kith_restorer_free(&mine->restorer);
 }
 
 static void free_linking(linking *work) {

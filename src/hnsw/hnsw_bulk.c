@@ -88,7 +88,7 @@ static kith_status take_benches(bulk *work, size_t count) {
 /* Turns the `count` nodes of the bench, of which the first `old_count` have been held against each other, into
  * candidates for a node, each once, nearest first. */
 static size_t order_candidates(const bulk *work, bench *own, uint32_t node, size_t count, size_t old_count) {
-    kith_probe probe = kith_probe_node(work->graph, node);
+    kith_probe probe = kith_probe_node(work->graph, node, NULL);
     size_t unique = 0;
     if (count == 0) return 0;
     for (size_t i = 0; i < count; i++) {

@@ -135,8 +135,24 @@ typedef enum kith_probe_kind {
     KITH_PROBE_NEGATED, /* minus that */
     KITH_PROBE_COSINE,  /* minus that, over both norms */
     KITH_PROBE_UNIT,    /* squared L2 of the normalised vectors */
-    KITH_PROBE_CODE     /* the code's estimate */
+    KITH_PROBE_CODE,    /* the code's estimate */
+    KITH_PROBE_CODES    /* what it is more than the estimate of the vector itself */
 } kith_probe_kind;
+
+/* Nodes of a graph of codes made queries: what their codes stand for, prepared. Those used last are kept, each in the
+ * place that its number says. One thread's, for one addition. */
+typedef struct kith_restorer {
+    uint32_t *nodes; /* slot_count: which node each slot has, KITH_NO_NODE for none */
+    float *bases, *selves;
+    unsigned char *prepared; /* query_bytes each */
+    float *vector;           /* projected_dim */
+    unsigned char *scratch;
+    size_t slot_count; /* a power of two */
+} kith_restorer;
+
+kith_status kith_restorer_take(const kith_code *code, kith_restorer *out);
+/* Takes an empty one. */
+void kith_restorer_free(kith_restorer *restorer);
 
 typedef struct kith_probe {
     const kith_hnsw *graph;
@@ -146,19 +162,27 @@ typedef struct kith_probe {
     size_t prefetch_bytes;          /* how much of a row is asked for ahead */
     const void *vector;             /* of a code: the prepared query */
     float side;                     /* cosine: 1 / |q|; of a code: the base of estimates */
+    float self, factor;             /* of a node of codes: factor * (estimate - self), at least 0 */
+    kith_restorer *restorer;        /* of a node of codes */
     const kith_hnsw_sketch *sketch; /* where the rows are; NULL: in the graph */
 } kith_probe;
 
-/* A node as it is held against other nodes. */
-kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node);
+/* A node as it is held against other nodes. `restorer` is there where the graph is of codes and has no sketch: then the
+ * probe is good until the next one of the same restorer. */
+kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node, kith_restorer *restorer);
+/* Makes a node's probe another node's. */
+void kith_probe_restore(kith_probe *probe, uint32_t node);
 /* How queries of an element type are held against nodes: all but the vector and its side. */
 kith_probe kith_probe_query(const kith_hnsw *graph, kith_dtype dtype);
 static inline const void *kith_probe_row(const kith_probe *probe, uint32_t node) {
     return probe->sketch != NULL ? probe->sketch->rows + (size_t)node * probe->sketch->stride
                                  : kith_hnsw_row(probe->graph, node);
 }
-/* Makes a node's probe another node's. */
 static inline void kith_probe_move(kith_probe *probe, uint32_t node) {
+    if (probe->restorer != NULL) {
+        kith_probe_restore(probe, node);
+        return;
+    }
     probe->vector = kith_probe_row(probe, node);
     if (probe->kind == KITH_PROBE_UNIT) probe->side = kith_hnsw_side(probe->graph, node);
 }
@@ -358,15 +382,21 @@ static inline bool kith_candidate_before(const kith_candidate *a, const kith_can
 
 typedef struct kith_pruner {
     uint32_t *kept_old, *kept_new; /* degree + KITH_WALK_ROOM each */
+    kith_restorer *restorer;       /* of kith_probe_node; where it is there, so are these */
+    uint32_t *left, *places;       /* as many as there are candidates, and KITH_WALK_ROOM more */
+    float *distances;
 } kith_pruner;
 
+/* How near a link has to be to a candidate at this distance from a node to cover it. */
+float kith_hnsw_cover_limit(const kith_hnsw *graph, float distance);
 /* Chooses at most `degree` links from candidates in order of distance, writes them to a row of links and returns how
- * many. */
-size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, const kith_candidate *candidates, size_t count,
+ * many. The node numbers of the candidates may be gone afterwards, but for those of links. */
+size_t kith_hnsw_prune(const kith_hnsw *graph, kith_pruner *pruner, kith_candidate *candidates, size_t count,
                        uint32_t *links);
 /* Would pruning drop a candidate at this distance from a node for one of its nearer links? These have room for
  * KITH_WALK_ROOM more. */
-bool kith_hnsw_covers(const kith_hnsw *graph, uint32_t *links, size_t count, uint32_t node, float distance);
+bool kith_hnsw_covers(const kith_hnsw *graph, const kith_pruner *pruner, uint32_t *links, size_t count,
+                      uint32_t node, float distance);
 
 /* ---- hnsw_sketch.c, hnsw_store.c -------------------------------------------------------------------------- */
 

@@ -3,7 +3,9 @@
  * hnsw_probe.c: distances from a query or a node to nodes.
  */
 #include <math.h>
+#include <string.h>
 
+#include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
 static kith_op op_of(const kith_hnsw *graph) { return graph->base.metric == KITH_L2 ? KITH_OP_L2SQ : KITH_OP_IP; }
@@ -42,8 +44,69 @@ static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
     return probe;
 }
 
-kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node) {
+/* ---- Codes held against codes --------------------------------------------------------------------------------- */
+
+enum { SLOTS_MIN = 2, SLOTS_MAX = 256 };
+static const size_t slots_bytes = 1 << 18; /* if each is larger, there are fewer */
+
+void kith_restorer_free(kith_restorer *restorer) {
+    kith_free(restorer->nodes);
+    kith_free(restorer->bases);
+    kith_free(restorer->selves);
+    kith_free(restorer->prepared);
+    kith_free(restorer->vector);
+    kith_free(restorer->scratch);
+    *restorer = (kith_restorer){0};
+}
+
+kith_status kith_restorer_take(const kith_code *code, kith_restorer *out) {
+    size_t count = SLOTS_MAX;
+    while (count > SLOTS_MIN && count * code->query_bytes > slots_bytes) count /= 2;
+    *out = (kith_restorer){.slot_count = count};
+    kith_status status;
+    KITH_GO(kith_alloc(count, sizeof *out->nodes, &out->nodes));
+    KITH_GO(kith_alloc(count, sizeof *out->bases, &out->bases));
+    KITH_GO(kith_alloc(count, sizeof *out->selves, &out->selves));
+    KITH_GO(kith_alloc(count, code->query_bytes, &out->prepared));
+    KITH_GO(kith_alloc(code->projected_dim, sizeof *out->vector, &out->vector));
+    KITH_GO(kith_alloc(code->code_bytes, 8, &out->scratch));
+    memset(out->nodes, 0xff, count * sizeof *out->nodes);
+    return KITH_OK;
+done:
+    kith_restorer_free(out);
+    return status;
+}
+
+void kith_probe_restore(kith_probe *probe, uint32_t node) {
+    kith_restorer *restorer = probe->restorer;
+    const kith_code *code = probe->graph->code;
+    size_t slot = node & (restorer->slot_count - 1);
+    void *prepared = restorer->prepared + slot * code->query_bytes;
+    if (restorer->nodes[slot] != node) {
+        const unsigned char *row = kith_hnsw_row(probe->graph, node);
+        code->vtable->restore(code, row, restorer->scratch, restorer->vector);
+        code->vtable->prepare(code, restorer->vector, prepared);
+        restorer->bases[slot] = kith_code_base(code, restorer->vector, NULL);
+        restorer->selves[slot] = kith_code_one(code, prepared, restorer->bases[slot], row);
+        restorer->nodes[slot] = node;
+    }
+    probe->vector = prepared;
+    probe->side = restorer->bases[slot];
+    probe->self = restorer->selves[slot];
+}
+
+static kith_probe probe_codes(const kith_hnsw *graph, uint32_t node, kith_restorer *restorer) {
+    kith_probe probe = kith_probe_query(graph, KITH_F32);
+    probe.restorer = restorer;
+    if (graph->base.metric != KITH_IP) probe.kind = KITH_PROBE_CODES;
+    probe.factor = graph->base.metric == KITH_COSINE ? 2 : 1; /* codes know its inner products */
+    kith_probe_restore(&probe, node);
+    return probe;
+}
+
+kith_probe kith_probe_node(const kith_hnsw *graph, uint32_t node, kith_restorer *restorer) {
     if (graph->sketch != NULL) return probe_sketch(graph, node);
+    if (graph->code != NULL) return probe_codes(graph, node, restorer);
     kith_probe probe = {.graph = graph, .vector = kith_hnsw_row(graph, node)};
     probe.prefetch_bytes = prefetch_bytes(graph, graph->rows.item_bytes);
     set_kernels(&probe, graph->base.dtype);
@@ -59,6 +122,9 @@ static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4
     switch (probe->kind) {
         case KITH_PROBE_PLAIN:
         case KITH_PROBE_CODE: return;
+        case KITH_PROBE_CODES:
+            for (size_t i = 0; i < 4; i++) out[i] = fmaxf(probe->factor * (out[i] - probe->self), 0);
+            return;
         case KITH_PROBE_NEGATED:
             for (size_t i = 0; i < 4; i++) out[i] = -out[i];
             return;
@@ -75,7 +141,10 @@ static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4
 static void four_vectors(const kith_probe *probe, const uint32_t nodes[4], const void *const rows[4],
                          float out[4]) {
     size_t dim = probe->graph->base.dim;
-    if (probe->ints != NULL) {
+    if (probe->kind >= KITH_PROBE_CODE) {
+        const kith_code *code = probe->graph->code;
+        code->vtable->four(code, probe->vector, probe->side, (const unsigned char *const *)rows, out);
+    } else if (probe->ints != NULL) {
         int32_t values[4];
         probe->ints->four(probe->vector, rows, dim, values);
         for (size_t i = 0; i < 4; i++) out[i] = (float)values[i];
@@ -92,9 +161,10 @@ void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out
 }
 
 void kith_probe_rows(const kith_probe *probe, uint32_t *nodes, const void **rows, size_t count, float *out) {
-    if (probe->kind == KITH_PROBE_CODE) {
+    if (probe->kind >= KITH_PROBE_CODE) {
         kith_code_rows_estimate(probe->graph->code, probe->vector, probe->side, (const unsigned char **)rows, count,
                                 out);
+        for (size_t i = 0; probe->kind == KITH_PROBE_CODES && i < count; i += 4) adjust(probe, nodes + i, out + i);
         return;
     }
     for (size_t i = count; i % 4 != 0; i++) {

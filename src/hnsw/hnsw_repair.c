@@ -203,7 +203,7 @@ static void unmark_all(worker *mine, const uint32_t *nodes, size_t count) {
 /* The candidates for a node's links, in order. */
 static size_t gather(const repair *work, worker *mine, uint32_t node, size_t lost, size_t left, size_t found) {
     size_t count = 0, most = kith_min_size(work->nearest_max, kith_max_size(CANDIDATES_MIN, FOR_EACH_LOST * lost));
-    kith_probe probe = kith_probe_node(work->graph, node);
+    kith_probe probe = kith_probe_node(work->graph, node, NULL);
     if (found > 0) kith_probe_many(&probe, mine->found, found, mine->distances);
     for (size_t i = 0; i < found; i++)
         count = keep_nearest(mine->kept, count, most, (kith_candidate){mine->distances[i], mine->found[i], true});

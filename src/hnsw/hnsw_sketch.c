@@ -2,7 +2,7 @@
  *
  * hnsw_sketch.c: the vectors in 8 bits, for as long as an addition takes. Links are chosen by distances between
  * nodes, thousands for each new node, and in 8 bits these touch a quarter of the memory of f32, take a sixth of the
- * time, and are whole numbers. It is also what a graph of codes is built on, as codes are not held against each other.
+ * time, and are whole numbers. It is also what a graph of codes is built on; only a few new ones are held against codes.
  *
  * One step for all dimensions, so that distances keep their proportions; a centre for each. Under ip values are
  * signed and the centre is 0. Where vectors lie so much nearer to each other than they spread that 8 bits cannot tell

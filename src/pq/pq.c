@@ -146,8 +146,9 @@ static uint64_t memory(const kith_code *code) {
 
 #define FUNCTIONS                                                                                                  \
     .release = release, .clone = clone, .memory = memory, .train = kith_pq_train, .encode = kith_pq_encode,        \
-    .decode = kith_pq_decode, .prepare = kith_pq_prepare, .four = kith_pq_four, .scan = kith_pq_scan,              \
-    .pack = kith_pq_pack, .unpack = kith_pq_unpack, .save = kith_pq_save, .load = kith_pq_load
+    .decode = kith_pq_decode, .restore = kith_pq_restore, .prepare = kith_pq_prepare, .four = kith_pq_four,        \
+    .scan = kith_pq_scan, .pack = kith_pq_pack, .unpack = kith_pq_unpack, .save = kith_pq_save,                    \
+    .load = kith_pq_load
 
 static const kith_code_vtable vtable = {.kind = KITH_CODE_PQ, FUNCTIONS};
 static const kith_code_vtable fast_vtable = {.kind = KITH_CODE_PQFS, FUNCTIONS};

@@ -123,16 +123,21 @@ done:
     return status;
 }
 
+void kith_pq_restore(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out) {
+    const kith_pq *pq = kith_pq_of_const(code);
+    const uint32_t *words = (const uint32_t *)(const void *)row;
+    (void)scratch;
+    for (size_t p = 0; p < pq->parts; p++)
+        memcpy(out + p * pq->width, kith_pq_codeword(pq, p, kith_pq_number(words, 1, pq->bits, p)),
+               pq->width * sizeof *out);
+}
+
 kith_status kith_pq_decode(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                            float *out) {
-    const kith_pq *pq = kith_pq_of_const(code);
     size_t dim = code->dim;
     for (size_t i = 0; i < rows->count; i++, out += dim) {
-        const uint32_t *words = (const uint32_t *)(const void *)(codes + i * code->code_bytes);
         const float *reference = kith_code_centroid(rows, i, dim);
-        for (size_t p = 0; p < pq->parts; p++)
-            memcpy(out + p * pq->width, kith_pq_codeword(pq, p, kith_pq_number(words, 1, pq->bits, p)),
-                   pq->width * sizeof *out);
+        kith_pq_restore(code, codes + i * code->code_bytes, NULL, out);
         for (size_t j = 0; reference != NULL && j < dim; j++) out[j] += reference[j];
     }
     return KITH_OK;

@@ -64,6 +64,7 @@ kith_status kith_pq_train(kith_code *code, const kith_code_rows *sample, const k
 kith_status kith_pq_encode(const kith_code *code, const kith_code_rows *rows, unsigned char *codes);
 kith_status kith_pq_decode(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                            float *out);
+void kith_pq_restore(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out);
 void kith_pq_pack(const kith_code *code, const unsigned char *rows, size_t first, size_t count,
                   unsigned char *block);
 void kith_pq_unpack(const kith_code *code, const unsigned char *block, size_t lane, unsigned char *row);

@@ -65,6 +65,7 @@ bool kith_rounder_row(kith_rounder *rounder, const float *row, const float *cent
 kith_status kith_rabitq_encode(const kith_code *code, const kith_code_rows *rows, unsigned char *codes);
 kith_status kith_rabitq_decode(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                                float *out);
+void kith_rabitq_restore(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out);
 
 /* ---- rabitq.c ------------------------------------------------------------------------------------------------- */
 

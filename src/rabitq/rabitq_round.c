@@ -151,6 +151,10 @@ static void decode_row(const kith_rabitq *code, const unsigned char *row, const 
     }
 }
 
+void kith_rabitq_restore(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out) {
+    decode_row(kith_rabitq_of(code), row, NULL, scratch, out);
+}
+
 kith_status kith_rabitq_decode(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                                float *out) {
     enum { BATCH = 256 };

@@ -115,6 +115,11 @@ static kith_status decode(const kith_code *code, const kith_code_rows *rows, con
     return KITH_OK;
 }
 
+static void restore(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out) {
+    (void)scratch;
+    kith_exact_to_f32(row, raw_of(code)->dtype, code->dim, out);
+}
+
 static void pack(const kith_code *code, const unsigned char *rows, size_t first, size_t count,
                  unsigned char *block) {
     memcpy(block + first * code->code_bytes, rows, count * code->code_bytes);
@@ -162,6 +167,7 @@ static const kith_code_vtable vtable = {
     .memory = memory,
     .encode = encode,
     .decode = decode,
+    .restore = restore,
     .prepare = prepare,
     .four = four,
     .scan = scan,

@@ -242,17 +242,21 @@ static kith_status encode(const kith_code *code, const kith_code_rows *rows, uns
     return KITH_OK;
 }
 
+static void restore(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out) {
+    const kith_sq *sq = sq_of_const(code);
+    kith_grid_get(&sq->grid, row, scratch, NULL, NULL);
+    decode_numbers(sq, scratch, out);
+}
+
 static kith_status decode(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                           float *out) {
-    const kith_sq *sq = sq_of_const(code);
     size_t dim = code->dim;
     uint8_t *numbers;
     KITH_TRY(kith_alloc(dim, sizeof *numbers, &numbers));
     for (size_t i = 0; i < rows->count; i++) {
         const float *centroid = kith_code_centroid(rows, i, dim);
         float *row = out + i * dim;
-        kith_grid_get(&sq->grid, codes + i * code->code_bytes, numbers, NULL, NULL);
-        decode_numbers(sq, numbers, row);
+        restore(code, codes + i * code->code_bytes, numbers, row);
         for (size_t d = 0; centroid != NULL && d < dim; d++) row[d] += centroid[d];
     }
     kith_free(numbers);
@@ -338,6 +342,7 @@ static const kith_code_vtable vtable = {
     .train = train,
     .encode = encode,
     .decode = decode,
+    .restore = restore,
     .prepare = prepare,
     .four = four,
     .sixteen = sixteen,
