@@ -196,50 +196,164 @@ Test(kmeans, assign_is_exact) {
     free(values);
 }
 
-/* The bounds never lose the nearest centroid: the same numbers as comparing all costs one by one. */
-static void check_assigner(size_t count, size_t k, size_t dim, float outlier, float offset, bool spherical) {
+static size_t nearest(const float *row, const float *centroids, size_t k, size_t dim, bool spherical) {
+    const kith_float_kernels *pair = &kith_simd()->floats[spherical ? KITH_OP_IP : KITH_OP_L2SQ][0];
+    size_t best = 0;
+    float least = INFINITY;
+    for (size_t c = 0; c < k; c++) {
+        float cost = pair->one(row, centroids + c * dim, dim);
+        if (spherical) cost = -cost;
+        if (cost < least) least = cost, best = c;
+    }
+    return best;
+}
+
+/* The bounds never lose the nearest centroid: the same numbers as comparing all costs one by one. `directions`: how many
+ * the tile sees; 0: all dimensions. */
+static void check_assignment(const float *rows, size_t count, const float *centroids, size_t k, size_t dim,
+                             size_t directions, bool spherical) {
+    uint32_t *assigned = malloc(count * 4), *want = malloc(count * 4);
+    kith_points points = {.rows = rows, .count = count, .dim = dim};
+    kith_assigner assigner;
+    for (size_t i = 0; i < count; i++) want[i] = (uint32_t)nearest(rows + i * dim, centroids, k, dim, spherical);
+    cr_assert_eq(kith_assigner_create(&assigner, &points, k, spherical, 2), KITH_OK);
+    for (int round = 0; round < 4; round++) {
+        if (round == 0 && directions > 0)
+            cr_assert_eq(kith_assigner_project(&assigner, centroids, directions), KITH_OK);
+        if (round == 3) cr_assert_eq(kith_assigner_widen(&assigner), KITH_OK);
+        for (size_t i = 0; i < count; i++)
+            if (round != 1) assigned[i] = round == 0 ? UINT32_MAX : (uint32_t)kith_random_below(5, 5, i, k);
+        cr_assert_eq(kith_assigner_run(&assigner, centroids, assigned, NULL), KITH_OK);
+        for (size_t i = 0; i < count; i++)
+            cr_assert_eq(assigned[i], want[i], "n %zu k %zu dim %zu directions %zu round %d: point %zu", count, k,
+                         dim, directions, round, i);
+    }
+    kith_assigner_free(&assigner);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+    free(assigned);
+    free(want);
+}
+
+static void check_assigner(size_t count, size_t k, size_t dim, size_t directions, float outlier, float offset,
+                           bool spherical) {
     float *rows = malloc(count * dim * 4), *centroids = malloc(k * dim * 4);
-    uint32_t *assigned = malloc(count * 4);
     for (size_t i = 0; i < count * dim; i++) rows[i] = offset + kith_random_normal(11, dim, i);
     for (size_t i = 0; i < count; i += 37) rows[i * dim] *= outlier;
     for (size_t c = 0; c < k; c++)
         for (size_t j = 0; j < dim; j++)
             centroids[c * dim + j] = rows[(c * 7 % count) * dim + j] + 0.1f * kith_random_normal(12, c, j);
-    kith_points points = {.rows = rows, .count = count, .dim = dim};
-    kith_assigner assigner;
-    cr_assert_eq(kith_assigner_create(&assigner, &points, k, spherical, 2), KITH_OK);
-    for (int round = 0; round < 3; round++) {
-        for (size_t i = 0; i < count; i++)
-            if (round != 1) assigned[i] = round == 0 ? UINT32_MAX : (uint32_t)kith_random_below(5, 5, i, k);
-        cr_assert_eq(kith_assigner_run(&assigner, centroids, assigned, NULL), KITH_OK);
-        for (size_t i = 0; i < count; i++) {
-            size_t best = 0;
-            float least = INFINITY;
-            for (size_t c = 0; c < k; c++) {
-                const kith_float_kernels *pair = &kith_simd()->floats[spherical ? KITH_OP_IP : KITH_OP_L2SQ][0];
-                float cost = pair->one(rows + i * dim, centroids + c * dim, dim);
-                if (spherical) cost = -cost;
-                if (cost < least) least = cost, best = c;
-            }
-            cr_assert_eq(assigned[i], best, "n %zu k %zu dim %zu round %d: point %zu", count, k, dim, round, i);
-        }
-    }
-    kith_assigner_free(&assigner);
+    check_assignment(rows, count, centroids, k, dim, directions, spherical);
     free(rows);
     free(centroids);
-    free(assigned);
 }
 
 Test(kmeans, the_cheap_product_loses_nothing) {
     static const size_t dims[] = {1, 3, 4, 17, 64, 130};
     for (size_t d = 0; d < 6; d++)
-        for (int spherical = 0; spherical < 2; spherical++) {
-            check_assigner(1000, 1, dims[d], 1, 0, spherical);
-            check_assigner(700, 33, dims[d], 1, 0, spherical);
-            check_assigner(900, 600, dims[d], 1000, 0, spherical);
-            check_assigner(400, 300, dims[d], 1e9f, 0, spherical);
-            check_assigner(400, 300, dims[d], 1, 1e4f, spherical);
+        for (int spherical = 0; spherical < 2; spherical++)
+            for (size_t directions = 0; directions <= dims[d]; directions += 1 + directions * 6) {
+                check_assigner(directions ? 100 : 1000, 1, dims[d], directions, 1, 0, spherical);
+                check_assigner(directions ? 300 : 700, 33, dims[d], directions, 1, 0, spherical);
+                check_assigner(directions ? 90 : 900, directions ? 300 : 600, dims[d], directions, 1000, 0,
+                               spherical);
+                check_assigner(directions ? 90 : 400, 300, dims[d], directions, 1e9f, 0, spherical);
+                check_assigner(directions ? 90 : 400, 300, dims[d], directions, 1, 1e4f, spherical);
+            }
+}
+
+/* Rows near `rank` directions, centroids as means of some: what a few directions are made for. */
+static void make_low_rank(size_t count, size_t dim, size_t rank, float noise, float *rows) {
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < dim; j++) {
+            float sum = noise * kith_random_normal(21, i, j);
+            for (size_t r = 0; r < rank; r++) sum += kith_random_normal(22, i, r) * kith_random_normal(23, r, j);
+            rows[i * dim + j] = sum;
         }
+}
+
+Test(kmeans, a_few_directions_lose_nothing_on_degenerate_data) {
+    enum { COUNT = 300, K = 130, WIDE = 96 };
+    float *rows = malloc(COUNT * WIDE * 4), *centroids = malloc(K * WIDE * 4);
+    for (int kind = 0; kind < 6; kind++)
+        for (int spherical = 0; spherical < 2; spherical++) {
+            make_low_rank(COUNT, WIDE, 5, kind == 0 ? 0 : 0.3f, rows); /* 0: they span 5 dimensions only */
+            for (size_t i = 0; i < COUNT; i++) {
+                if (kind == 1) memcpy(rows + i * WIDE, rows + i % 3 * WIDE, WIDE * 4); /* three rows, many times */
+                for (size_t j = 0; j < WIDE; j++) {
+                    if (kind == 2 && j % 2 == 0) rows[i * WIDE + j] = 3; /* constant dimensions */
+                    if (kind == 3) rows[i * WIDE + j] *= 1e17f;          /* about the largest that have a norm */
+                    if (kind == 4) rows[i * WIDE + j] *= 1e-17f;
+                    if (kind == 5) rows[i * WIDE + j] = 0;
+                }
+            }
+            memcpy(centroids, rows, K * WIDE * 4);
+            for (size_t directions = 1; directions <= WIDE; directions *= 8)
+                check_assignment(rows, COUNT, centroids, K, WIDE, directions, spherical);
+        }
+    free(rows);
+    free(centroids);
+}
+
+/* Whole runs that go by a few directions from the second round on: what Lloyd's algorithm gives with all distances
+ * compared, at any thread count. */
+Test(kmeans, pruned_runs_are_lloyds) {
+    enum { COUNT = 2500, K = 270, WIDE = 128, ROUNDS = 3 };
+    float *rows = malloc(COUNT * WIDE * 4), *centroids = malloc(K * WIDE * 4), *other = malloc(K * WIDE * 4);
+    uint32_t *assigned = malloc(COUNT * 4), *want = malloc(COUNT * 4);
+    make_low_rank(COUNT, WIDE, 6, 0.2f, rows);
+    kith_points points = {.rows = rows, .count = COUNT, .dim = WIDE};
+    for (int spherical = 0; spherical < 2; spherical++) {
+        kith_run_options options = {.k = K,
+                                    .iterations = ROUNDS,
+                                    .runs = 2,
+                                    .threads = 1,
+                                    .seeding = KITH_SEEDING_GIVEN,
+                                    .initial = rows,
+                                    .spherical = spherical,
+                                    .measures = true};
+        kith_run_report report;
+        cr_assert_eq(kith_kmeans_run(&points, &options, centroids, assigned, &report), KITH_OK);
+        for (options.threads = 2; options.threads <= 4; options.threads++) {
+            cr_assert_eq(kith_kmeans_run(&points, &options, other, want, &report), KITH_OK);
+            cr_assert_arr_eq(centroids, other, K * WIDE * 4);
+            cr_assert_arr_eq(assigned, want, COUNT * 4);
+        }
+        options.measures = false;
+        options.runs = 1;
+        cr_assert_eq(kith_kmeans_run(&points, &options, other, want, &report), KITH_OK);
+        cr_assert_arr_eq(centroids, other, K * WIDE * 4);
+        kith_clusters clusters;
+        cr_assert_eq(kith_clusters_create(&clusters, COUNT, K), KITH_OK);
+        memcpy(other, rows, K * WIDE * 4);
+        for (size_t round = 0; round <= ROUNDS; round++) {
+            for (size_t i = 0; i < COUNT; i++)
+                want[i] = (uint32_t)nearest(rows + i * WIDE, other, K, WIDE, spherical);
+            if (round == ROUNDS) break;
+            kith_clusters_sort(&clusters, want, COUNT, K);
+            cr_assert_eq(kith_clusters_update(&clusters, &points, K, spherical, 1, other), KITH_OK);
+            kith_clusters_fill_empty(&clusters, K, WIDE, spherical, other);
+        }
+        kith_clusters_free(&clusters);
+        cr_assert_arr_eq(centroids, other, K * WIDE * 4);
+        cr_assert_arr_eq(assigned, want, COUNT * 4);
+    }
+    /* The choice itself: few directions for these rows, none for rows without any that stand out. */
+    for (int flat = 0; flat < 2; flat++) {
+        kith_assigner assigner;
+        if (flat) make_low_rank(COUNT, WIDE, 0, 1, rows);
+        const float *now = flat ? rows : centroids;
+        memset(assigned, 0xff, COUNT * 4);
+        cr_assert_eq(kith_assigner_create(&assigner, &points, K, false, 1), KITH_OK);
+        cr_assert_eq(kith_assigner_run(&assigner, now, assigned, NULL), KITH_OK);
+        cr_assert_eq(kith_assigner_prune(&assigner, now, assigned, 100), KITH_OK);
+        cr_assert_eq(assigner.directions.count, flat ? 0 : 32, "flat %d: %zu", flat, assigner.directions.count);
+        kith_assigner_free(&assigner);
+    }
+    free(rows);
+    free(centroids);
+    free(other);
+    free(assigned);
+    free(want);
 }
 
 static kith_status refused(const kith_view *view, size_t k, const kith_kmeans_options *options) {
@@ -326,4 +440,32 @@ Test(kmeans, nth_allocation_failure) {
         cr_assert_arr_eq(centroids, want, sizeof want);
     }
     free(points);
+}
+
+/* The same where rounds go by a few directions. */
+Test(kmeans, nth_allocation_failure_of_directions) {
+    enum { COUNT = 300, K = 40, WIDE = 64 };
+    float *rows = malloc(COUNT * WIDE * 4);
+    uint32_t assigned[COUNT] = {0};
+    make_low_rank(COUNT, WIDE, 4, 0.1f, rows);
+    kith_points points = {.rows = rows, .count = COUNT, .dim = WIDE};
+    kith_directions directions = {0};
+    for (size_t n = 0, total = 1; n <= total; n++) {
+        kith_assigner assigner;
+        size_t count = 0;
+        faults_fail_allocation(n);
+        kith_status status = kith_assigner_create(&assigner, &points, K, false, 1);
+        if (status == KITH_OK) status = kith_assigner_project(&assigner, rows, 32);
+        if (status == KITH_OK) status = kith_assigner_run(&assigner, rows, assigned, NULL);
+        if (status == KITH_OK) status = kith_directions_find(&directions, rows, K, WIDE, 40, 1);
+        if (status == KITH_OK)
+            status = kith_directions_choose(&directions, &points, rows, K, assigned, false, 10, 1, &count);
+        if (n == 0) total = faults_allocation_count();
+        cr_assert_eq(status, n == 0 ? KITH_OK : KITH_ERR_NO_MEMORY, "allocation %zu", n);
+        kith_directions_free(&directions);
+        kith_assigner_free(&assigner);
+        cr_assert_eq(kith_memory_live_blocks(), 0, "allocation %zu leaks", n);
+    }
+    faults_fail_allocation(0);
+    free(rows);
 }

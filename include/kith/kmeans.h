@@ -59,7 +59,8 @@ typedef struct kith_kmeans_report {
  * 1 <= k <= points->count. job: threads, seed, progress (phase "k-means", in iterations), memory_bytes_max (the
  * sample as f32 and what goes with it; KITH_ERR_BUDGET up front).
  * Errors: KITH_ERR_NOT_FINITE and KITH_ERR_RANGE name the point, KITH_ERR_ARGUMENT for k and options,
- * KITH_ERR_ZERO_VECTOR for a point without direction when spherical. `report` may be NULL. */
+ * KITH_ERR_ZERO_VECTOR for a point without direction when spherical. `report` may be NULL:
+ * then the points are not assigned to the last centroids, which saves the time of a round. */
 KITH_API kith_status kith_kmeans_train(const kith_view *points, size_t k, const kith_kmeans_options *options,
                                        const kith_job *job, float *centroids,
                                        kith_kmeans_report *report) KITH_CHECK_RESULT;

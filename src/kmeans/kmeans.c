@@ -211,6 +211,7 @@ static kith_status train(const kith_view *points, size_t k, const kith_kmeans_op
                             .spherical = options->spherical != 0,
                             .balance_max = options->balance_max,
                             .seed = job->seed,
+                            .measures = report != NULL || options->runs > 1,
                             .meter = &meter};
     sample s = {0};
     float *result = NULL;

@@ -20,21 +20,91 @@ typedef struct kith_points {
 
 /* ---- kmeans_sketch.c: vectors in 8 bits, with a bound on what that loses ------------------------------------ */
 
-/* Vector v is scale * (its bytes) + a rest of norm errors[v]. The bytes are packed for one side of the integer tile. */
+/* Where the bytes lie: packed for one side of the integer tile, or row by row. */
+typedef enum kith_sketch_side { KITH_SKETCH_QUERIES, KITH_SKETCH_ROWS, KITH_SKETCH_BYTES } kith_sketch_side;
+
+/* Vector v is scale * (its bytes) + a rest of norm errors[v]. */
 typedef struct kith_sketch {
     size_t count, dim, words, lanes;
+    kith_sketch_side side;
     float scale;
-    uint32_t *packed;
-    int32_t *terms; /* of the integer tile: see simd.h */
-    float *norms;   /* of the vectors, rounded up */
-    float *errors;  /* rounded up */
+    uint32_t *packed; /* on side KITH_SKETCH_BYTES: count x dim signed chars */
+    int32_t *terms;   /* of the integer tile: see simd.h */
+    float *norms;     /* of the vectors, rounded up */
+    float *errors;    /* rounded up */
 } kith_sketch;
 
-/* Room for `count` vectors; `as_queries`: the side of the tile that they will be on. */
-kith_status kith_sketch_create(kith_sketch *sketch, size_t count, size_t dim, bool as_queries);
+/* Room for `count` vectors. `side` may change between a creation with one of the first two and a load. */
+kith_status kith_sketch_create(kith_sketch *sketch, size_t count, size_t dim, kith_sketch_side side);
 void kith_sketch_free(kith_sketch *sketch);
-/* Takes the vectors, count x dim. */
-kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, bool as_queries, size_t threads);
+/* Takes all vectors, count x dim. */
+kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, size_t threads);
+/* The same in two steps: the scale, from vectors like those to come, then some vectors at a time, from a multiple of
+ * `lanes` on. */
+void kith_sketch_scale(kith_sketch *sketch, const float *vectors, size_t count);
+kith_status kith_sketch_load_part(kith_sketch *sketch, const float *vectors, size_t first, size_t count,
+                                  size_t threads);
+
+/* ---- kmeans_screen.c: points and centroids as seen by a projection, and the threshold of their products ------- */
+
+enum { KITH_SCREEN_COLUMNS = 256 };
+
+/* Least and largest among the centroids of a block. */
+typedef struct kith_screen_bounds {
+    double norm_min, norm_max, error_min, error_max, tail_min, tail_max, length_max;
+} kith_screen_bounds;
+
+typedef struct kith_screen {
+    kith_sketch points, centroids;                 /* of the projections */
+    const float *point_lengths, *centroid_lengths; /* of the vectors themselves, rounded up */
+    float *point_tails, *centroid_tails;           /* lengths of what the projection leaves out, rounded up */
+    double slack;                                  /* rounding of the projection, for |x| |c| = 1 */
+    size_t columns, block_count;                   /* centroids that go through the tile at once */
+    double error_base, reach_base, tail_base;      /* e*, y*, x* of kmeans_screen.c */
+    double inverse_unit;                           /* 1 / (product of the scales): one step of a score */
+    int32_t *bias;                                 /* of the tile */
+    kith_screen_bounds *bounds;                    /* of each block */
+} kith_screen;
+
+/* One that leaves nothing out, until the caller fills in lengths, tails and slack. */
+kith_status kith_screen_create(kith_screen *screen, size_t point_count, size_t k, size_t dim);
+void kith_screen_free(kith_screen *screen);
+/* After centroids (or points) have changed: bias, bounds and what belongs to them. */
+void kith_screen_prepare(kith_screen *screen, bool spherical);
+
+/* What the thresholds of a point are made of. */
+typedef struct kith_screen_row {
+    double constant, per_cost, error_rest, reach_rest, tail_rest, per_length;
+    int32_t term;
+} kith_screen_row;
+
+/* `dim`: of the vectors themselves; the slack for the rounding of costs and norms in f32 comes from it. */
+kith_screen_row kith_screen_row_of(const kith_screen *screen, size_t point, size_t dim, bool spherical);
+
+/* ---- kmeans_prefix.c: a few directions in which centroids lie ------------------------------------------------- */
+
+/* Directions in the order of how much of the centroids lies in them: rows x dim, orthonormal as near as f32 goes. */
+typedef struct kith_directions {
+    float *rows;
+    size_t count, dim;
+} kith_directions;
+
+/* At most `count_max` directions of the centroids, k x dim. May find fewer, or none. */
+kith_status kith_directions_find(kith_directions *directions, const float *centroids, size_t k, size_t dim,
+                                 size_t count_max, size_t threads);
+void kith_directions_free(kith_directions *directions);
+/* Keeps the first `count` and turns them within their span, so that no coordinate is much larger than the others.
+ * *slack: what products of projections may be off by for vectors of length 1, the tails left out counted in full. */
+kith_status kith_directions_turn(kith_directions *directions, size_t count, size_t threads, double *slack);
+/* out[i * direction_count + j] = <vector i, direction j>, vectors `stride` elements apart. */
+kith_status kith_project(const float *vectors, size_t count, size_t stride, const kith_directions *directions,
+                         size_t threads, float *out);
+/* Upper bounds of what projections leave of vectors of those lengths. */
+void kith_tails_of(const float *lengths, const float *projection_norms, size_t count, double slack, float *tails);
+/* How many of the directions make an assignment cheapest, over `rounds` of them; 0 when none does by much. */
+kith_status kith_directions_choose(const kith_directions *directions, const kith_points *points,
+                                   const float *centroids, size_t k, const uint32_t *assigned, bool spherical,
+                                   size_t rounds, size_t threads, size_t *count);
 
 /* ---- kmeans_assign.c: the nearest of k centroids for many points --------------------------------------------- */
 
@@ -42,12 +112,11 @@ typedef struct kith_assigner {
     size_t k, dim, threads;
     bool spherical;
     const kith_points *points;
-    kith_sketch point_sketch, centroid_sketch;
-    const float *centroids;        /* the caller's, of the last load */
-    double error_base, reach_base; /* e* and y* of kmeans_assign.c */
-    double inverse_unit;           /* 1 / (product of the sketches' scales): what one step of a score stands for */
-    int32_t *bias;
-    unsigned char *scratch; /* of each thread */
+    const float *centroids;     /* the caller's, of the last load */
+    kith_screen full, prefix;   /* of all dimensions, and, where directions.count > 0, of those */
+    kith_directions directions; /* count = 0: the tile works on `full` */
+    float *projected;           /* centroids: k x directions.count */
+    unsigned char *scratch;     /* of each thread */
     size_t scratch_bytes;
 } kith_assigner;
 
@@ -61,6 +130,14 @@ void kith_assigner_free(kith_assigner *assigner);
  * spherical), as the `one` kernel computes it, the lower number on a tie. What it held before, UINT32_MAX for
  * nothing, is where the search starts. *changed, unless NULL: how many are others than before. */
 kith_status kith_assigner_run(kith_assigner *assigner, const float *centroids, uint32_t *assigned, size_t *changed);
+/* Looks whether the next `rounds` runs take less time by projections on a few directions, when the points are assigned
+ * already and the centroids are near those to come; if so they go that way. The result is the same. */
+kith_status kith_assigner_prune(kith_assigner *assigner, const float *centroids, const uint32_t *assigned,
+                                size_t rounds);
+/* Goes that way on `count` directions of the centroids (fewer where they span less), whatever it costs. */
+kith_status kith_assigner_project(kith_assigner *assigner, const float *centroids, size_t count);
+/* Goes back to all dimensions. */
+kith_status kith_assigner_widen(kith_assigner *assigner);
 
 /* ---- kmeans_update.c: new centroids from the assignment ---------------------------------------------------- */
 
@@ -109,6 +186,7 @@ typedef struct kith_run_options {
     bool spherical;
     double balance_max;
     uint64_t seed;
+    bool measures;     /* whether the assignment to the last centroids, and the report, are wanted */
     kith_meter *meter; /* counts iterations; NULL: none */
 } kith_run_options;
 
@@ -117,7 +195,8 @@ typedef struct kith_run_report {
     double objective, imbalance, largest_ratio;
 } kith_run_report;
 
-/* Runs Lloyd's algorithm; writes the best run's centroids. `assigned` (one for each point) gets its assignment. */
+/* Runs Lloyd's algorithm; writes the best run's centroids (with several runs it must measure). `assigned` (one for each
+ * point) gets its assignment; without `measures` that of the centroids before. */
 kith_status kith_kmeans_run(const kith_points *points, const kith_run_options *options, float *centroids,
                             uint32_t *assigned, kith_run_report *report);
 /* The two-level way. The same outputs, but no rounds over all k centroids. */

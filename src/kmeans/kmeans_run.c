@@ -48,9 +48,14 @@ static kith_status iterate(lloyd *run, uint64_t seed, size_t round, bool *done) 
     if (options->balance_max > 0)
         repaired += kith_clusters_rebalance(&run->clusters, run->points, k, options->balance_max, seed, round,
                                             run->centroids);
-    KITH_TRY(assign(run, &changed));
     run->report.iterations++;
-    *done = changed == 0 && repaired == 0;
+    if (round + 1 < options->iterations || options->measures) {
+        if (round == 0)
+            KITH_TRY(kith_assigner_prune(&run->assigner, run->centroids, run->assigned,
+                                         options->iterations - 1 + options->measures));
+        KITH_TRY(assign(run, &changed));
+        *done = changed == 0 && repaired == 0;
+    }
     return options->meter != NULL ? kith_meter_add(options->meter, 1) : KITH_OK;
 }
 
@@ -59,10 +64,12 @@ static kith_status run_once(lloyd *run, uint64_t seed) {
     run->report = (kith_run_report){0};
     KITH_TRY(seed_centroids(run->points, options, seed, run->centroids));
     memset(run->assigned, 0xff, run->points->count * sizeof *run->assigned);
+    KITH_TRY(kith_assigner_widen(&run->assigner));
     KITH_TRY(assign(run, NULL));
     bool done = false;
     for (size_t round = 0; round < options->iterations && !done; round++)
         KITH_TRY(iterate(run, seed, round, &done));
+    if (!options->measures) return KITH_OK;
     run->report.largest_ratio = kith_clusters_largest_ratio(&run->clusters, options->k);
     run->report.imbalance = kith_clusters_imbalance(&run->clusters, options->k);
     return kith_clusters_measure(&run->clusters, run->points, run->centroids, options->k, options->threads,
@@ -81,7 +88,7 @@ kith_status kith_kmeans_run(const kith_points *points, const kith_run_options *o
     KITH_GO(kith_alloc(points->count, sizeof *run.assigned, &run.assigned));
     for (size_t r = 0; r < options->runs; r++) {
         KITH_GO(run_once(&run, options->seed + r));
-        if (!(run.report.objective < report->objective)) continue;
+        if (options->measures && !(run.report.objective < report->objective)) continue;
         *report = run.report;
         memcpy(centroids, run.centroids, k * dim * sizeof *centroids);
         memcpy(assigned, run.assigned, points->count * sizeof *assigned);
@@ -188,6 +195,7 @@ kith_status kith_kmeans_run_two_levels(const kith_points *points, const kith_run
                                        uint32_t *assigned, kith_run_report *report) {
     kith_run_options first = *options;
     first.k = (size_t)llround(sqrt((double)options->k));
+    first.measures = true; /* its assignment is what the second level starts from */
     kith_clusters coarse = {0}, fine = {0};
     float *coarse_centroids = NULL;
     size_t *shares = NULL;

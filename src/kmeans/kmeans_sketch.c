@@ -3,7 +3,7 @@
  * kmeans_sketch.c: vectors in 8 bits, with a bound on what that loses.
  *
  * One scale serves all vectors, so that integer products of any two can be compared as they are. It is set from the
- * root mean square of the elements: rare large ones are cut off, and what is cut off counts as error of its vector.
+ * root mean square of the elements (of a sample): rare large ones are cut off, and what is cut off counts as error of its vector.
  */
 #include <math.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 #include "kmeans/kmeans_inside.h"
 #include "simd/simd.h"
 
-enum { BLOCK_VECTORS = 512, LANES_MAX = 64 };
+enum { SCALE_VECTORS = 8192, LANES_MAX = 64 };
 /* Squares this small lose what they stand for: no norm and no rest counts as less. */
 static const float least_norm = 1e-20f;
 /* The largest byte stands for so many times the root mean square: of a normal distribution 1 in 15,000 is cut off. */
@@ -23,12 +23,13 @@ static size_t padded_count(const kith_sketch *sketch) {
     return (sketch->count + sketch->lanes - 1) / sketch->lanes * sketch->lanes;
 }
 
-kith_status kith_sketch_create(kith_sketch *sketch, size_t count, size_t dim, bool as_queries) {
+kith_status kith_sketch_create(kith_sketch *sketch, size_t count, size_t dim, kith_sketch_side side) {
     const kith_tile_i8 *tile = &kith_simd()->tile_i8;
     *sketch = (kith_sketch){.count = count,
                             .dim = dim,
+                            .side = side,
                             .words = (dim + tile->group - 1) / tile->group,
-                            .lanes = as_queries ? tile->query_lanes : tile->row_lanes};
+                            .lanes = side == KITH_SKETCH_QUERIES ? tile->query_lanes : tile->row_lanes};
     if (sketch->lanes > LANES_MAX) return kith_error(KITH_ERR_INTERNAL, "a tile of %zu vectors", sketch->lanes);
     kith_status status;
     KITH_GO(kith_alloc(padded_count(sketch), sketch->words * sizeof *sketch->packed, &sketch->packed));
@@ -51,19 +52,18 @@ void kith_sketch_free(kith_sketch *sketch) {
 typedef struct sketch_loop {
     kith_sketch *sketch;
     const float *vectors;
+    size_t first, count; /* where they go */
     unsigned char *scratch;
     size_t scratch_bytes;
-    bool as_queries;
 } sketch_loop;
 
-static kith_status measure_block(void *context, size_t block, size_t worker) {
-    const sketch_loop *loop = context;
-    (void)worker;
-    kith_sketch *sketch = loop->sketch;
-    size_t last = kith_min_size((block + 1) * BLOCK_VECTORS, sketch->count);
-    for (size_t v = block * BLOCK_VECTORS; v < last; v++)
-        sketch->norms[v] = kith_simd()->norm2_f32(loop->vectors + v * sketch->dim, sketch->dim);
-    return KITH_OK;
+void kith_sketch_scale(kith_sketch *sketch, const float *vectors, size_t count) {
+    size_t sample = kith_min_size(count, SCALE_VECTORS);
+    double sum = 0;
+    for (size_t i = 0; i < sample; i++)
+        sum += (double)kith_simd()->norm2_f32(vectors + i * count / sample * sketch->dim, sketch->dim);
+    double rms = sqrt(sum / ((double)sample * (double)sketch->dim));
+    sketch->scale = rms > 1e-30 ? (float)(rms * range_in_rms / 127) : 1;
 }
 
 /* One vector as bytes; returns the norm of the rest, rounded up: whole numbers times the scale lose 2^-24 of themselves,
@@ -82,35 +82,40 @@ static kith_status load_group(void *context, size_t group, size_t worker) {
     const sketch_loop *loop = context;
     kith_sketch *sketch = loop->sketch;
     const kith_simd_table *simd = kith_simd();
-    size_t first = group * sketch->lanes, count = kith_min_size(sketch->lanes, sketch->count - first);
+    size_t first = loop->first + group * sketch->lanes,
+           count = kith_min_size(sketch->lanes, loop->first + loop->count - first);
     uint32_t *words = (uint32_t *)(void *)(loop->scratch + worker * loop->scratch_bytes);
     float *shown = (float *)(void *)(words + sketch->lanes * sketch->words);
-    signed char *bytes = (signed char *)(shown + sketch->dim);
+    signed char *own = (signed char *)(shown + sketch->dim);
     const uint32_t *vectors[LANES_MAX];
+    bool as_bytes = sketch->side == KITH_SKETCH_BYTES, as_queries = sketch->side == KITH_SKETCH_QUERIES;
     for (size_t i = 0; i < count; i++) {
-        float norm = sketch->norms[first + i] = sqrtf(sketch->norms[first + i]) * (1 + 1e-5f) + least_norm;
-        sketch->errors[first + i] =
-            to_bytes(loop->vectors + (first + i) * sketch->dim, norm, sketch->dim, sketch->scale, bytes, shown);
+        const float *vector = loop->vectors + (group * sketch->lanes + i) * sketch->dim;
+        signed char *bytes = as_bytes ? (signed char *)sketch->packed + (first + i) * sketch->dim : own;
+        float norm = sketch->norms[first + i] =
+            sqrtf(simd->norm2_f32(vector, sketch->dim)) * (1 + 1e-5f) + least_norm;
+        sketch->errors[first + i] = to_bytes(vector, norm, sketch->dim, sketch->scale, bytes, shown);
+        if (as_bytes) continue;
         vectors[i] = words + i * sketch->words;
-        sketch->terms[first + i] = (loop->as_queries ? simd->tile_i8.prepare_query : simd->tile_i8.prepare_row)(
+        sketch->terms[first + i] = (as_queries ? simd->tile_i8.prepare_query : simd->tile_i8.prepare_row)(
             bytes, KITH_I8, sketch->dim, words + i * sketch->words);
     }
-    simd->pack(vectors, count, sketch->lanes, sketch->words, sketch->packed + first * sketch->words);
+    if (!as_bytes) simd->pack(vectors, count, sketch->lanes, sketch->words, sketch->packed + first * sketch->words);
     return KITH_OK;
 }
 
-kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, bool as_queries, size_t threads) {
-    sketch_loop loop = {.sketch = sketch, .vectors = vectors, .as_queries = as_queries};
+kith_status kith_sketch_load_part(kith_sketch *sketch, const float *vectors, size_t first, size_t count,
+                                  size_t threads) {
+    sketch_loop loop = {.sketch = sketch, .vectors = vectors, .first = first, .count = count};
     loop.scratch_bytes = kith_round_up(
         sketch->lanes * sketch->words * sizeof(uint32_t) + sketch->dim * (sizeof(float) + 1), KITH_ALIGNMENT);
-    size_t blocks = (sketch->count + BLOCK_VECTORS - 1) / BLOCK_VECTORS;
-    KITH_TRY(kith_parallel_for(threads, blocks, measure_block, &loop));
-    double sum = 0;
-    for (size_t v = 0; v < sketch->count; v++) sum += (double)sketch->norms[v];
-    double rms = sqrt(sum / ((double)sketch->count * (double)sketch->dim));
-    sketch->scale = rms > 1e-30 ? (float)(rms * range_in_rms / 127) : 1;
     KITH_TRY(kith_alloc(threads, loop.scratch_bytes, &loop.scratch));
-    kith_status status = kith_parallel_for(threads, padded_count(sketch) / sketch->lanes, load_group, &loop);
+    kith_status status = kith_parallel_for(threads, (count + sketch->lanes - 1) / sketch->lanes, load_group, &loop);
     kith_free(loop.scratch);
     return status;
+}
+
+kith_status kith_sketch_load(kith_sketch *sketch, const float *vectors, size_t threads) {
+    kith_sketch_scale(sketch, vectors, sketch->count);
+    return kith_sketch_load_part(sketch, vectors, 0, sketch->count, threads);
 }
