@@ -307,6 +307,7 @@ static kith_status take_worker(const linking *work, worker *mine) {
     mine->walker.graph = graph;
     mine->walker.kernels = &kith_simd()->graph;
     mine->walker.pool_capacity = ef;
+    mine->walker.seen_words = kith_walk_few_words(words);
     KITH_TRY(kith_alloc_zeroed(words, sizeof *mine->walker.seen, &mine->walker.seen));
     KITH_TRY(kith_alloc(words + 1, sizeof *mine->walker.touched, &mine->walker.touched));
     KITH_TRY(kith_alloc(kith_walk_pool_count(ef), sizeof *mine->walker.pool, &mine->walker.pool));

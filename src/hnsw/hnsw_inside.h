@@ -211,6 +211,7 @@ typedef struct kith_walker {
     const kith_hnsw *graph;
     const kith_graph_kernels *kernels;
     uint32_t *seen;    /* a bit per node */
+    size_t seen_words; /* of `seen`: few enough to be cleared one and all; 0: those in `touched` are */
     uint32_t *touched; /* words of it that are not 0; room for one more than there are */
     size_t touched_count;
     int64_t *pool; /* of graph.h: nearest first; room for kith_walk_pool_count(pool_capacity) */
@@ -253,6 +254,8 @@ static inline bool kith_walker_is_spent(kith_walker *walker) {
 
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */
 static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }
+/* Of so many marks a walk need not remember which it has set: to clear 32 KiB takes no longer than to write a list. */
+static inline size_t kith_walk_few_words(size_t words) { return words <= 8192 ? words : 0; }
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
     return kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX) + KITH_WALK_ROOM;
 }

@@ -97,6 +97,7 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
     size_t words = kith_walk_seen_words(graph->node_count), fresh = kith_walk_fresh_count(graph);
     *walker = (kith_walker){.graph = graph,
                             .kernels = &kith_simd()->graph,
+                            .seen_words = kith_walk_few_words(words),
                             .pool_capacity = pool_capacity,
                             .distances_max = call->request->params->max_distances,
                             .deadline_ns = call->request->meter->deadline_ns};

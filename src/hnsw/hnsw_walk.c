@@ -7,13 +7,18 @@
  * What is waited for is memory: rows of vectors are prefetched as soon as their numbers are known, and the links of
  * the nodes that are likely to be followed next while distances are being computed.
  */
+#include <string.h>
+
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
 enum { LINE = 64, FOLLOWED = 1, SEEDS_MIN = 4, SEED_SHARE = 4 };
 
 void kith_walker_clear(kith_walker *walker) {
-    for (size_t i = 0; i < walker->touched_count; i++) walker->seen[walker->touched[i]] = 0;
+    if (walker->seen_words != 0)
+        memset(walker->seen, 0, walker->seen_words * sizeof *walker->seen);
+    else
+        for (size_t i = 0; i < walker->touched_count; i++) walker->seen[walker->touched[i]] = 0;
     walker->touched_count = 0;
     walker->pool_count = 0;
     walker->distance_count = walker->hop_count = 0;
@@ -25,18 +30,44 @@ bool kith_walker_look(kith_walker *walker) {
     return walker->is_late;
 }
 
-/* A row that changes may name a node twice: each is kept and marked once. Returns how many are left. */
-static size_t drop_repeats(kith_walker *walker, size_t count) {
+/* A row that changes may name a node twice: each is kept once. Returns how many are left. */
+static size_t drop_repeats(const kith_walker *walker, size_t count) {
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        uint32_t node = walker->fresh[i], word = walker->seen[node / 32], bit = (uint32_t)1 << (node % 32);
-        if ((word & bit) != 0) continue;
-        walker->touched[walker->touched_count] = node / 32;
-        walker->touched_count += word == 0;
-        walker->seen[node / 32] = word | bit;
+        uint32_t node = walker->fresh[i], bit = (uint32_t)1 << (node % 32), *word = &walker->seen[node / 32];
+        if ((*word & bit) != 0) continue;
+        *word |= bit;
         walker->fresh[kept++] = node;
     }
+    for (size_t i = 0; i < kept; i++) /* they are marked later, like those of other rows */
+        walker->seen[walker->fresh[i] / 32] &= ~((uint32_t)1 << (walker->fresh[i] % 32));
     return kept;
+}
+
+/* Marks nodes that have not been seen, finds their rows and asks for them. Most rows are those of the graph and take one
+ * line, and where marks are few nobody needs to know which were set: both are constants here. What is read again and
+ * again is held in copies, which no store changes as far as the compiler knows. */
+static inline __attribute__((always_inline)) void mark(kith_walker *walker, size_t count, bool is_line,
+                                                       bool is_listed) {
+    const kith_probe *probe = walker->probe;
+    const kith_chunks chunks = probe->graph->rows;
+    const uint32_t *fresh = walker->fresh;
+    const void **rows = walker->rows;
+    uint32_t *seen = walker->seen, *touched = walker->touched + walker->touched_count;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t node = fresh[i], word = seen[node / 32];
+        if (is_listed) {
+            *touched = node / 32;
+            touched += word == 0;
+        }
+        seen[node / 32] = word | (uint32_t)1 << (node % 32);
+        const char *row = rows[i] = is_line ? kith_chunks_at(&chunks, node) : kith_probe_row(probe, node);
+        if (is_line)
+            __builtin_prefetch(row);
+        else
+            for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
+    }
+    if (is_listed) walker->touched_count = (size_t)(touched - walker->touched);
 }
 
 /* Gathers the nodes that have not been seen in `fresh`, marks them, and asks for their rows. Numbers past the last
@@ -47,16 +78,13 @@ static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count
     size_t fresh =
         walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count, walker->fresh);
     if (walker->copy != NULL) fresh = drop_repeats(walker, fresh);
-    uint32_t *touched = walker->touched + walker->touched_count;
-    for (size_t i = 0; i < fresh; i++) {
-        uint32_t node = walker->fresh[i], word = walker->seen[node / 32];
-        *touched = node / 32;
-        touched += word == 0;
-        walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
-        const char *row = walker->rows[i] = kith_probe_row(probe, node);
-        for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
-    }
-    walker->touched_count = (size_t)(touched - walker->touched);
+    bool is_line = probe->sketch == NULL && probe->prefetch_bytes > 0 && probe->prefetch_bytes <= LINE;
+    if (is_line && walker->seen_words != 0)
+        mark(walker, fresh, true, false);
+    else if (is_line)
+        mark(walker, fresh, true, true);
+    else
+        mark(walker, fresh, false, true);
     if (walker->distances_max != 0) {
         uint64_t left = walker->distances_max - kith_min_size(walker->distance_count, walker->distances_max);
         fresh = left < fresh ? (size_t)left : fresh;

@@ -5,7 +5,9 @@
 #include <immintrin.h>
 
 #include "simd/isa.h"
+#include "simd/unroll.h"
 
+#define INLINE static inline __attribute__((always_inline))
 enum { NODES = 16, LANES = 8, SHORT_BLOCKS = 8 };
 
 static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
@@ -29,19 +31,23 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
 }
 
 /* Puts an entry into its place. Each entry becomes the smaller of itself and of the larger of the one before it and the
- * new one: no search, no branch, and eight entries always at their own place, so that what one insertion has stored
- * the next one loads whole, straight from the store buffer. Only a long pool is left at the block of the new entry. */
+ * new one: no search, no branch, and eight entries always at their own place. */
+INLINE __m512i insert_at(__m512i here, __m512i below, __m512i wanted) {
+    __m512i moved = _mm512_max_epi64(_mm512_alignr_epi64(here, below, LANES - 1), wanted);
+    return _mm512_min_epi64(here, moved);
+}
+
+/* A long pool is left at the block of the new entry. What one insertion has stored the next one loads whole, straight
+ * from the store buffer. */
 static inline void insert(int64_t *pool, size_t blocks, __m512i wanted) {
     __m512i here = _mm512_load_si512(pool + (blocks - 1) * LANES);
     for (size_t b = blocks - 1; b > 0; b--) {
         __m512i below = _mm512_load_si512(pool + (b - 1) * LANES);
-        __m512i moved = _mm512_max_epi64(_mm512_alignr_epi64(here, below, LANES - 1), wanted);
-        _mm512_store_si512(pool + b * LANES, _mm512_min_epi64(here, moved));
-        if (blocks > SHORT_BLOCKS && _mm512_cmplt_epi64_mask(below, wanted) == 0xff) return;
+        _mm512_store_si512(pool + b * LANES, insert_at(here, below, wanted));
+        if (_mm512_cmplt_epi64_mask(below, wanted) == 0xff) return;
         here = below;
     }
-    __m512i moved = _mm512_max_epi64(_mm512_alignr_epi64(here, _mm512_set1_epi64(INT64_MIN), LANES - 1), wanted);
-    _mm512_store_si512(pool, _mm512_min_epi64(here, moved));
+    _mm512_store_si512(pool, insert_at(here, _mm512_set1_epi64(INT64_MIN), wanted));
 }
 
 /* How many entries are smaller. */
@@ -79,18 +85,63 @@ static inline size_t take_near(const float *distances, const uint32_t *nodes, si
     return (size_t)__builtin_popcount(near);
 }
 
+/* Short pools stay in registers while entries are put in. */
+INLINE int64_t insert_all(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                          int64_t nearest) {
+    __m512i held[SHORT_BLOCKS];
+    KITH_UNROLL(8)
+    for (size_t b = 0; b < blocks; b++) held[b] = _mm512_load_si512(pool + b * LANES);
+    for (size_t e = 0; e < taken; e++) {
+        __m512i wanted = _mm512_set1_epi64(entries[e]);
+        KITH_UNROLL(8)
+        for (size_t b = blocks; --b > 0;) held[b] = insert_at(held[b], held[b - 1], wanted);
+        held[0] = insert_at(held[0], _mm512_set1_epi64(INT64_MIN), wanted);
+        nearest = entries[e] < nearest ? entries[e] : nearest;
+    }
+    held[blocks - 1] = _mm512_mask_mov_epi64(_mm512_set1_epi64(KITH_POOL_NOTHING), last, held[blocks - 1]);
+    KITH_UNROLL(8)
+    for (size_t b = 0; b < blocks; b++) _mm512_store_si512(pool + b * LANES, held[b]);
+    return nearest;
+}
+
+static int64_t insert_long(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                           int64_t nearest) {
+    for (size_t e = 0; e < taken; e++) {
+        insert(pool, blocks, _mm512_set1_epi64(entries[e]));
+        nearest = entries[e] < nearest ? entries[e] : nearest;
+    }
+    int64_t *end = pool + (blocks - 1) * LANES;
+    _mm512_store_si512(end,
+                       _mm512_mask_mov_epi64(_mm512_set1_epi64(KITH_POOL_NOTHING), last, _mm512_load_si512(end)));
+    return nearest;
+}
+
+/* `blocks` of the pool, of which `last` says what the last one may hold. Returns the nearest of all entries so far. */
+static int64_t insert_taken(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                            int64_t nearest) {
+    switch (blocks) {
+        case 1: return insert_all(pool, 1, last, entries, taken, nearest);
+        case 2: return insert_all(pool, 2, last, entries, taken, nearest);
+        case 3: return insert_all(pool, 3, last, entries, taken, nearest);
+        case 4: return insert_all(pool, 4, last, entries, taken, nearest);
+        case 5: return insert_all(pool, 5, last, entries, taken, nearest);
+        case 6: return insert_all(pool, 6, last, entries, taken, nearest);
+        case 7: return insert_all(pool, 7, last, entries, taken, nearest);
+        case 8: return insert_all(pool, 8, last, entries, taken, nearest);
+        default: return insert_long(pool, blocks, last, entries, taken, nearest);
+    }
+}
+
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
                     size_t offered, size_t *first) {
     const size_t blocks = (capacity + LANES - 1) / LANES;
+    const __mmask8 last = (__mmask8)(0xff >> (blocks * LANES - capacity));
     int64_t nearest = KITH_POOL_NOTHING;
     for (size_t i = 0; i < offered; i += NODES) {
         _Alignas(64) int64_t entries[NODES];
         size_t taken = take_near(distances + i, nodes + i, offered - i, pool[capacity - 1], entries);
-        for (size_t e = 0; e < taken; e++) {
-            insert(pool, blocks, _mm512_set1_epi64(entries[e]));
-            nearest = entries[e] < nearest ? entries[e] : nearest;
-        }
-        for (size_t p = capacity; p < blocks * LANES; p++) pool[p] = KITH_POOL_NOTHING;
+        if (taken == 0) continue;
+        nearest = insert_taken(pool, blocks, last, entries, taken, nearest);
         count = count + taken < capacity ? count + taken : capacity;
     }
     *first = nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, nearest);
