@@ -321,32 +321,50 @@ static void measure_row(const distance_loop *loop, const float *vector, void *qu
     }
 }
 
+/* The queries in the code's own space. */
+static kith_status project_queries(const distance_loop *loop, size_t first, size_t count, float *projected) {
+    const kith_code *code = loop->quantizer->code;
+    kith_arena arena = {0};
+    float *rows = NULL;
+    kith_status status;
+    KITH_GO(kith_arena_begin(&arena));
+    KITH_GO(kith_alloc(count, code->dim * sizeof *rows, &rows));
+    read_rows(loop->quantizer, &loop->view, first, count, rows);
+    KITH_GO(kith_code_project_queries(code, rows, count, 1, &arena, projected));
+done:
+    kith_free(rows);
+    kith_arena_free(&arena);
+    return status;
+}
+
+/* The same for what codes stand for. */
+static kith_status restore_codes(const distance_loop *loop, size_t first, size_t count, float *projected) {
+    const kith_code *code = loop->quantizer->code;
+    unsigned char *scratch;
+    KITH_TRY(kith_alloc(code->code_bytes, 8, &scratch));
+    for (size_t i = 0; i < count; i++)
+        code->vtable->restore(code, loop->codes + (first + i) * code->code_bytes, scratch,
+                              projected + i * code->projected_dim);
+    kith_free(scratch);
+    return KITH_OK;
+}
+
 static kith_status distance_item(void *context, size_t item, size_t worker) {
     (void)worker;
     const distance_loop *loop = context;
     const kith_code *code = loop->quantizer->code;
     size_t first = item * QUERIES_PER_ITEM, count = kith_min_size(QUERIES_PER_ITEM, loop->count - first);
-    const kith_code_rows shape = {.count = count, .first_row = first};
-    kith_arena arena = {0};
-    float *rows = NULL, *projected = NULL;
+    float *projected = NULL;
     void *query = NULL;
     kith_status status;
-    KITH_GO(kith_arena_begin(&arena));
-    KITH_GO(kith_alloc(count, code->dim * sizeof *rows, &rows));
     KITH_GO(kith_alloc(count, code->projected_dim * sizeof *projected, &projected));
     KITH_GO(kith_alloc(1, code->query_bytes, &query));
-    if (loop->codes == NULL)
-        read_rows(loop->quantizer, &loop->view, first, count, rows);
-    else
-        KITH_GO(code->vtable->decode(code, &shape, loop->codes + first * code->code_bytes, rows));
-    KITH_GO(kith_code_project_queries(code, rows, count, 1, &arena, projected));
+    KITH_GO((loop->codes != NULL ? restore_codes : project_queries)(loop, first, count, projected));
     for (size_t i = 0; i < count; i++)
         measure_row(loop, projected + i * code->projected_dim, query, loop->out + (first + i) * loop->other_count);
 done:
     kith_free(query);
     kith_free(projected);
-    kith_free(rows);
-    kith_arena_free(&arena);
     return status;
 }
 
