@@ -4,12 +4,17 @@
 # exact ground truth, an index on disk, a search, and the measures of both as a table.
 #
 #   scripts/run.sh [FOLDER]   FOLDER (default build/demo) gets the ground truth, the index and the results
+#
+# With KITH=FILE in the environment that command is used, and nothing installed or built.
 set -eu
 cd "$(dirname "$0")/.."
-scripts/setup.sh
-echo 'building kith ...' >&2
-scripts/build.sh build -Dtests=disabled -Dtools=enabled
-kith=build/tools/kith
+kith=${KITH-}
+if [ -z "$kith" ]; then
+    scripts/setup.sh
+    echo 'building kith ...' >&2
+    scripts/build.sh build -Dtests=disabled -Dtools=enabled
+    kith=build/tools/kith
+fi
 out=${1:-build/demo}
 mkdir -p "$out"
 

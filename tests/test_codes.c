@@ -217,15 +217,18 @@ static double norm(const float *a, size_t dim) {
 }
 
 /* Calls `check` for every code, metric, with and without reference points. */
-static void for_each(void (*check)(setting *s)) {
+/* Every code with both metrics, plain and residual; with a step of 3 under L2 plain and under IP residual alone. */
+static void for_steps(void (*check)(setting *s), int step) {
     for (size_t c = 0; c < CASE_COUNT; c++)
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 4; i += step) {
             setting s;
             open_setting(&s, &cases[c], i % 2 == 0 ? KITH_L2 : KITH_IP, i >= 2, 2);
             check(&s);
             close_setting(&s);
         }
 }
+
+static void for_each(void (*check)(setting *s)) { for_steps(check, 1); }
 
 #define ABOUT(s) (s)->of->name, kith_metric_name((s)->code->metric), (s)->has_points ? "residual" : "plain"
 
@@ -683,7 +686,7 @@ static void check_faults(setting *s) {
     kith_spec spec = spec_of(s->of->name);
     kith_code *code = NULL, *copy = NULL;
     MEMORY_FAULTS_EACH(status, kith_code_create(&spec, 0, s->of->dim, s->code->metric, &code)) cr_assert_null(code);
-    kith_code_rows sample = {.rows = s->sample, .count = 600};
+    kith_code_rows sample = {.rows = s->sample, .count = 520};
     if (s->has_points) {
         sample.centroids = s->points;
         sample.assigned = s->sample_assigned;
@@ -704,7 +707,7 @@ static void check_faults(setting *s) {
     /* Trained again: the old training stays when that fails. */
     unsigned char *before = malloc(COUNT * code->code_bytes), *after = malloc(COUNT * code->code_bytes);
     memcpy(before, codes, COUNT * code->code_bytes);
-    sample.count = 900;
+    sample.count = 540;
     MEMORY_FAULTS_EACH(status, kith_code_train(code, &sample, &job)) {
         cr_assert_eq(kith_code_encode(code, &input, 1, after), KITH_OK);
         cr_assert_arr_eq(after, before, COUNT * code->code_bytes, "%s: changed by a failed training", s->of->name);
@@ -727,7 +730,7 @@ static void check_faults(setting *s) {
 
 Test(codes, every_allocation_may_fail) {
     memory_faults_install();
-    for_each(check_faults);
+    for_steps(check_faults, 3);
     cr_assert_eq(kith_memory_live_blocks(), 0);
 }
 

@@ -30,6 +30,7 @@ enum {
 /* The keys of a list from the first of those that are left on. */
 static size_t take_keys(const int64_t **keys, size_t *left, size_t list) {
     size_t count = 0;
+    if (*left == 0) return 0; /* keys may be NULL then, to which nothing may be added, not even 0 */
     while (count < *left && kith_key_list((*keys)[count]) == list) count++;
     *keys += count;
     *left -= count;
