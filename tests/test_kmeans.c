@@ -294,13 +294,55 @@ Test(kmeans, a_few_directions_lose_nothing_on_degenerate_data) {
     free(centroids);
 }
 
+/* Sums that are kept while points come and go give the means that sums made anew give; also where a point of another
+ * order of magnitude has been among the members. */
+Test(kmeans, kept_sums_do_not_drift) {
+    enum { COUNT = 600, K = 5, ROUNDS = 200 };
+    float *rows = make_points(COUNT, 40, 0), lengths[COUNT], weights[COUNT], kept[K * DIM], anew[K * DIM];
+    uint32_t assigned[COUNT];
+    for (size_t j = 0; j < DIM; j++) rows[j] *= 1e15f;
+    for (size_t i = 0; i < COUNT; i++) {
+        lengths[i] = sqrtf(kith_simd()->norm2_f32(rows + i * DIM, DIM));
+        weights[i] = kith_random_f32(3, 4, i);
+        assigned[i] = (uint32_t)kith_random_below(1, 1, i, K);
+    }
+    for (int weighted = 0; weighted < 2; weighted++) {
+        kith_points points = {.rows = rows, .weights = weighted ? weights : NULL, .count = COUNT, .dim = DIM};
+        kith_clusters clusters;
+        kith_sums one, other;
+        cr_assert_eq(kith_clusters_create(&clusters, COUNT, K), KITH_OK);
+        cr_assert_eq(kith_sums_create(&one, COUNT, K, DIM), KITH_OK);
+        cr_assert_eq(kith_sums_create(&other, COUNT, K, DIM), KITH_OK);
+        for (size_t round = 0; round < ROUNDS; round++) {
+            /* The large point moves in each round, others now and then, all at once in some rounds. */
+            for (size_t i = 0; i < COUNT; i++)
+                if (i == 0 || kith_random_below(2, round, i, round % 50 == 49 ? 2 : 30) == 0)
+                    assigned[i] = (uint32_t)kith_random_below(3, round, i, K);
+            kith_clusters_sort(&clusters, assigned, COUNT, K);
+            other.is_filled = false;
+            cr_assert_eq(kith_sums_update(&one, &clusters, &points, assigned, lengths, K, false, 2, kept), KITH_OK);
+            cr_assert_eq(kith_sums_update(&other, &clusters, &points, assigned, lengths, K, false, 1, anew),
+                         KITH_OK);
+            for (size_t x = 0; x < K * DIM; x++)
+                cr_assert_float_eq(kept[x], anew[x], 1e-5 * (1 + fabs((double)anew[x])), "round %zu: %g %g", round,
+                                   (double)kept[x], (double)anew[x]);
+        }
+        kith_sums_free(&one);
+        kith_sums_free(&other);
+        kith_clusters_free(&clusters);
+    }
+    free(rows);
+}
+
 /* Whole runs that go by a few directions from the second round on: what Lloyd's algorithm gives with all distances
  * compared, at any thread count. */
 Test(kmeans, pruned_runs_are_lloyds) {
     enum { COUNT = 2500, K = 270, WIDE = 128, ROUNDS = 3 };
     float *rows = malloc(COUNT * WIDE * 4), *centroids = malloc(K * WIDE * 4), *other = malloc(K * WIDE * 4);
     uint32_t *assigned = malloc(COUNT * 4), *want = malloc(COUNT * 4);
+    float lengths[COUNT];
     make_low_rank(COUNT, WIDE, 6, 0.2f, rows);
+    for (size_t i = 0; i < COUNT; i++) lengths[i] = sqrtf(kith_simd()->norm2_f32(rows + i * WIDE, WIDE));
     kith_points points = {.rows = rows, .count = COUNT, .dim = WIDE};
     for (int spherical = 0; spherical < 2; spherical++) {
         kith_run_options options = {.k = K,
@@ -323,17 +365,22 @@ Test(kmeans, pruned_runs_are_lloyds) {
         cr_assert_eq(kith_kmeans_run(&points, &options, other, want, &report), KITH_OK);
         cr_assert_arr_eq(centroids, other, K * WIDE * 4);
         kith_clusters clusters;
+        kith_sums sums;
         cr_assert_eq(kith_clusters_create(&clusters, COUNT, K), KITH_OK);
+        cr_assert_eq(kith_sums_create(&sums, COUNT, K, WIDE), KITH_OK);
         memcpy(other, rows, K * WIDE * 4);
         for (size_t round = 0; round <= ROUNDS; round++) {
             for (size_t i = 0; i < COUNT; i++)
                 want[i] = (uint32_t)nearest(rows + i * WIDE, other, K, WIDE, spherical);
             if (round == ROUNDS) break;
             kith_clusters_sort(&clusters, want, COUNT, K);
-            cr_assert_eq(kith_clusters_update(&clusters, &points, K, spherical, 1, other), KITH_OK);
+            sums.is_filled = false; /* all anew, in each round */
+            cr_assert_eq(kith_sums_update(&sums, &clusters, &points, want, lengths, K, spherical, 1, other),
+                         KITH_OK);
             kith_clusters_fill_empty(&clusters, K, WIDE, spherical, other);
         }
         kith_clusters_free(&clusters);
+        kith_sums_free(&sums);
         cr_assert_arr_eq(centroids, other, K * WIDE * 4);
         cr_assert_arr_eq(assigned, want, COUNT * 4);
     }

@@ -170,10 +170,10 @@ done:
 
 /* Bytes that training takes beside the caller's arrays, near enough; SIZE_MAX when it does not fit. */
 static size_t bytes_needed(const kith_view *points, size_t k, const kith_kmeans_options *options) {
-    size_t per = options->points_per_centroid_max, wanted = points->count, rows, centroids;
+    size_t per = options->points_per_centroid_max, wanted = points->count, rows, centroids, dim = points->dim;
     if (per != 0 && k < wanted / per) wanted = k * per;
-    if (kith_mul_overflows(wanted, points->dim * sizeof(float) + 16, &rows) ||
-        kith_mul_overflows(k, 2 * points->dim * sizeof(float) + 32, &centroids) ||
+    if (kith_mul_overflows(wanted, dim * (sizeof(float) + 1) + 48, &rows) ||
+        kith_mul_overflows(k, dim * (2 * sizeof(float) + 1 + sizeof(double)) + 64, &centroids) ||
         kith_add_overflows(rows, centroids, &rows))
         return SIZE_MAX;
     return rows + (wanted < points->count ? points->count * sizeof(uint32_t) : 0);

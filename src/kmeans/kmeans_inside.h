@@ -47,7 +47,7 @@ kith_status kith_sketch_load_part(kith_sketch *sketch, const float *vectors, siz
 
 /* ---- kmeans_screen.c: points and centroids as seen by a projection, and the threshold of their products ------- */
 
-enum { KITH_SCREEN_COLUMNS = 256 };
+enum { KITH_SCREEN_COLUMNS = 512 };
 
 /* Least and largest among the centroids of a block. */
 typedef struct kith_screen_bounds {
@@ -157,9 +157,25 @@ kith_status kith_clusters_measure(kith_clusters *clusters, const kith_points *po
                                   size_t k, size_t threads, double *objective);
 /* The weighted mean of cluster c, which has members of weight > 0. */
 void kith_clusters_mean(const kith_clusters *clusters, const kith_points *points, size_t c, float *mean);
-/* Moves each centroid that has members to their weighted mean (and to unit length when spherical). */
-kith_status kith_clusters_update(const kith_clusters *clusters, const kith_points *points, size_t k, bool spherical,
-                                 size_t threads, float *centroids);
+/* Sums of the members that are kept from one round to the next. */
+typedef struct kith_sums {
+    double *sums; /* k x dim, weighted */
+    double *present,
+        *passed;    /* of each cluster: lengths of its members; of all that were ever added or taken off */
+    uint32_t *held; /* of each point: the cluster whose sum has it */
+    size_t *first, moves_max;
+    uint32_t *moves; /* points that have moved, as clusters->members are sorted */
+    bool is_filled;
+} kith_sums;
+
+kith_status kith_sums_create(kith_sums *sums, size_t point_count, size_t k, size_t dim);
+void kith_sums_free(kith_sums *sums);
+/* Moves each centroid that has members to their weighted mean (and to unit length when spherical). `assigned`: what the
+ * clusters are sorted by; `lengths`: of the points. Set is_filled to false to start anew. */
+kith_status kith_sums_update(kith_sums *sums, const kith_clusters *clusters, const kith_points *points,
+                             const uint32_t *assigned, const float *lengths, size_t k, bool spherical,
+                             size_t threads, float *centroids);
+
 /* Gives each empty cluster half of the cluster that is largest then: both centroids are the old one, pushed apart
  * by 1/1024 of each coordinate's magnitude (as FAISS does). Returns how many. */
 size_t kith_clusters_fill_empty(const kith_clusters *clusters, size_t k, size_t dim, bool spherical,

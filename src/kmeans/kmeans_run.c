@@ -26,6 +26,7 @@ typedef struct lloyd {
     const kith_run_options *options;
     kith_assigner assigner;
     kith_clusters clusters;
+    kith_sums sums;
     float *centroids;
     uint32_t *assigned;
     kith_run_report report;
@@ -41,8 +42,9 @@ static kith_status assign(lloyd *run, size_t *changed) {
 static kith_status iterate(lloyd *run, uint64_t seed, size_t round, bool *done) {
     const kith_run_options *options = run->options;
     size_t k = options->k, dim = run->points->dim, changed;
-    KITH_TRY(
-        kith_clusters_update(&run->clusters, run->points, k, options->spherical, options->threads, run->centroids));
+    KITH_TRY(kith_sums_update(&run->sums, &run->clusters, run->points, run->assigned,
+                              run->assigner.full.points.norms, k, options->spherical, options->threads,
+                              run->centroids));
     size_t repaired = kith_clusters_fill_empty(&run->clusters, k, dim, options->spherical, run->centroids);
     run->report.empty_split_count += repaired;
     if (options->balance_max > 0)
@@ -62,6 +64,7 @@ static kith_status iterate(lloyd *run, uint64_t seed, size_t round, bool *done) 
 static kith_status run_once(lloyd *run, uint64_t seed) {
     const kith_run_options *options = run->options;
     run->report = (kith_run_report){0};
+    run->sums.is_filled = false;
     KITH_TRY(seed_centroids(run->points, options, seed, run->centroids));
     memset(run->assigned, 0xff, run->points->count * sizeof *run->assigned);
     KITH_TRY(kith_assigner_widen(&run->assigner));
@@ -84,6 +87,7 @@ kith_status kith_kmeans_run(const kith_points *points, const kith_run_options *o
     report->objective = INFINITY;
     KITH_GO(kith_assigner_create(&run.assigner, points, k, options->spherical, options->threads));
     KITH_GO(kith_clusters_create(&run.clusters, points->count, k));
+    KITH_GO(kith_sums_create(&run.sums, points->count, k, dim));
     KITH_GO(kith_alloc(k, dim * sizeof *run.centroids, &run.centroids));
     KITH_GO(kith_alloc(points->count, sizeof *run.assigned, &run.assigned));
     for (size_t r = 0; r < options->runs; r++) {
@@ -96,6 +100,7 @@ kith_status kith_kmeans_run(const kith_points *points, const kith_run_options *o
 done:
     kith_free(run.assigned);
     kith_free(run.centroids);
+    kith_sums_free(&run.sums);
     kith_clusters_free(&run.clusters);
     kith_assigner_free(&run.assigner);
     return status;

@@ -3,7 +3,8 @@
  * kmeans_update.c: new centroids from an assignment.
  *
  * The points are sorted by cluster first (a counting sort, so members keep their order); then each cluster is one
- * task that adds its members up in that order, in double precision. No sum depends on the thread count.
+ * task that adds its members up in that order, in double precision. No sum depends on the thread count. From round to
+ * round few points change their cluster, so sums are kept and only those are added and taken off.
  */
 #include <math.h>
 #include <string.h>
@@ -55,8 +56,7 @@ static double weight_of(const kith_points *points, size_t i) {
 typedef struct cluster_loop {
     kith_clusters *clusters;
     const kith_points *points;
-    float *centroids;
-    bool spherical;
+    const float *centroids;
 } cluster_loop;
 
 static kith_status measure_cluster(void *context, size_t c, size_t worker) {
@@ -79,7 +79,7 @@ static kith_status measure_cluster(void *context, size_t c, size_t worker) {
 
 kith_status kith_clusters_measure(kith_clusters *clusters, const kith_points *points, const float *centroids,
                                   size_t k, size_t threads, double *objective) {
-    cluster_loop loop = {clusters, points, (float *)(uintptr_t)centroids, false};
+    cluster_loop loop = {clusters, points, centroids};
     KITH_TRY(kith_parallel_for(threads, k, measure_cluster, &loop));
     *objective = 0;
     for (size_t c = 0; c < k; c++) *objective += clusters->errors[c];
@@ -133,21 +133,147 @@ void kith_clusters_mean(const kith_clusters *clusters, const kith_points *points
     }
 }
 
-static kith_status update_cluster(void *context, size_t c, size_t worker) {
-    const cluster_loop *loop = context;
+/* ---- Sums kept from round to round ---------------------------------------------------------------------------- */
+
+kith_status kith_sums_create(kith_sums *sums, size_t point_count, size_t k, size_t dim) {
+    *sums = (kith_sums){.moves_max = point_count / 4};
+    kith_status status;
+    KITH_GO(kith_alloc(k, dim * sizeof *sums->sums, &sums->sums));
+    KITH_GO(kith_alloc(k, sizeof *sums->present, &sums->present));
+    KITH_GO(kith_alloc(k, sizeof *sums->passed, &sums->passed));
+    KITH_GO(kith_alloc(k + 1, sizeof *sums->first, &sums->first));
+    KITH_GO(kith_alloc(point_count, sizeof *sums->held, &sums->held));
+    KITH_GO(kith_alloc(kith_max_size(sums->moves_max, 1), 2 * sizeof *sums->moves, &sums->moves));
+done:
+    if (status != KITH_OK) kith_sums_free(sums);
+    return status;
+}
+
+void kith_sums_free(kith_sums *sums) {
+    kith_free(sums->sums);
+    kith_free(sums->present);
+    kith_free(sums->passed);
+    kith_free(sums->first);
+    kith_free(sums->held);
+    kith_free(sums->moves);
+    *sums = (kith_sums){0};
+}
+
+/* Sorts the points that have moved since the last round by cluster, each both where it was and where it is. False when
+ * they are too many, or nothing is known of the round before. */
+static bool sort_moves(kith_sums *sums, const uint32_t *assigned, size_t point_count, size_t k) {
+    size_t *first = sums->first, count = 0;
+    memset(first, 0, (k + 1) * sizeof *first);
+    if (!sums->is_filled) return false;
+    for (size_t i = 0; i < point_count; i++) {
+        if (sums->held[i] == assigned[i]) continue;
+        first[sums->held[i] + 1]++;
+        first[assigned[i] + 1]++;
+        count++;
+    }
+    if (count > sums->moves_max) return false;
+    for (size_t c = 0; c < k; c++) first[c + 1] += first[c];
+    for (size_t i = 0; i < point_count; i++) {
+        if (sums->held[i] == assigned[i]) continue;
+        sums->moves[first[sums->held[i]]++] = (uint32_t)i;
+        sums->moves[first[assigned[i]]++] = (uint32_t)i;
+    }
+    for (size_t c = k; c > 0; c--) first[c] = first[c - 1];
+    first[0] = 0;
+    return true;
+}
+
+typedef struct sums_loop {
+    kith_sums *sums;
+    const kith_clusters *clusters;
+    const kith_points *points;
+    const uint32_t *assigned;
+    const float *lengths;
+    float *centroids;
+    bool spherical, by_moves;
+} sums_loop;
+
+static void sum_anew(const sums_loop *loop, size_t c) {
+    size_t dim = loop->points->dim;
+    double *sum = loop->sums->sums + c * dim, length = 0;
+    memset(sum, 0, dim * sizeof *sum);
+    for (size_t start = 0; start < dim; start += DIM_BLOCK)
+        add_members(loop->clusters, loop->points, c, start, kith_min_size(DIM_BLOCK, dim - start), sum + start);
+    for (size_t m = loop->clusters->first[c]; m < loop->clusters->first[c + 1]; m++) {
+        size_t i = loop->clusters->members[m];
+        length += weight_of(loop->points, i) * (double)loop->lengths[i];
+    }
+    loop->sums->present[c] = loop->sums->passed[c] = length;
+}
+
+static void add_row(const kith_points *points, size_t i, size_t start, size_t width, double *sums) {
+    const float *row = points->rows + i * points->dim + start;
+    if (points->weights == NULL) {
+        kith_simd()->matrix.accumulate(sums, row, width);
+        return;
+    }
+    double weight = weight_of(points, i);
+    for (size_t j = 0; j < width; j++) sums[j] += weight * (double)row[j];
+}
+
+/* Adds those who came and takes off those who left. False, and nothing is done, when so much has passed through the sum
+ * that rounding might show in what is left. */
+static bool sum_moves(const sums_loop *loop, size_t c) {
+    const double passed_max = 1000; /* of 2^53, against the 2^24 of the result */
+    kith_sums *sums = loop->sums;
+    size_t dim = loop->points->dim;
+    double present = sums->present[c], passed = sums->passed[c];
+    for (size_t m = sums->first[c]; m < sums->first[c + 1]; m++) {
+        size_t i = sums->moves[m];
+        double length = weight_of(loop->points, i) * (double)loop->lengths[i];
+        passed += length;
+        present += loop->assigned[i] == c ? length : -length;
+    }
+    if (!(passed <= passed_max * present)) return false;
+    sums->present[c] = present;
+    sums->passed[c] = passed;
+    for (size_t start = 0; start < dim; start += DIM_BLOCK) {
+        size_t width = kith_min_size(DIM_BLOCK, dim - start);
+        double left[DIM_BLOCK], *sum = sums->sums + c * dim + start;
+        memset(left, 0, width * sizeof *left);
+        for (size_t m = sums->first[c]; m < sums->first[c + 1]; m++)
+            add_row(loop->points, sums->moves[m], start, width, loop->assigned[sums->moves[m]] == c ? sum : left);
+        for (size_t j = 0; j < width; j++) sum[j] -= left[j];
+    }
+    return true;
+}
+
+static kith_status update_sum(void *context, size_t c, size_t worker) {
+    const sums_loop *loop = context;
     (void)worker;
     size_t dim = loop->points->dim;
-    if (weight_of_cluster(loop->clusters, loop->points, c) <= 0) return KITH_OK; /* empty: filled later */
-    kith_clusters_mean(loop->clusters, loop->points, c, loop->centroids + c * dim);
-    if (loop->spherical) normalise(loop->centroids + c * dim, dim);
+    float *centroid = loop->centroids + c * dim;
+    double weight = weight_of_cluster(loop->clusters, loop->points, c);
+    if (!loop->by_moves || !sum_moves(loop, c)) sum_anew(loop, c);
+    if (weight <= 0) return KITH_OK; /* empty: filled later */
+    for (size_t j = 0; j < dim; j++) centroid[j] = (float)(loop->sums->sums[c * dim + j] / weight);
+    if (loop->spherical) normalise(centroid, dim);
     return KITH_OK;
 }
 
-kith_status kith_clusters_update(const kith_clusters *clusters, const kith_points *points, size_t k, bool spherical,
-                                 size_t threads, float *centroids) {
-    cluster_loop loop = {(kith_clusters *)(uintptr_t)clusters, points, centroids, spherical};
-    return kith_parallel_for(threads, k, update_cluster, &loop);
+kith_status kith_sums_update(kith_sums *sums, const kith_clusters *clusters, const kith_points *points,
+                             const uint32_t *assigned, const float *lengths, size_t k, bool spherical,
+                             size_t threads, float *centroids) {
+    sums_loop loop = {.sums = sums,
+                      .clusters = clusters,
+                      .points = points,
+                      .assigned = assigned,
+                      .lengths = lengths,
+                      .centroids = centroids,
+                      .spherical = spherical,
+                      .by_moves = sort_moves(sums, assigned, points->count, k)};
+    KITH_TRY(kith_parallel_for(threads, k, update_sum, &loop));
+    memcpy(sums->held, assigned, points->count * sizeof *assigned);
+    sums->is_filled = true;
+    return KITH_OK;
 }
+
+/* ---- Repairs --------------------------------------------------------------------------------------------------- */
 
 static size_t size_of(const kith_clusters *clusters, size_t c) {
     return clusters->first[c + 1] - clusters->first[c];
