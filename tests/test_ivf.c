@@ -554,12 +554,73 @@ Test(ivf, the_walk_to_the_lists_has_its_parameter) {
     kith_index_free(index);
 }
 
-/* ---- Vectors in two lists --------------------------------------------------------------------------------------- */
+/* ---- Threads that share lists out ------------------------------------------------------------------------------- */
 
 static int is_even(void *user, int64_t id) {
     (void)user;
     return id % 2 == 0;
 }
+
+enum { SHARED_QUERIES = 200, SHARED_K = 10 };
+
+typedef struct shared_found {
+    int64_t ids[SHARED_QUERIES * SHARED_K];
+    float distances[SHARED_QUERIES * SHARED_K];
+    size_t counts[SHARED_QUERIES];
+    kith_search_report reports[SHARED_QUERIES];
+} shared_found;
+
+static void search_shared(const kith_index *index, const fixture_vectors *queries, kith_search_params *params,
+                          size_t threads, size_t at_once, shared_found *out) {
+    memset(out, 0, sizeof *out);
+    params->threads = threads;
+    for (size_t q = 0; q < SHARED_QUERIES; q += at_once) {
+        kith_view view = fixture_view(queries, q, at_once);
+        params->reports = out->reports + q;
+        cr_assert_eq(kith_index_search(index, &view, SHARED_K, params, out->ids + q * SHARED_K,
+                                       out->distances + q * SHARED_K, out->counts + q),
+                     KITH_OK, "%s", kith_error_message());
+    }
+}
+
+/* A batch of raw vectors on 2 and 3 threads shares the lists out; on 8 each thread would have too few queries. All find
+ * what one thread does, and what each query does alone. */
+Test(ivf, threads_that_share_lists_out_find_the_same) {
+    enum { COUNT = 3000 };
+    static shared_found alone, found;
+    static const size_t threads[] = {1, 2, 3, 8};
+    fixture_vectors vectors = ivf_clustered(COUNT, DIM, 40, 1), queries = ivf_clustered(SHARED_QUERIES, DIM, 40, 2);
+    kith_filter *even;
+    cr_assert_eq(kith_filter_callback(is_even, NULL, &even), KITH_OK);
+    for (size_t m = 0; m < 3; m++) {
+        kith_index *index = ivf_trained("IVF64,Flat", fixture_metrics[m], &vectors);
+        ivf_add(index, &vectors, 0, COUNT, NULL);
+        for (int change = 0; change < 2; change++) {
+            for (size_t p = 0; p < 3; p++) {
+                kith_search_params params;
+                kith_search_params_init(&params);
+                params.nprobe = 5;
+                if (p == 1) params.filter = even;
+                if (p == 2) params.max_distances = 130;
+                search_shared(index, &queries, &params, 1, 1, &alone);
+                for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+                    search_shared(index, &queries, &params, threads[t], SHARED_QUERIES, &found);
+                    cr_assert_eq(memcmp(&found, &alone, sizeof alone), 0, "%zu threads", threads[t]);
+                }
+            }
+            int64_t gone[COUNT / 3];
+            for (size_t i = 0; i < COUNT / 3; i++) gone[i] = (int64_t)(3 * i);
+            if (change == 0) cr_assert_eq(kith_index_remove(index, gone, COUNT / 3, NULL), KITH_OK);
+        }
+        kith_index_free(index);
+    }
+    kith_filter_free(even);
+    fixture_vectors_free(&vectors);
+    fixture_vectors_free(&queries);
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+}
+
+/* ---- Vectors in two lists --------------------------------------------------------------------------------------- */
 
 /* Of the 10 nearest, by exact search, how many are found on average; and how many codes a search looks at. */
 static double recall_of(const char *spec, const fixture_vectors *vectors, const fixture_vectors *queries,

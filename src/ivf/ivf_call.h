@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * ivf_call.h: a search of inverted lists while it runs: ivf_search.c and its coarse step, ivf_probes.c.
+ * ivf_call.h: a search of inverted lists while it runs: ivf_search.c, its coarse step, ivf_probes.c, and batches whose
+ * lists threads share out, ivf_together.c.
  */
 #ifndef KITH_IVF_IVF_CALL_H
 #define KITH_IVF_IVF_CALL_H
@@ -88,5 +89,24 @@ size_t kith_ivf_centroid_count(const kith_ivf *ivf, size_t list);
  * beforehand by a bound on the k-th of them: that is sound as long as all of them are offered (`all_allowed`). */
 size_t kith_ivf_candidates(kith_topk *top, const float *estimates, size_t count, bool all_allowed,
                            uint32_t *positions);
+
+/* ---- ivf_search.c: reading lists ------------------------------------------------------------------------------- */
+
+/* Raw vectors whose lists so few of `visits` share: to read these takes longer than to compare them. */
+bool kith_ivf_is_streamed(const kith_ivf_call *call, size_t visits);
+/* Sorts probes rank_first..rank_last - 1 of all queries by list, and returns how many lists they name. */
+size_t kith_ivf_sort_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t count, size_t rank_first,
+                            size_t rank_last);
+/* Holds the lists named_first..named_last - 1 of those against the queries that visit them, which are counted from
+ * query_first of the call on. */
+kith_status kith_ivf_read_named(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
+                                size_t query_first, size_t named_first, size_t named_last);
+/* What the probes of `count` queries from `first` on come to. */
+void kith_ivf_report_group(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t first, size_t count);
+
+/* ---- ivf_together.c: threads that share lists out -------------------------------------------------------------- */
+
+bool kith_ivf_is_together(const kith_ivf_call *call);
+kith_status kith_ivf_search_together(const kith_ivf_call *call);
 
 #endif

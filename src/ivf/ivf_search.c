@@ -364,9 +364,8 @@ static kith_status read_raw_list(const kith_ivf_call *call, size_t worker, size_
 
 /* ---- Groups --------------------------------------------------------------------------------------------------- */
 
-/* Sorts probes rank_first..rank_last - 1 of all queries by list, and returns how many lists they name. */
-static size_t sort_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t count, size_t rank_first,
-                          size_t rank_last) {
+size_t kith_ivf_sort_probes(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t count, size_t rank_first,
+                            size_t rank_last) {
     size_t list_count = call->ivf->list_count, named = 0, at = 0;
     size_t *first = scratch->list_first;
     memset(first, 0, (list_count + 1) * sizeof *first);
@@ -430,10 +429,10 @@ static kith_status read_raw_visits(const kith_ivf_call *call, kith_ivf_scratch *
     return read_raw_list(call, worker, number, scratch->members, whole, all);
 }
 
-static kith_status read_by_list(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
-                                size_t query_first, size_t count, size_t rank_first, size_t rank_last) {
-    size_t named = sort_probes(call, scratch, count, rank_first, rank_last), at = 0;
-    for (size_t n = 0; n < named; n++) {
+kith_status kith_ivf_read_named(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
+                                size_t query_first, size_t named_first, size_t named_last) {
+    size_t at = named_first > 0 ? scratch->list_first[scratch->lists[named_first - 1]] : 0;
+    for (size_t n = named_first; n < named_last; n++) {
         size_t end = scratch->list_first[scratch->lists[n]], copies = call->ivf->copies, read = 0;
         for (size_t c = 0; c < copies; c++) {
             size_t number = scratch->lists[n] * copies + c;
@@ -447,6 +446,12 @@ static kith_status read_by_list(const kith_ivf_call *call, kith_ivf_scratch *scr
         at = end;
     }
     return KITH_OK;
+}
+
+static kith_status read_by_list(const kith_ivf_call *call, kith_ivf_scratch *scratch, size_t worker,
+                                size_t query_first, size_t count, size_t rank_first, size_t rank_last) {
+    size_t named = kith_ivf_sort_probes(call, scratch, count, rank_first, rank_last);
+    return kith_ivf_read_named(call, scratch, worker, query_first, 0, named);
 }
 
 /* The lists of one probe of query number `query` of the call. */
@@ -578,7 +583,7 @@ bool kith_ivf_bounds_errors(const kith_index *index) {
 
 /* What the group's probes come to. Under a filter only blocks with something allowed are compared: here their allowed
  * vectors count. */
-static void report_group(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t first, size_t count) {
+void kith_ivf_report_group(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t first, size_t count) {
     const kith_search_request *request = call->request;
     for (size_t q = 0; q < count && request->reports != NULL; q++) {
         kith_search_report *one = &request->reports[first + q];
@@ -596,12 +601,14 @@ static void report_group(const kith_ivf_call *call, const kith_ivf_scratch *scra
     }
 }
 
-/* Raw vectors whose lists few queries share: to read these takes longer than to compare them. */
-static bool is_streamed(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t count) {
-    size_t visits = 0;
-    for (size_t p = 0; p < count * call->nprobe && call->exact != NULL; p++)
-        visits += scratch->probes[p].before != KITH_NO_PROBE;
+bool kith_ivf_is_streamed(const kith_ivf_call *call, size_t visits) {
     return call->exact != NULL && visits < STREAM_SHARE * call->ivf->list_count;
+}
+
+static size_t count_visits(const kith_ivf_call *call, const kith_ivf_scratch *scratch, size_t count) {
+    size_t visits = 0;
+    for (size_t p = 0; p < count * call->nprobe; p++) visits += scratch->probes[p].before != KITH_NO_PROBE;
+    return visits;
 }
 
 /* The nearest lists first: after them most of the rest is dropped by the compare alone. But what is streamed is read
@@ -612,7 +619,7 @@ static kith_status read_group(const kith_ivf_call *call, kith_ivf_scratch *scrat
     size_t early = kith_ivf_early_near(call), near = kith_min_size(call->nprobe, 1 + call->nprobe / 8);
     if (early > 0)
         near = kith_min_size(call->nprobe, early);
-    else if (is_streamed(call, scratch, count))
+    else if (kith_ivf_is_streamed(call, count_visits(call, scratch, count)))
         near = call->nprobe;
     KITH_TRY(read_by_list(call, scratch, worker, first, count, 0, near));
     for (size_t q = 0; q < count && early > 0; q++)
@@ -634,7 +641,7 @@ static kith_status search_group(void *context, size_t group, size_t worker) {
     } else {
         kith_ivf_find_probes(call, scratch, first, count);
         status = read_group(call, scratch, worker, first, count);
-        report_group(call, scratch, first, count);
+        kith_ivf_report_group(call, scratch, first, count);
     }
     if (status != KITH_OK && status != KITH_ERR_INCOMPLETE) return status;
     for (size_t q = 0; q < count && call->ivf->copies > 1; q++) KITH_TRY(merge_copies(call, scratch, first + q));
@@ -694,6 +701,7 @@ static kith_status begin(kith_ivf_call *call, const kith_index *index, const kit
 }
 
 static kith_status run(kith_ivf_call *call) {
+    if (kith_ivf_is_together(call)) return kith_ivf_search_together(call);
     return kith_parallel_for(call->request->threads, call->group_count, search_group, call);
 }
 
