@@ -362,12 +362,42 @@ Test(filtered, more_ef_and_fewer_allowed_make_a_look_at_all_the_shorter_way) {
     static table t;
     scene s = scene_make("HNSW16", KITH_L2, 1);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        table_fill(&t, &s, cases[c].allowed, c % 2 != 0);
+        table_fill(&t, &s, cases[c].allowed, false);
         kith_search_report report = report_of(&s, &t, cases[c].ef);
         cr_assert_eq(report.strategy, cases[c].strategy, "%zu allowed, ef %zu: strategy %u", cases[c].allowed,
                      cases[c].ef, report.strategy);
         if (report.strategy == KITH_STRATEGY_LISTED) cr_assert_eq(report.distances, cases[c].allowed);
     }
+    scene_free(&s);
+}
+
+Test(filtered, a_query_far_from_what_is_allowed_looks_at_all_of_it) {
+    static table t;
+    static results got, truth;
+    static kith_search_report reports[NQ];
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    table_fill(&t, &s, NB / 5, true);
+    kith_filter *filter = table_filter(&t, BITS);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = filter;
+    search(s.exact, &s.query_view, &params, &truth);
+    params.ef = 10; /* by itself a bridged walk */
+    params.reports = reports;
+    search(s.index, &s.query_view, &params, &got);
+    check_only_allowed(&t, &got);
+    size_t looked = 0;
+    for (size_t q = 0; q < NQ; q++) {
+        bool is_listed = reports[q].strategy == KITH_STRATEGY_LISTED;
+        looked += is_listed;
+        cr_assert(is_listed || reports[q].strategy == KITH_STRATEGY_BRIDGED);
+        cr_assert_eq(is_listed, reports[q].distances >= NB / 5, "query %zu", q);
+        for (size_t i = 0; is_listed && i < K; i++) cr_assert_eq(got.ids[q * K + i], truth.ids[q * K + i]);
+        cr_assert_eq(reports[q].limits, 0);
+    }
+    cr_assert_gt(looked, NQ / 4);
+    cr_assert_lt(looked, NQ);
+    kith_filter_free(filter);
     scene_free(&s);
 }
 

@@ -326,48 +326,63 @@ typedef struct kith_hnsw_filtered {
     size_t ef;            /* the caller's, or the default for this share */
     size_t listed_max;    /* a look at so many takes about as long as a bridged walk that follows ef nodes */
     uint64_t *allowed;    /* a bit per node; NULL: not known */
+    uint32_t *open;       /* bridged: the same as kernels take it, */
+    uint32_t *blocked;    /* and its complement */
     size_t allowed_count; /* where listed or allowed is there */
     uint32_t *listed;     /* listed: the allowed nodes, with room for one more */
     uint32_t seeds[KITH_HNSW_ENTRIES_MAX];
     size_t seed_count; /* bridged: allowed nodes from all over the graph */
 } kith_hnsw_filtered;
 
-/* A bit per node, and how to get back to what the bits were: the words that differ. */
-typedef struct kith_marks {
-    uint32_t *bits, *touched;
-    size_t touched_count;
-} kith_marks;
-
-enum { KITH_DESCENT = 4 }; /* nodes that the way down to a query keeps */
-
-/* What a worker owns beside its walker for bridged walks, whose walker belongs to it: what is not allowed counts as
- * seen there. */
-typedef struct kith_crosser {
-    const kith_hnsw_filtered *filtered;
-    kith_walker *walker;
-    const uint32_t *blocked; /* a bit per node that is not allowed: what the walker's bits are before a walk */
-    kith_marks crossed;      /* nodes that are not allowed, and whose links have been offered in place of them */
-    kith_marks descended;    /* those whose distance the descent has computed; allowed nodes count as such */
-    uint32_t *bridges;       /* degree */
-    int64_t *nearest;        /* kith_walk_pool_count(KITH_DESCENT) */
-    size_t nearest_count;
-    size_t met_count, met_allowed_count; /* of the descent, after the entries */
-    bool gives_up;                       /* the last walk would take longer than a look at all allowed nodes */
-} kith_crosser;
-
-/* A query around which few are allowed is answered with so many times ef. */
-enum { KITH_FILTERED_FAR = 5 };
-
 /* Chooses the strategy for a filter, which is not NULL. ef 0: the default, which grows as fewer are allowed. */
 kith_status kith_hnsw_filtered_open(const kith_hnsw *graph, const kith_filter *filter, size_t ef, kith_arena *arena,
                                     kith_hnsw_filtered *out);
-/* From asked to bridged. */
+/* For the queries that are left: from asked to bridged, from bridged to listed. */
 kith_status kith_hnsw_filtered_turn(kith_hnsw_filtered *filtered, kith_arena *arena);
-kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_arena *arena, kith_walker *walker,
-                                   kith_crosser *out);
+
+/* ---- hnsw_bridged.c --------------------------------------------------------------------------------------- */
+
+enum {
+    KITH_DESCENT = 4,         /* nodes that the way down to a query keeps */
+    KITH_FILTERED_FAR = 5,    /* a query around which few are allowed is answered with so many times ef */
+    KITH_FILTERED_LINKS = 24, /* allowed nodes that a hop offers at least, where two steps lead to as many */
+};
+
+typedef enum kith_bridged_part {
+    KITH_BRIDGED_SEEDS,
+    KITH_BRIDGED_DESCENT,
+    KITH_BRIDGED_AROUND,
+    KITH_BRIDGED_WALK
+} kith_bridged_part;
+
+/* What a bridged walk owns beside its walker, whose fresh nodes have room for those of a hop across others. */
+typedef struct kith_crosser {
+    const kith_hnsw_filtered *filtered;
+    kith_walker *walker;
+    uint32_t *crossed; /* a bit per node that is not allowed: its links have been offered in place of it */
+    uint32_t *touched; /* words of it that are not 0 */
+    size_t touched_count;
+    uint32_t *links, *bridges; /* degree + KITH_WALK_ROOM: of a row those that are allowed, and the others */
+    int64_t *nearest;          /* kith_walk_pool_count(KITH_DESCENT) */
+    size_t nearest_count, around;
+    kith_bridged_part part;
+    size_t fresh_allowed; /* so many of the fresh nodes are allowed: the first ones */
+    size_t k;
+    size_t around_all, around_allowed; /* links of the nodes where the way down ended */
+    bool gives_up;                     /* the last walk would take longer than a look at all allowed nodes */
+} kith_crosser;
+
+/* `zeros`: a bit per node, all zero; NULL: they are made. The walker has been taken. */
+kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_arena *arena, uint32_t *zeros,
+                                   kith_walker *walker, kith_crosser *out);
+/* The bits of both are zero again. */
+void kith_hnsw_crosser_clear(kith_crosser *crosser);
 /* As kith_hnsw_walk, but only allowed nodes come into the pool: the nearest max(ef, k), or more for a query that few
  * are allowed around, for which the pool has room; or it gives up. The walker is cleared at the beginning. */
 kith_status kith_hnsw_bridged_walk(kith_crosser *crosser, const kith_probe *probe, size_t ef, size_t k);
+/* The same in steps, as kith_walk_begin and kith_walk_step; the walker and the crosser have been cleared. */
+void kith_bridged_begin(kith_crosser *crosser, const kith_probe *probe, size_t ef, size_t k);
+kith_status kith_bridged_step(kith_crosser *crosser, bool *more);
 /* As kith_hnsw_follow. */
 kith_status kith_hnsw_cross(kith_crosser *crosser, const kith_probe *probe, uint32_t node);
 

@@ -16,6 +16,12 @@ enum {
     QUERIES_PER_TASK = 32
 };
 
+/* A query under a filter that was not answered, and how many distances that took. */
+typedef struct left_query {
+    size_t query;
+    uint64_t distances;
+} left_query;
+
 /* A search that has been opened; in the request's arena. */
 typedef struct hnsw_call {
     const kith_hnsw *graph;
@@ -23,19 +29,23 @@ typedef struct hnsw_call {
     kith_probe probe;             /* all but the vector and its side */
     const unsigned char *queries; /* in the type that the probe takes */
     size_t query_stride, ef;
-    size_t turns;            /* walkers per worker: more than one without a filter only */
+    size_t turns;            /* walkers per worker: more than one where walks take turns */
     bool is_packed;          /* walks go over packed rows */
     unsigned char *prepared; /* of a code: a query per walker */
     kith_walker *walkers;
-    size_t queries_per_task; /* these three without a filter */
-    kith_hit *hits;          /* k per walker */
+    size_t queries_per_task;
+    kith_hit *hits; /* k per walker, or room for a selection of k per worker */
     const kith_search_results *results;
-    kith_topk *tops;             /* with a filter or removed nodes: one per query */
     kith_hit_list *lists;        /* range search: one per query */
     kith_hnsw_filtered filtered; /* where there is a filter */
-    kith_crosser *crossers;      /* bridged: one per worker */
-    uint32_t *again;             /* asked: the queries to be searched once more, bridged */
-    _Atomic size_t again_count;
+    kith_crosser *crossers;      /* bridged: one per walker */
+    const unsigned char
+        *copies;             /* listed: the rows of the allowed nodes, one after the other; NULL: where they are */
+    size_t copy_bytes;       /* of one */
+    const left_query *items; /* the queries of this pass; NULL: all, for the first time */
+    size_t item_count;
+    left_query *left; /* those that it has left for the next pass, which goes about it otherwise */
+    _Atomic size_t left_count;
 } hnsw_call;
 
 /* What becomes of the nodes that one query meets. */
@@ -117,18 +127,15 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
     return kith_arena_take(arena, kith_hnsw_estimates_count(graph), sizeof *walker->estimates, &walker->estimates);
 }
 
-static kith_status take_crossers(hnsw_call *call, size_t workers) {
+/* `zeros`: a bit per node and walker, all zero; NULL: they are made. */
+static kith_status take_crossers(hnsw_call *call, size_t walkers, uint32_t *zeros) {
     kith_arena *arena = call->request->arena;
-    KITH_TRY(kith_arena_take(arena, workers, sizeof *call->crossers, &call->crossers));
-    for (size_t w = 0; w < workers; w++)
-        KITH_TRY(kith_hnsw_crosser_take(&call->filtered, arena, &call->walkers[w], &call->crossers[w]));
+    size_t words = kith_walk_seen_words(call->graph->node_count);
+    KITH_TRY(kith_arena_take(arena, walkers, sizeof *call->crossers, &call->crossers));
+    for (size_t w = 0; w < walkers; w++)
+        KITH_TRY(kith_hnsw_crosser_take(&call->filtered, arena, zeros != NULL ? zeros + w * words : NULL,
+                                        &call->walkers[w], &call->crossers[w]));
     return KITH_OK;
-}
-
-static kith_status open_filtered(hnsw_call *call, size_t workers) {
-    if (call->filtered.strategy == KITH_FILTERED_BRIDGED) return take_crossers(call, workers);
-    if (call->filtered.strategy == KITH_FILTERED_LISTED) return KITH_OK;
-    return kith_arena_take(call->request->arena, call->request->queries.count, sizeof *call->again, &call->again);
 }
 
 /* Where only some nodes are allowed, as many more are followed. */
@@ -137,38 +144,56 @@ static size_t asked_ef(const hnsw_call *call) {
     return kith_min_size((size_t)((float)call->ef / call->filtered.share) + 1, call->graph->node_count);
 }
 
+static void set_turns(hnsw_call *call) {
+    const kith_search_request *request = call->request;
+    call->queries_per_task = kith_min_size(QUERIES_PER_TASK, (request->queries.count - 1) / request->threads + 1);
+    call->turns = kith_min_size(call->graph->prefetch.walks, call->queries_per_task);
+}
+
+/* Walks that take turns have bits that are zero before and afterwards. */
+static kith_status take_walkers(hnsw_call *call, size_t capacity, bool take_turns) {
+    const kith_search_request *request = call->request;
+    bool is_bridged = request->filter != NULL && call->filtered.strategy == KITH_FILTERED_BRIDGED;
+    size_t walkers = kith_min_size(request->threads, request->queries.count) * call->turns;
+    size_t words = kith_walk_seen_words(call->graph->node_count), sets = is_bridged ? 2 : 1;
+    uint32_t *zeros = NULL;
+    if (take_turns) KITH_TRY(kith_arena_zeros(request->arena, sets * walkers, words * sizeof *zeros, &zeros));
+    KITH_TRY(kith_arena_take(request->arena, walkers, sizeof *call->walkers, &call->walkers));
+    if (call->graph->code != NULL)
+        KITH_TRY(kith_arena_take(request->arena, walkers, call->graph->code->query_bytes, &call->prepared));
+    for (size_t w = 0; w < walkers; w++)
+        KITH_TRY(take_walker(call, capacity, zeros != NULL ? zeros + w * words : NULL, &call->walkers[w]));
+    return is_bridged ? take_crossers(call, walkers, zeros != NULL ? zeros + walkers * words : NULL) : KITH_OK;
+}
+
 static kith_status open_call(hnsw_call *call, const kith_index *index, const kith_search_request *request,
                              bool is_plain) {
     *call = (hnsw_call){.graph = kith_hnsw_of_const(index), .request = request, .turns = 1};
     call->is_packed = is_plain && call->graph->packed.room > 0 && request->params->max_distances == 0;
-    if (is_plain) {
-        call->queries_per_task =
-            kith_min_size(QUERIES_PER_TASK, (request->queries.count - 1) / request->threads + 1);
-        call->turns = kith_min_size(call->graph->prefetch.walks, call->queries_per_task);
-    }
+    call->item_count = request->queries.count;
+    bool take_turns = is_plain;
     KITH_TRY(take_queries(call));
     size_t ef = request->params->ef != 0 ? request->params->ef : KITH_HNSW_EF_DEFAULT;
     call->ef = kith_min_size(ef, index->count);
-    size_t workers = kith_min_size(request->threads, request->queries.count);
     if (request->filter != NULL) {
         KITH_TRY(kith_hnsw_filtered_open(call->graph, request->filter, request->params->ef, request->arena,
                                          &call->filtered));
         call->ef = call->filtered.ef;
+        take_turns = request->k > 0 && call->filtered.strategy == KITH_FILTERED_BRIDGED;
     }
+    if (take_turns) set_turns(call);
     size_t capacity = kith_max_size(call->ef, request->k);
-    if (request->filter != NULL) {
+    if (request->filter != NULL)
         capacity = kith_max_size(capacity, kith_max_size(asked_ef(call), KITH_FILTERED_FAR * call->ef));
-    }
-    size_t walkers = workers * call->turns, words = kith_walk_seen_words(call->graph->node_count);
-    uint32_t *zeros = NULL;
-    if (is_plain) KITH_TRY(kith_arena_zeros(request->arena, walkers, words * sizeof *zeros, &zeros));
-    KITH_TRY(kith_arena_take(request->arena, walkers, sizeof *call->walkers, &call->walkers));
-    if (call->graph->code != NULL)
-        KITH_TRY(kith_arena_take(request->arena, walkers, call->graph->code->query_bytes, &call->prepared));
-    if (request->filter == NULL) capacity = kith_hnsw_pool_capacity(call->graph, capacity);
-    for (size_t w = 0; w < walkers; w++)
-        KITH_TRY(take_walker(call, capacity, is_plain ? zeros + w * words : NULL, &call->walkers[w]));
-    return request->filter != NULL ? open_filtered(call, workers) : KITH_OK;
+    else
+        capacity = kith_hnsw_pool_capacity(call->graph, capacity);
+    return take_walkers(call, capacity, take_turns);
+}
+
+static float value_of(const void *context, int32_t key) {
+    const kith_hnsw *graph = context;
+    float value = kith_key_to_f32(key);
+    return graph->base.metric == KITH_L2 ? value : 0.0f - value;
 }
 
 /* ---- One query -------------------------------------------------------------------------------------------- */
@@ -211,26 +236,29 @@ static kith_status meet_and_ask(void *context, uint32_t node, float distance) {
     return keep(met, node, distance);
 }
 
-/* Compares nodes with the query, as far as the bound on distances goes. */
+/* Compares nodes with the query, as far as the bound on distances goes. copies: see hnsw_call, or NULL. */
 static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, const meeting *met,
-                                const uint32_t *all, size_t count) {
+                                const uint32_t *all, size_t count, const unsigned char *copies) {
     if (walker->distances_max != 0)
         count = (size_t)kith_min_size(count, walker->distances_max - walker->distance_count);
     for (size_t i = 0; i < count && !kith_walker_is_spent(walker); i += GROUP) {
         size_t group = kith_min_size(GROUP, count - i);
         uint32_t nodes[GROUP];
+        const void *rows[GROUP];
         float distances[GROUP];
-        for (size_t j = i + AHEAD; j < kith_min_size(count, i + AHEAD + GROUP); j++)
+        for (size_t j = i + AHEAD; copies == NULL && j < kith_min_size(count, i + AHEAD + GROUP); j++)
             __builtin_prefetch(kith_probe_row(probe, all[j]));
         memcpy(nodes, all + i, group * sizeof *nodes);
-        kith_probe_many(probe, nodes, group, distances);
+        for (size_t j = 0; j < group; j++)
+            rows[j] = copies != NULL ? copies + (i + j) * met->call->copy_bytes : kith_probe_row(probe, nodes[j]);
+        kith_probe_rows(probe, nodes, rows, group, distances);
         walker->distance_count += group;
         for (size_t j = 0; j < group; j++) KITH_TRY(keep(met, nodes[j], distances[j]));
     }
     return KITH_OK;
 }
 
-/* The same for all nodes whose bits are set. */
+/* The same for all nodes whose bits are set: for a range search whose walk gives up. */
 static kith_status search_bits(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
                                const meeting *met) {
     enum { WORD = 64, PIECE = 1024 };
@@ -240,7 +268,7 @@ static kith_status search_bits(const hnsw_call *call, kith_walker *walker, const
         for (uint64_t rest = call->filtered.allowed[w]; rest != 0; rest &= rest - 1)
             nodes[count++] = (uint32_t)(w * WORD + (size_t)__builtin_ctzll(rest));
         if (count <= PIECE - WORD && w + 1 < words) continue;
-        KITH_TRY(search_nodes(walker, probe, met, nodes, count));
+        KITH_TRY(search_nodes(walker, probe, met, nodes, count, NULL));
         count = 0;
     }
     return KITH_OK;
@@ -278,20 +306,14 @@ static kith_status keep_pool(const hnsw_call *call, const kith_walker *walker, c
 
 static kith_status search_listed(const hnsw_call *call, kith_walker *walker, const kith_probe *probe,
                                  const meeting *met) {
-    return search_nodes(walker, probe, met, call->filtered.listed, call->filtered.allowed_count);
+    return search_nodes(walker, probe, met, call->filtered.listed, call->filtered.allowed_count, call->copies);
 }
 
-/* A walk that has met all it could reach and found too few gives way to a look at all allowed nodes. */
-static kith_status search_bridged(const hnsw_call *call, size_t worker, const kith_probe *probe, meeting *met) {
-    kith_walker *walker = &call->walkers[worker];
-    KITH_TRY(kith_hnsw_bridged_walk(&call->crossers[worker], probe, call->ef, call->request->k));
-    size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
-    bool is_enough = walker->pool_count >= enough && !call->crossers[worker].gives_up;
-    if (is_enough || kith_walker_is_spent(walker)) return keep_pool(call, walker, met);
-    return search_bits(call, walker, probe, met);
+static void leave(hnsw_call *call, size_t query, const kith_walker *walker) {
+    call->left[call->left_count++] = (left_query){query, walker->distance_count};
 }
 
-/* Around a query fewer than half as many may be allowed as elsewhere: then it is left for later. */
+/* Around a query fewer than half as many may be allowed as elsewhere: then it is left for a bridged walk. */
 static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walker, const kith_probe *probe,
                                 meeting *met) {
     walker->pool_capacity = asked_ef(call);
@@ -301,17 +323,7 @@ static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walk
     bool is_poor = (float)met->allowed_count < (float)met->met_count * call->filtered.share / 2;
     met->is_left =
         (is_poor || met->top->count < call->request->k) && walker->distances_max == 0 && !walker->is_late;
-    if (met->is_left) call->again[call->again_count++] = (uint32_t)query;
-    return KITH_OK;
-}
-
-static kith_status search_filtered(hnsw_call *call, size_t query, size_t worker, const kith_probe *probe,
-                                   meeting *met) {
-    switch (call->filtered.strategy) {
-        case KITH_FILTERED_LISTED: return search_listed(call, &call->walkers[worker], probe, met);
-        case KITH_FILTERED_BRIDGED: return search_bridged(call, worker, probe, met);
-        case KITH_FILTERED_ASKED: return search_asked(call, query, &call->walkers[worker], probe, met);
-    }
+    if (met->is_left) leave(call, query, walker);
     return KITH_OK;
 }
 
@@ -339,38 +351,37 @@ static void report(const hnsw_call *call, size_t query, const kith_walker *walke
     if (!walker->is_late && !is_left) kith_search_answered(call->request, query);
 }
 
-static kith_status search_query(void *context, size_t query, size_t worker) {
+/* A query of this pass: its number, and what is left of the bound on its distances. */
+static size_t begin_item(const hnsw_call *call, size_t item, kith_walker *walker) {
+    if (call->items == NULL) return item;
+    if (call->request->params->max_distances != 0)
+        walker->distances_max = call->request->params->max_distances - call->items[item].distances;
+    return call->items[item].query;
+}
+
+/* Each query counts once, with all vectors. */
+static kith_status end_item(const hnsw_call *call) {
+    return kith_meter_add(call->request->meter, call->items == NULL ? call->graph->base.count : 0);
+}
+
+static kith_status search_query(void *context, size_t item, size_t worker) {
     hnsw_call *call = context;
+    kith_walker *walker = &call->walkers[worker];
+    size_t query = begin_item(call, item, walker);
     kith_probe probe = probe_of(call, query, worker);
-    meeting met = {.call = call, .top = &call->tops[query]};
-    if (call->crossers == NULL) kith_walker_clear(&call->walkers[worker]);
-    if (call->request->filter != NULL)
-        KITH_TRY(search_filtered(call, query, worker, &probe, &met));
+    kith_topk top;
+    kith_topk_init(&top, call->hits + worker * kith_topk_capacity(call->request->k), call->request->k);
+    meeting met = {.call = call, .top = &top};
+    kith_walker_clear(walker);
+    if (call->request->filter == NULL)
+        KITH_TRY(search_holed(call, walker, &probe, &met));
+    else if (call->filtered.strategy == KITH_FILTERED_LISTED)
+        KITH_TRY(search_listed(call, walker, &probe, &met));
     else
-        KITH_TRY(search_holed(call, &call->walkers[worker], &probe, &met));
-    report(call, query, &call->walkers[worker], met.is_left);
-    return kith_meter_add(call->request->meter, call->graph->base.count);
-}
-
-static kith_status search_again(void *context, size_t item, size_t worker) {
-    const hnsw_call *call = context;
-    size_t query = call->again[item];
-    kith_probe probe = probe_of(call, query, worker);
-    meeting met = {.call = call, .top = &call->tops[query]};
-    kith_topk_init(met.top, met.top->hits, call->request->k);
-    KITH_TRY(search_bridged(call, worker, &probe, &met));
-    report(call, query, &call->walkers[worker], false);
-    return kith_meter_add(call->request->meter, 0);
-}
-
-/* The queries that were left for later. */
-static kith_status search_left(hnsw_call *call) {
-    if (call->again_count == 0) return KITH_OK;
-    size_t workers = kith_min_size(call->request->threads, call->request->queries.count);
-    KITH_TRY(kith_hnsw_filtered_turn(&call->filtered, call->request->arena));
-    KITH_TRY(take_crossers(call, workers));
-    for (size_t w = 0; w < workers; w++) call->walkers[w].met = NULL;
-    return kith_parallel_for(workers, call->again_count, search_again, call);
+        KITH_TRY(search_asked(call, query, walker, &probe, &met));
+    kith_search_emit_query(&call->graph->base, call->results, query, &top, value_of, call->graph);
+    report(call, query, walker, met.is_left);
+    return end_item(call);
 }
 
 /* Removed nodes among the hits have led on, and go. */
@@ -413,12 +424,6 @@ static kith_status range_query(void *context, size_t query, size_t worker) {
 
 /* ---- Walks that take turns -------------------------------------------------------------------------------- */
 
-static float value_of(const void *context, int32_t key) {
-    const kith_hnsw *graph = context;
-    float value = kith_key_to_f32(key);
-    return graph->base.metric == KITH_L2 ? value : 0.0f - value;
-}
-
 /* A query and its walker. */
 typedef struct turn {
     kith_probe probe;
@@ -426,7 +431,7 @@ typedef struct turn {
 } turn;
 
 /* A pool is sorted by distance and node: nodes at the same distance are put into the order of their ids. */
-static kith_status emit_pool(const hnsw_call *call, const turn *own) {
+static void emit_pool(const hnsw_call *call, const turn *own) {
     const kith_walker *walker = &call->walkers[own->walker];
     kith_hit *hits = call->hits + own->walker * call->request->k;
     size_t count = kith_min_size(call->request->k, walker->pool_count);
@@ -438,48 +443,77 @@ static kith_status emit_pool(const hnsw_call *call, const turn *own) {
         hits[at] = hit;
     }
     kith_search_emit_hits(&call->graph->base, call->results, own->query, hits, count, value_of, call->graph);
+}
+
+static void begin_turn(const hnsw_call *call, bool is_bridged, size_t item, turn *own) {
+    kith_walker *walker = &call->walkers[own->walker];
+    own->query = is_bridged ? begin_item(call, item, walker) : item;
+    own->probe = probe_of(call, own->query, own->walker);
+    if (is_bridged)
+        kith_bridged_begin(&call->crossers[own->walker], &own->probe, call->ef, call->request->k);
+    else
+        kith_walk_begin(walker, &own->probe, call->ef);
+}
+
+static kith_status end_plain(const hnsw_call *call, const turn *own) {
+    kith_walker *walker = &call->walkers[own->walker];
+    if (walker->pool_count < call->request->k) KITH_TRY(kith_hnsw_walk_on(walker, &own->probe, call->request->k));
+    emit_pool(call, own);
     report(call, own->query, walker, false);
+    kith_walker_clear(walker);
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
 
-static void begin_turn(const hnsw_call *call, size_t query, turn *own) {
-    kith_walker *walker = &call->walkers[own->walker];
-    own->query = query;
-    own->probe = probe_of(call, query, own->walker);
-    kith_walk_begin(walker, &own->probe, call->ef);
+/* A walk that gives up, or has met all it could reach and found too few, leaves its query for a look at all allowed
+ * nodes. */
+static kith_status end_bridged(hnsw_call *call, const turn *own) {
+    kith_crosser *crosser = &call->crossers[own->walker];
+    kith_walker *walker = crosser->walker;
+    size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
+    bool is_left = (walker->pool_count < enough || crosser->gives_up) && !kith_walker_is_spent(walker);
+    if (is_left) leave(call, own->query, walker);
+    emit_pool(call, own);
+    report(call, own->query, walker, is_left);
+    kith_hnsw_crosser_clear(crosser);
+    return end_item(call);
 }
 
-static kith_status search_task(void *context, size_t task, size_t worker) {
-    const hnsw_call *call = context;
+/* The queries of a task. `is_bridged` is known where it is called. */
+static inline kith_status take_turns(hnsw_call *call, size_t task, size_t worker, bool is_bridged) {
     size_t next = task * call->queries_per_task, count = 0;
-    size_t end = kith_min_size(call->request->queries.count, next + call->queries_per_task);
+    size_t end = kith_min_size(call->item_count, next + call->queries_per_task);
     turn turns[TURNS_MAX], *busy[TURNS_MAX];
     kith_status status = KITH_OK;
     for (; count < call->turns && next < end; count++) {
         busy[count] = &turns[count];
         turns[count].walker = worker * call->turns + count;
-        begin_turn(call, next++, busy[count]);
+        begin_turn(call, is_bridged, next++, busy[count]);
     }
     while (count > 0)
         for (size_t t = 0; t < count; t++) {
             bool more;
-            KITH_TRY(kith_walk_step(&call->walkers[busy[t]->walker], &more));
+            size_t walker = busy[t]->walker;
+            KITH_TRY(is_bridged ? kith_bridged_step(&call->crossers[walker], &more)
+                                : kith_walk_step(&call->walkers[walker], &more));
             if (more) continue;
-            kith_walker *walker = &call->walkers[busy[t]->walker];
-            if (walker->pool_count < call->request->k)
-                KITH_TRY(kith_hnsw_walk_on(walker, &busy[t]->probe, call->request->k));
-            kith_status last = emit_pool(call, busy[t]);
+            kith_status last = is_bridged ? end_bridged(call, busy[t]) : end_plain(call, busy[t]);
             if (last != KITH_OK) { /* late, or cancelled: what is under way is the last */
                 status = last;
                 next = end;
             }
-            kith_walker_clear(walker);
             if (next < end)
-                begin_turn(call, next++, busy[t]);
+                begin_turn(call, is_bridged, next++, busy[t]);
             else
                 busy[t] = busy[--count];
         }
     return status;
+}
+
+static kith_status plain_task(void *context, size_t task, size_t worker) {
+    return take_turns(context, task, worker, false);
+}
+static kith_status bridged_task(void *context, size_t task, size_t worker) {
+    return take_turns(context, task, worker, true);
 }
 
 static kith_status search_plain(const kith_index *index, const kith_search_request *request,
@@ -494,12 +528,61 @@ static kith_status search_plain(const kith_index *index, const kith_search_reque
     size_t tasks = (request->queries.count - 1) / call.queries_per_task + 1;
     for (size_t q = 0; q < request->queries.count && request->meter->deadline_ns != 0; q++)
         kith_search_emit_hits(index, results, q, call.hits, 0, value_of, call.graph); /* not reached in time */
-    kith_status status = kith_parallel_for(request->threads, tasks, search_task, &call);
+    kith_status status = kith_parallel_for(request->threads, tasks, plain_task, &call);
     if (status != KITH_OK) kith_arena_drop_zeros(request->arena);
     return kith_search_unless_late(request, status);
 }
 
 /* ---- All searches ----------------------------------------------------------------------------------------- */
+
+/* Many queries that look at the same rows look at copies of them, side by side, where these are short. */
+static kith_status copy_listed(hnsw_call *call) {
+    enum { QUERIES_MIN = 8, ROW_BYTES_MAX = 256, ALL_BYTES_MAX = 1 << 24 };
+    const kith_hnsw *graph = call->graph;
+    size_t count = call->filtered.allowed_count, bytes = graph->rows.item_bytes;
+    unsigned char *copies;
+    if (call->item_count < QUERIES_MIN || bytes > ROW_BYTES_MAX || count > ALL_BYTES_MAX / bytes) return KITH_OK;
+    KITH_TRY(kith_arena_take(call->request->arena, count, bytes, &copies));
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD < count) __builtin_prefetch(kith_hnsw_row(graph, call->filtered.listed[i + AHEAD]));
+        memcpy(copies + i * bytes, kith_hnsw_row(graph, call->filtered.listed[i]), bytes);
+    }
+    call->copies = copies;
+    call->copy_bytes = bytes;
+    return KITH_OK;
+}
+
+static kith_status run_pass(hnsw_call *call) {
+    size_t threads = call->request->threads;
+    bool is_filtered = call->request->filter != NULL;
+    call->left_count = 0;
+    if (is_filtered && call->filtered.strategy == KITH_FILTERED_LISTED)
+        KITH_TRY(copy_listed(call));
+    else if (is_filtered)
+        KITH_TRY(kith_arena_take(call->request->arena, call->item_count, sizeof *call->left, &call->left));
+    if (!is_filtered || call->filtered.strategy != KITH_FILTERED_BRIDGED)
+        return kith_parallel_for(threads, call->item_count, search_query, call);
+    size_t tasks = (call->item_count - 1) / call->queries_per_task + 1;
+    kith_status status = kith_parallel_for(threads, tasks, bridged_task, call);
+    if (status != KITH_OK) kith_arena_drop_zeros(call->request->arena);
+    return status;
+}
+
+/* The queries that a pass has left are those of the next one. */
+static kith_status turn_pass(hnsw_call *call) {
+    size_t workers = kith_min_size(call->request->threads, call->request->queries.count);
+    call->items = call->left;
+    call->item_count = call->left_count;
+    KITH_TRY(kith_hnsw_filtered_turn(&call->filtered, call->request->arena));
+    if (call->filtered.strategy == KITH_FILTERED_LISTED) return KITH_OK;
+    KITH_TRY(take_crossers(call, workers, NULL));
+    for (size_t w = 0; w < workers; w++) {
+        call->walkers[w].met = NULL;
+        kith_walker_clear(&call->walkers[w]);
+    }
+    call->queries_per_task = 1;
+    return KITH_OK;
+}
 
 kith_status kith_hnsw_search(const kith_index *index, const kith_search_request *request,
                              const kith_search_results *results) {
@@ -507,17 +590,19 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
     bool is_whole = kith_hnsw_of_const(index)->dead.count == 0;
     if (request->filter == NULL && is_whole) return search_plain(index, request, results);
     KITH_TRY(open_call(&call, index, request, false));
-    size_t query_count = request->queries.count, capacity = kith_topk_capacity(request->k), all;
-    kith_hit *hits;
-    if (kith_mul_overflows(query_count, capacity, &all))
-        return kith_error(KITH_ERR_OVERFLOW, "search: %zu queries with k = %zu", query_count, request->k);
-    KITH_TRY(kith_arena_take(request->arena, query_count, sizeof *call.tops, &call.tops));
-    KITH_TRY(kith_arena_take(request->arena, all, sizeof *hits, &hits));
-    for (size_t q = 0; q < query_count; q++) kith_topk_init(&call.tops[q], hits + q * capacity, request->k);
-    kith_status status = kith_parallel_for(request->threads, query_count, search_query, &call);
-    if (status == KITH_OK) status = search_left(&call);
-    KITH_TRY(kith_search_unless_late(request, status));
-    return kith_search_emit(index, request, results, call.tops, value_of, call.graph);
+    size_t each = kith_topk_capacity(request->k), all;
+    if (kith_mul_overflows(request->threads * call.turns, each, &all))
+        return kith_error(KITH_ERR_OVERFLOW, "search: k = %zu on %zu threads", request->k, request->threads);
+    KITH_TRY(kith_arena_take(request->arena, all, sizeof *call.hits, &call.hits));
+    call.results = results;
+    for (size_t q = 0; q < request->queries.count && request->meter->deadline_ns != 0; q++)
+        kith_search_emit_hits(index, results, q, call.hits, 0, value_of, call.graph); /* not reached in time */
+    kith_status status = run_pass(&call);
+    while (status == KITH_OK && call.left_count > 0) {
+        KITH_TRY(turn_pass(&call));
+        status = run_pass(&call);
+    }
+    return kith_search_unless_late(request, status);
 }
 
 kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_request *request,
@@ -526,7 +611,7 @@ kith_status kith_hnsw_range_search(const kith_index *index, const kith_search_re
     KITH_TRY(open_call(&call, index, request, false));
     if (request->filter != NULL && call.filtered.strategy == KITH_FILTERED_ASKED) {
         KITH_TRY(kith_hnsw_filtered_turn(&call.filtered, request->arena));
-        KITH_TRY(take_crossers(&call, kith_min_size(request->threads, request->queries.count)));
+        KITH_TRY(take_crossers(&call, kith_min_size(request->threads, request->queries.count), NULL));
     }
     call.lists = lists->lists;
     lists->value = value_of;
