@@ -197,10 +197,10 @@ Test(prefetch, tuning_a_graph) {
     kith_prefetch_init(&usual);
     kith_prefetch_options_init(&options);
     options.rounds = 5;
-    options.query_count = 30;
+    options.query_count = 8;
     OK(kith_prefetch_tune(index, &options, &tuning));
     check_is(index, &tuning.chosen);
-    cr_assert(tuning.query_count == 30 && tuning.qps > 0 && tuning.qps_before > 0);
+    cr_assert(tuning.query_count == 8 && tuning.qps > 0 && tuning.qps_before > 0);
     OK(kith_index_set_prefetch(index, NULL));
     kith_status status;
     MEMORY_FAULTS_EACH(status, kith_prefetch_tune(index, &options, &tuning)) {
