@@ -7,6 +7,9 @@
  * codewords are moved once (assign, mean), the vectors are replaced by their codewords, and the rotation that takes
  * the vectors nearest to those is found (Procrustes). All of that happens in dim_out dimensions; what the projection
  * cut off no rotation can bring back.
+ *
+ * With Z the vectors and Y their codewords, Procrustes needs Y^T Z. A part has few different codewords: it is enough to
+ * add up the vectors of each and to multiply those sums. While there is far to go, a quarter of the vectors is looked at.
  */
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +21,9 @@
 #include "simd/simd.h"
 
 enum { BITS_MIN = 4, BITS_MAX = 12, ROUNDS_MAX = 1000, ROWS_PER_CODEWORD = 256 };
-enum { BLOCK_ROWS = 2048, LANES_MAX = 64, STREAM_SEEDS = 0x6f707173, STREAM_EMPTY = 0x6f707165 };
+enum { GROUP = 32, BLOCK_ROWS = 2048, SUM_ROWS = 256, STREAM_SEEDS = 0x6f707173, STREAM_EMPTY = 0x6f707165 };
+/* The first half of the rounds looks at every fourth row, where there are many. */
+enum { COARSE_STEP = 4, COARSE_ROWS_PER_CODEWORD = 64 };
 /* The rounds end when one lowers the error by less than this part of it. */
 static const double gain_min = 1e-4;
 /* A variance below this part of the largest counts as this much when variances are dealt out. */
@@ -32,25 +37,27 @@ typedef struct opq {
     const kith_transform *t;
     const kith_job *job;
     size_t count, dim, part_dim, codewords; /* rows; dim_out; dim / parts; 2^bits */
-    size_t padded;                          /* codewords, rounded up to the tile's rows */
+    size_t step, used;                      /* rows 0, step, 2 * step, ... are looked at: so many */
     size_t lloyd_rounds;                    /* done so far */
     double *basis;                          /* dim rows of the stride of dim_in: the components, as dealt out */
-    double *rotation;                       /* dim x dim, row-major with a stride: a row vector times it */
-    double *best_rotation;
-    double *cross;    /* Z^T Y */
-    float *z;         /* count x dim: the rows, as components */
-    float *rotated;   /* z times the rotation */
-    float *decoded;   /* the rows' codewords */
-    float *codebooks; /* parts x codewords x part_dim */
-    uint32_t *codes;  /* parts x count */
-    double *errors;   /* parts */
-    double *sums;     /* parts x codewords x part_dim */
-    uint32_t *sizes;  /* parts x codewords */
-    float *panels;    /* parts: the codebook, packed for the tile kernel */
-    float *bias;      /* parts x padded: -|codeword|^2 / 2 */
-    float *scratch;   /* for each thread: packed rows, then scores */
-    size_t scratch_floats;
+    double *rotation;                       /* dim x dim, row-major with a stride: it times a vector */
+    double *best_rotation;                  /* the same */
+    double *cross;                          /* Y^T Z, the same shape */
+    float *z;                               /* count x dim: the rows, as components */
+    float *rotated;                         /* used x dim: those looked at, times the rotation */
+    float *codebooks;                       /* parts x codewords x part_dim */
+    float *bias;                            /* parts x codewords: -|codeword|^2 / 2 */
+    double *columns;                        /* parts x part_dim x codewords: the codebooks' columns */
+    uint32_t *codes;                        /* parts x used */
+    double *kept;    /* parts: the squared length of all codewords, each as often as it is used */
+    double *sums;    /* parts x codewords x part_dim */
+    uint32_t *sizes; /* parts x codewords */
+    float *groups;   /* of each worker: part_dim x 32, a group of rows */
+    double *strips;  /* of each worker: parts x codewords x 32, sums of rows; part_dim x 32, their products */
 } opq;
+
+/* Doubles of a worker in o->strips. */
+static size_t strip_doubles(const opq *o) { return (o->t->parts * o->codewords + o->part_dim) * KITH_STRIP; }
 
 static kith_status allocate(opq *o, size_t basis_stride) {
     size_t stride = kith_matrix_stride(o->dim), parts = o->t->parts, book = o->codewords * o->part_dim;
@@ -60,18 +67,15 @@ static kith_status allocate(opq *o, size_t basis_stride) {
     KITH_TRY(kith_alloc(o->dim, stride * sizeof *o->cross, &o->cross));
     KITH_TRY(kith_alloc(o->count, o->dim * sizeof *o->z, &o->z));
     KITH_TRY(kith_alloc(o->count, o->dim * sizeof *o->rotated, &o->rotated));
-    KITH_TRY(kith_alloc(o->count, o->dim * sizeof *o->decoded, &o->decoded));
     KITH_TRY(kith_alloc(parts, book * sizeof *o->codebooks, &o->codebooks));
+    KITH_TRY(kith_alloc(parts, o->codewords * sizeof *o->bias, &o->bias));
+    KITH_TRY(kith_alloc(parts, book * sizeof *o->columns, &o->columns));
     KITH_TRY(kith_alloc(parts, o->count * sizeof *o->codes, &o->codes));
-    KITH_TRY(kith_alloc(parts, sizeof *o->errors, &o->errors));
+    KITH_TRY(kith_alloc(parts, sizeof *o->kept, &o->kept));
     KITH_TRY(kith_alloc(parts, book * sizeof *o->sums, &o->sums));
     KITH_TRY(kith_alloc(parts, o->codewords * sizeof *o->sizes, &o->sizes));
-    const kith_tile_f32 *tile = &kith_simd()->tile_f32;
-    o->padded = kith_round_up(o->codewords, tile->row_lanes);
-    o->scratch_floats = kith_round_up(tile->query_lanes * (o->part_dim + o->padded), KITH_ALIGNMENT);
-    KITH_TRY(kith_alloc(parts, o->padded * o->part_dim * sizeof *o->panels, &o->panels));
-    KITH_TRY(kith_alloc(parts, o->padded * sizeof *o->bias, &o->bias));
-    return kith_alloc(o->job->threads, o->scratch_floats * sizeof *o->scratch, &o->scratch);
+    KITH_TRY(kith_alloc(o->job->threads, GROUP * o->part_dim * sizeof *o->groups, &o->groups));
+    return kith_alloc(o->job->threads, strip_doubles(o) * sizeof *o->strips, &o->strips);
 }
 
 static void release(opq *o) {
@@ -81,23 +85,25 @@ static void release(opq *o) {
     kith_free(o->cross);
     kith_free(o->z);
     kith_free(o->rotated);
-    kith_free(o->decoded);
     kith_free(o->codebooks);
     kith_free(o->codes);
-    kith_free(o->errors);
+    kith_free(o->kept);
+    kith_free(o->columns);
     kith_free(o->sums);
     kith_free(o->sizes);
-    kith_free(o->panels);
     kith_free(o->bias);
-    kith_free(o->scratch);
+    kith_free(o->groups);
+    kith_free(o->strips);
 }
 
-static size_t bytes_needed(const kith_transform *t, size_t count) {
+static size_t bytes_needed(const kith_transform *t, size_t count, size_t threads) {
     size_t rows, matrices = kith_components_bytes(t->dim_in),
                  square = 8 * t->dim_out * kith_matrix_stride(t->dim_out);
-    size_t a_row = 3 * t->dim_out * sizeof(float) + t->parts * sizeof(uint32_t);
+    size_t codewords = (size_t)1 << t->opq.bits,
+           strips = threads * (t->parts * codewords + t->dim_out) * KITH_STRIP * 8;
+    size_t a_row = 2 * t->dim_out * sizeof(float) + t->parts * sizeof(uint32_t);
     if (kith_mul_overflows(count, a_row, &rows) || kith_add_overflows(rows, matrices, &rows) ||
-        kith_add_overflows(rows, 8 * square, &rows))
+        kith_add_overflows(rows, 8 * square + strips + 24 * codewords * t->dim_out, &rows))
         return SIZE_MAX;
     return rows;
 }
@@ -158,7 +164,6 @@ static kith_status start(opq *o, const kith_sample *sample, const kith_view *row
     for (size_t i = 0; i < kith_min_size(o->dim, dim_in); i++)
         memcpy(o->basis + slots[i] * stride, found.vectors + i * stride, stride * sizeof *o->basis);
     KITH_GO(project(o, &found, sample));
-    memcpy(o->rotated, o->z, o->count * o->dim * sizeof *o->z);
     for (size_t i = 0; i < o->dim; i++) o->rotation[i * kith_matrix_stride(o->dim) + i] = 1;
 done:
     kith_free(slots);
@@ -173,8 +178,8 @@ static float *book_of(const opq *o, size_t part) { return o->codebooks + part * 
 /* Codewords to start with: rows, drawn without repetition, the same for each part. */
 static kith_status seed_codewords(opq *o) {
     uint32_t *order;
-    KITH_TRY(kith_alloc(o->count, sizeof *order, &order));
-    kith_random_permutation(o->job->seed, STREAM_SEEDS, o->count, order);
+    KITH_TRY(kith_alloc(o->used, sizeof *order, &order));
+    kith_random_permutation(o->job->seed, STREAM_SEEDS, o->used, order);
     for (size_t part = 0; part < o->t->parts; part++)
         for (size_t c = 0; c < o->codewords; c++)
             memcpy(book_of(o, part) + c * o->part_dim, o->rotated + order[c] * o->dim + part * o->part_dim,
@@ -183,178 +188,180 @@ static kith_status seed_codewords(opq *o) {
     return KITH_OK;
 }
 
-/* A codebook as the tile kernel wants it; <row, c> - |c|^2 / 2 is largest for the nearest codeword. */
-static kith_status pack_part(void *context, size_t part, size_t worker) {
-    const opq *o = context;
-    const kith_simd_table *simd = kith_simd();
-    size_t lanes = simd->tile_f32.row_lanes, width = o->part_dim;
-    (void)worker;
-    for (size_t first = 0; first < o->padded; first += lanes) {
-        const uint32_t *vectors[LANES_MAX];
-        size_t count = kith_min_size(lanes, o->codewords - kith_min_size(first, o->codewords));
-        for (size_t i = 0; i < lanes; i++) {
-            const float *codeword = book_of(o, part) + (first + i) * width;
-            if (i < count) vectors[i] = (const uint32_t *)(const void *)codeword;
-            o->bias[part * o->padded + first + i] =
-                i < count ? -0.5f * simd->norm2_f32(codeword, width) : -INFINITY;
-        }
-        float *panel = o->panels + (part * o->padded + first) * width;
-        simd->pack(vectors, count, lanes, width, (uint32_t *)(void *)panel);
-    }
-    return KITH_OK;
+static void fill_bias(const opq *o) {
+    for (size_t c = 0; c < o->t->parts * o->codewords; c++)
+        o->bias[c] = -0.5f * kith_simd()->norm2_f32(o->codebooks + c * o->part_dim, o->part_dim);
 }
 
 static kith_status assign_block(void *context, size_t item, size_t worker) {
     const opq *o = context;
-    const kith_simd_table *simd = kith_simd();
-    size_t lanes = simd->tile_f32.query_lanes, width = o->part_dim, part = item % o->t->parts;
-    size_t first = item / o->t->parts * BLOCK_ROWS, last = kith_min_size(first + BLOCK_ROWS, o->count);
-    float *packed = o->scratch + worker * o->scratch_floats, *scores = packed + lanes * width;
-    for (size_t group = first; group < last; group += lanes) {
-        const uint32_t *vectors[LANES_MAX];
-        size_t present = kith_min_size(lanes, last - group);
-        for (size_t i = 0; i < present; i++)
-            vectors[i] = (const uint32_t *)(const void *)(o->rotated + (group + i) * o->dim + part * width);
-        simd->pack(vectors, present, lanes, width, (uint32_t *)(void *)packed);
-        simd->tile_f32.run(packed, o->panels + part * o->padded * width, width,
-                           o->padded / simd->tile_f32.row_lanes, o->bias + part * o->padded, scores, o->padded);
-        for (size_t i = 0; i < present; i++)
-            o->codes[part * o->count + group + i] =
-                (uint32_t)simd->matrix.largest(scores + i * o->padded, o->codewords);
+    size_t width = o->part_dim, parts = o->t->parts, part = item % parts;
+    size_t first = item / parts * BLOCK_ROWS, last = kith_min_size(first + BLOCK_ROWS, o->used);
+    float *group = o->groups + worker * GROUP * width;
+    for (size_t at = first; at < last; at += GROUP) {
+        uint32_t numbers[GROUP];
+        size_t present = kith_min_size(GROUP, last - at);
+        for (size_t lane = 0; lane < GROUP; lane++) { /* lanes past the rows repeat the last one */
+            const float *row = o->rotated + (at + kith_min_size(lane, present - 1)) * o->dim + part * width;
+            for (size_t j = 0; j < width; j++) group[j * GROUP + lane] = row[j];
+        }
+        kith_simd()->tables.nearest(group, width, book_of(o, part), o->bias + part * o->codewords, o->codewords,
+                                    numbers);
+        memcpy(o->codes + part * o->count + at, numbers, present * sizeof *numbers);
     }
     return KITH_OK;
 }
 
 /* Codewords become the means of their rows; one without rows becomes some row. */
-static void move_codewords(const opq *o, size_t part) {
+static kith_status move_part(void *context, size_t part, size_t worker) {
+    const opq *o = context;
     size_t width = o->part_dim;
     float *book = book_of(o, part);
-    double *sums = o->sums + part * o->codewords * width;
+    double *sums = o->sums + part * o->codewords * width, kept = 0;
     uint32_t *sizes = o->sizes + part * o->codewords;
     const uint32_t *codes = o->codes + part * o->count;
+    (void)worker;
     memset(sums, 0, o->codewords * width * sizeof *sums);
     memset(sizes, 0, o->codewords * sizeof *sizes);
-    for (size_t i = 0; i < o->count; i++) {
-        const float *row = o->rotated + i * o->dim + part * width;
-        double *sum = sums + codes[i] * width;
-        for (size_t j = 0; j < width; j++) sum[j] += (double)row[j];
+    for (size_t i = 0; i < o->used; i++) {
+        kith_simd()->matrix.accumulate(sums + codes[i] * width, o->rotated + i * o->dim + part * width, width);
         sizes[codes[i]]++;
     }
     for (size_t c = 0; c < o->codewords; c++) {
         uint64_t number = (o->lloyd_rounds * o->t->parts + part) * o->codewords + c;
         const float *row = o->rotated + part * width;
-        if (sizes[c] == 0) row += kith_random_below(o->job->seed, STREAM_EMPTY, number, o->count) * o->dim;
-        for (size_t j = 0; j < width; j++)
-            book[c * width + j] = sizes[c] == 0 ? row[j] : (float)(sums[c * width + j] / sizes[c]);
-    }
-}
-
-/* Moves, decodes, and measures the error. */
-static kith_status move_part(void *context, size_t part, size_t worker) {
-    const opq *o = context;
-    size_t width = o->part_dim;
-    const float *book = book_of(o, part);
-    const uint32_t *codes = o->codes + part * o->count;
-    (void)worker;
-    move_codewords(o, part);
-    double error = 0;
-    for (size_t i = 0; i < o->count; i++) {
-        size_t at = i * o->dim + part * width;
-        const float *codeword = book + codes[i] * width;
+        if (sizes[c] == 0) row += kith_random_below(o->job->seed, STREAM_EMPTY, number, o->used) * o->dim;
         for (size_t j = 0; j < width; j++) {
-            double difference = (double)o->rotated[at + j] - (double)codeword[j];
-            error += difference * difference;
-            o->decoded[at + j] = codeword[j];
+            double sum = sums[c * width + j];
+            book[c * width + j] = sizes[c] == 0 ? row[j] : (float)(sum / sizes[c]);
+            kept += sizes[c] == 0 ? 0 : sum * (sum / sizes[c]);
         }
     }
-    o->errors[part] = error;
+    o->kept[part] = kept;
     return KITH_OK;
 }
 
-/* One round of Lloyd's algorithm in every part; the error is that of the moved codewords. */
-static kith_status improve(opq *o, double *error) {
-    size_t threads = o->job->threads, parts = o->t->parts;
-    size_t blocks = (o->count + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    KITH_TRY(kith_parallel_for(threads, parts, pack_part, o));
+/* One round of Lloyd's algorithm in every part. *kept becomes the squared length of what the moved codewords make of the
+ * rows: what the rows have beyond that is the error. */
+static kith_status improve(opq *o, double *kept) {
+    size_t threads = o->job->threads, parts = o->t->parts, blocks = (o->used + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    fill_bias(o);
     KITH_TRY(kith_parallel_for(threads, parts * blocks, assign_block, o));
     KITH_TRY(kith_parallel_for(threads, parts, move_part, o));
     o->lloyd_rounds++;
-    *error = 0;
-    for (size_t p = 0; p < parts; p++) *error += o->errors[p];
+    *kept = 0;
+    for (size_t p = 0; p < parts; p++) *kept += o->kept[p];
     return KITH_OK;
 }
 
 /* ---- Rounds -------------------------------------------------------------------------------------------------- */
 
-/* The rotation nearest to the present codewords, and the rows under it. */
-static kith_status turn(opq *o) {
-    size_t dim = o->dim, stride = kith_matrix_stride(dim), threads = o->job->threads;
-    kith_transform turned = {.vtable = &kith_transform_rotation, .dim_in = dim, .dim_out = dim, .is_trained = true};
-    kith_view z = {.data = o->z, .dtype = KITH_F32, .count = o->count, .dim = dim}, y = z;
-    kith_arena arena = {0};
-    y.data = o->decoded;
-    double largest = 0;
-    for (size_t i = 0; i < o->count * dim; i++) {
-        largest = fmax(largest, fabs((double)o->z[i]));
-        largest = fmax(largest, fabs((double)o->decoded[i]));
+/* A strip of Y^T Z: 32 columns. */
+static kith_status cross_strip(void *context, size_t strip, size_t worker) {
+    const opq *o = context;
+    const kith_matrix_kernels *kernels = &kith_simd()->matrix;
+    size_t width = o->part_dim, parts = o->t->parts, book = o->codewords * KITH_STRIP, at = strip * KITH_STRIP;
+    size_t present = kith_min_size(KITH_STRIP, o->dim - at);
+    double *sums = o->strips + worker * strip_doubles(o), *product = sums + parts * book;
+    memset(sums, 0, parts * book * sizeof *sums);
+    for (size_t first = 0; first < o->used; first += SUM_ROWS)
+        for (size_t p = 0; p < parts; p++) {
+            const uint32_t *codes = o->codes + p * o->count;
+            for (size_t i = first; i < kith_min_size(first + SUM_ROWS, o->used); i++)
+                kernels->accumulate(sums + p * book + codes[i] * KITH_STRIP, o->z + i * o->step * o->dim + at,
+                                    present);
+        }
+    for (size_t p = 0; p < parts; p++) {
+        kernels->strip_multiply(o->columns + p * width * o->codewords, o->codewords, width, o->codewords,
+                                sums + p * book, product);
+        for (size_t j = 0; j < width; j++)
+            memcpy(o->cross + (p * width + j) * kith_matrix_stride(o->dim) + at, product + j * KITH_STRIP,
+                   KITH_STRIP * sizeof *product);
     }
-    kith_moment_side left = {.sample = kith_sample_of(&z, 0, 0), .scale = kith_scale_of(largest)};
-    kith_moment_side right = {.sample = kith_sample_of(&y, 0, 0), .scale = left.scale};
+    return KITH_OK;
+}
+
+/* Y^T Z of the rows looked at. */
+static kith_status find_cross(opq *o) {
+    for (size_t p = 0; p < o->t->parts; p++)
+        for (size_t c = 0; c < o->codewords; c++)
+            for (size_t j = 0; j < o->part_dim; j++)
+                o->columns[(p * o->part_dim + j) * o->codewords + c] = (double)book_of(o, p)[c * o->part_dim + j];
+    return kith_parallel_for(o->job->threads, kith_matrix_stride(o->dim) / KITH_STRIP, cross_strip, o);
+}
+
+/* Sets the step, and puts those rows under the present rotation. */
+static kith_status rotate(opq *o, size_t step) {
+    size_t dim = o->dim, stride = kith_matrix_stride(dim);
+    kith_transform turned = {.vtable = &kith_transform_rotation, .dim_in = dim, .dim_out = dim, .is_trained = true};
+    o->step = step;
+    o->used = (o->count + step - 1) / step;
+    kith_view z = {
+        .data = o->z, .dtype = KITH_F32, .count = o->used, .dim = dim, .stride = step * dim * sizeof *o->z};
+    kith_arena arena = {0};
     kith_status status;
-    KITH_GO(kith_moments(&left, &right, threads, NULL, o->cross));
-    KITH_GO(kith_procrustes(o->cross, dim, threads, o->rotation));
     KITH_GO(kith_alloc(dim, dim * sizeof(float), &turned.arrays.matrix));
     for (size_t i = 0; i < dim; i++)
-        for (size_t j = 0; j < dim; j++) turned.arrays.matrix[j * dim + i] = (float)o->rotation[i * stride + j];
+        for (size_t j = 0; j < dim; j++) turned.arrays.matrix[i * dim + j] = (float)o->rotation[i * stride + j];
     KITH_GO(kith_affine_pack(dim, dim, turned.arrays.matrix, &turned.arrays.panels));
     KITH_GO(kith_arena_begin(&arena));
-    KITH_GO(kith_transform_apply(&turned, &z, threads, &arena, o->rotated));
+    KITH_GO(kith_transform_apply(&turned, &z, o->job->threads, &arena, o->rotated));
 done:
     kith_arena_free(&arena);
     kith_transform_arrays_free(&turned.arrays);
     return status;
 }
 
+/* The squared length of the rows looked at. */
+static double length2(const opq *o) {
+    double sum = 0;
+    for (size_t i = 0; i < o->used; i++) sum += (double)kith_simd()->norm2_f32(o->z + i * o->step * o->dim, o->dim);
+    return sum;
+}
+
 static kith_status alternate(opq *o, kith_meter *meter) {
-    size_t bytes = o->dim * kith_matrix_stride(o->dim) * sizeof *o->rotation;
-    double best = INFINITY;
+    size_t bytes = o->dim * kith_matrix_stride(o->dim) * sizeof *o->rotation, rounds = o->t->opq.rounds;
+    bool is_large = o->count / COARSE_ROWS_PER_CODEWORD >= o->codewords;
+    double best = INFINITY, kept;
     memcpy(o->best_rotation, o->rotation, bytes);
-    if (o->t->opq.rounds == 0) return KITH_OK;
-    double error;
+    if (rounds == 0) return KITH_OK;
+    KITH_TRY(rotate(o, is_large ? COARSE_STEP : 1));
     KITH_TRY(seed_codewords(o));
-    for (size_t i = 1; i < o->t->opq.kmeans_iterations; i++) KITH_TRY(improve(o, &error));
-    for (size_t round = 0; round <= o->t->opq.rounds; round++) {
-        KITH_TRY(improve(o, &error));
-        bool is_over = round == o->t->opq.rounds || !(error < best * (1 - gain_min));
+    for (size_t i = 1; i < o->t->opq.kmeans_iterations; i++) KITH_TRY(improve(o, &kept));
+    for (size_t round = 0; round <= rounds; round++) {
+        KITH_TRY(improve(o, &kept));
+        double error = fmax(length2(o) - kept, 0);
+        bool is_over = !(error < best * (1 - gain_min));
         if (error < best) memcpy(o->best_rotation, o->rotation, bytes);
         best = fmin(best, error);
         KITH_TRY(kith_meter_add(meter, 1));
-        if (is_over || error == 0) break;
-        KITH_TRY(turn(o));
+        if (round == rounds || (is_over && o->step == 1)) break;
+        KITH_TRY(find_cross(o));
+        KITH_TRY(kith_procrustes(o->cross, o->dim, o->job->threads, o->rotation));
+        bool is_next = o->step > 1 && (is_over || 2 * (round + 1) >= rounds);
+        if (is_next) best = INFINITY; /* errors of other rows do not compare */
+        KITH_TRY(rotate(o, is_next ? 1 : o->step));
     }
     return KITH_OK;
 }
 
-/* matrix = rotation^T * basis. */
+/* matrix = rotation * basis. */
 static kith_status make_matrix(const opq *o, float **out) {
     size_t dim_in = o->t->dim_in, stride = kith_matrix_stride(o->dim), basis_stride = kith_matrix_stride(dim_in);
-    double *turned = NULL, *strips = NULL, *product = NULL;
+    double *strips = NULL, *product = NULL;
     kith_status status;
     KITH_GO(kith_alloc(o->dim, dim_in * sizeof **out, out));
-    KITH_GO(kith_alloc(o->dim, stride * sizeof *turned, &turned));
     KITH_GO(kith_alloc(o->dim, basis_stride * sizeof *strips, &strips));
     KITH_GO(kith_alloc(o->dim, KITH_STRIP * sizeof *product, &product));
-    for (size_t i = 0; i < o->dim; i++)
-        for (size_t j = 0; j < o->dim; j++) turned[j * stride + i] = o->best_rotation[i * stride + j];
     kith_to_strips(o->basis, basis_stride, o->dim, dim_in, strips);
     for (size_t first = 0; first < dim_in; first += KITH_STRIP) {
-        kith_simd()->matrix.strip_multiply(turned, stride, o->dim, o->dim, strips + first * o->dim, product);
+        kith_simd()->matrix.strip_multiply(o->best_rotation, stride, o->dim, o->dim, strips + first * o->dim,
+                                           product);
         for (size_t i = 0; i < o->dim; i++)
             for (size_t j = first; j < kith_min_size(first + KITH_STRIP, dim_in); j++)
                 (*out)[i * dim_in + j] = (float)product[i * KITH_STRIP + j - first];
     }
 done:
-    kith_free(turned);
     kith_free(strips);
     kith_free(product);
     return status;
@@ -370,8 +377,8 @@ static kith_status train(const kith_transform *t, const kith_view *rows, const k
     kith_warn_few("opq", rows->count, o.codewords, "codewords");
     size_t rows_max = t->opq.rows_max != 0 ? t->opq.rows_max : ROWS_PER_CODEWORD * o.codewords;
     kith_sample sample = kith_sample_of(rows, kith_max_size(rows_max, o.codewords), job->seed);
-    o.count = sample.count;
-    KITH_TRY(kith_budget_check("opq", bytes_needed(t, o.count), job));
+    o.count = o.used = sample.count;
+    KITH_TRY(kith_budget_check("opq", bytes_needed(t, o.count, job->threads), job));
     kith_meter meter;
     kith_meter_init(&meter, job->progress, job->progress_user, "opq", t->opq.rounds + 1);
     kith_status status;
