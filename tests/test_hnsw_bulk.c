@@ -111,6 +111,7 @@ static void check_parts(kith_metric metric, uint64_t spread) {
 
 Test(hnsw_bulk, parts_l2) { check_parts(KITH_L2, 128); }
 Test(hnsw_bulk, parts_cosine) { check_parts(KITH_COSINE, 128); }
+Test(hnsw_bulk, parts_ip) { check_parts(KITH_IP, 128); }
 /* Clouds that lie far from each other. */
 Test(hnsw_bulk, parts_of_far_clouds) { check_parts(KITH_L2, 8); }
 
@@ -179,7 +180,7 @@ Test(hnsw_bulk, same_bytes_at_any_thread_count) { check_threads(MANY + 77, 9, 16
 Test(hnsw_bulk, same_bytes_of_a_deep_carving) { check_threads(130000, 4, 2); }
 
 /* A hash of a graph of f32 under cosine, built in a process that runs on the named instruction set; 0: it lacks it. */
-static uint64_t hash_on(const char *isa) {
+static uint64_t hash_on(kith_metric metric, const char *isa) {
     enum { NB = MANY + 5, DIM = 21 };
     int ends[2];
     uint64_t hash = 0;
@@ -193,7 +194,7 @@ static uint64_t hash_on(const char *isa) {
             for (size_t i = 0; i < (size_t)NB * DIM; i++) base[i] = (float)bytes[i] - 99.5f;
             kith_index *index;
             kith_view view = {base, KITH_F32, NB, DIM, 0};
-            if (kith_index_create("HNSW8,f16", DIM, KITH_COSINE, &index) == KITH_OK &&
+            if (kith_index_create("HNSW8,f16", DIM, metric, &index) == KITH_OK &&
                 kith_index_add(index, &view, NULL, NULL) == KITH_OK)
                 hash = hash_of(index);
         }
@@ -210,11 +211,13 @@ static uint64_t hash_on(const char *isa) {
 
 Test(hnsw_bulk, same_bytes_on_every_instruction_set) {
     static const char *const sets[] = {"avx2", "avx512-vnni", "avx512", "neon"};
-    uint64_t want = hash_on("ref");
-    cr_assert_neq(want, 0);
-    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-        uint64_t hash = hash_on(sets[i]);
-        if (hash != 0) cr_assert_eq(hash, want, "%s", sets[i]);
+    for (kith_metric metric = KITH_L2; metric <= KITH_COSINE; metric++) {
+        uint64_t want = hash_on(metric, "ref");
+        cr_assert_neq(want, 0);
+        for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+            uint64_t hash = hash_on(metric, sets[i]);
+            if (hash != 0) cr_assert_eq(hash, want, "%s", sets[i]);
+        }
     }
 }
 
@@ -305,16 +308,19 @@ Test(hnsw_bulk, parts_take_less_memory) {
     cr_assert_lt(kith_hnsw_carve_bytes(MILLIONS, 16), 256.0 * MILLIONS);
 }
 
-/* Under ip equally long vectors are linked at once, as by cosine; others by walks, and those find as much as ever. */
+/* Under ip vectors are linked at once, as by cosine where they are equally long, but by walks where their lengths vary
+ * very much. */
 Test(hnsw_bulk, inner_products) {
     enum { DIM = 12, QUERIES = 200, K = 10 };
     float *vectors = malloc(sizeof(float) * (MANY + QUERIES) * DIM);
     kith_view base = {vectors, KITH_F32, MANY, DIM, DIM * sizeof(float)},
               queries = {vectors + MANY * DIM, KITH_F32, QUERIES, DIM, 0};
     int64_t *truth = malloc(sizeof *truth * QUERIES * K), *ids = malloc(sizeof *ids * QUERIES * K);
-    for (size_t level = 0; level < 2; level++) {
+    for (size_t kind = 0; kind < 3; kind++) { /* very unequal, unequal, equally long */
         for (size_t i = 0; i < MANY + QUERIES; i++) {
-            float sum = 0, length = level || i >= MANY ? 1 : 1 + kith_random_f32(9, 1, i);
+            float sum = 0, length = 1;
+            if (i < MANY && kind == 0) length = expf(kith_random_normal(9, 1, i));
+            if (i < MANY && kind == 1) length = 1 + kith_random_f32(9, 1, i);
             for (size_t d = 0; d < DIM; d++) {
                 float value = kith_random_normal(8, 2, i * DIM + d) + kith_random_normal(8, 3, i % 300 * DIM + d);
                 vectors[i * DIM + d] = value;
@@ -323,9 +329,19 @@ Test(hnsw_bulk, inner_products) {
             for (size_t d = 0; d < DIM; d++) vectors[i * DIM + d] *= length / sqrtf(sum);
         }
         kith_index *flat = created("Flat", DIM, KITH_IP), *index = created("HNSW16", DIM, KITH_IP);
-        cr_assert_eq(kith_hnsw_is_level(kith_hnsw_of(index), 0, &base), level == 1);
+        cr_assert_eq(kith_hnsw_is_level(kith_hnsw_of(index), 0, &base), kind == 2);
+        cr_assert_eq(kith_hnsw_is_even(kith_hnsw_of(index), 0, &base), kind >= 1);
         OK(kith_index_add(flat, &base, NULL, NULL));
-        OK(kith_index_add(index, &base, NULL, NULL));
+        kith_job job;
+        kith_job_init(&job);
+        uint64_t hashes[2];
+        for (size_t t = 0; t < 2; t++) {
+            job.threads = 3 - 2 * t;
+            OK(kith_index_reset(index));
+            OK(kith_index_add(index, &base, NULL, &job));
+            hashes[t] = hash_of(index);
+        }
+        cr_assert_eq(hashes[0], hashes[1]);
         cr_assert_eq(reachable(index), MANY);
         OK(kith_index_search(flat, &queries, K, NULL, truth, NULL, NULL));
         OK(kith_index_search(index, &queries, K, NULL, ids, NULL, NULL));

@@ -295,6 +295,7 @@ static bool needs_sketch(const linking *work) {
     bool is_worth = work->count >= SKETCH_MIN && work->count >= work->first / SKETCH_SHARE;
     if (graph->code != NULL) return is_worth || work->first == 0;
     bool is_bytes = graph->base.dtype == KITH_U8 || graph->base.dtype == KITH_I8;
+    if (graph->has_lengths) return true;
     if ((graph->base.metric == KITH_IP && !graph->is_level) || (is_bytes && graph->base.metric == KITH_L2))
         return false;
     return is_worth;
@@ -367,7 +368,8 @@ static bool is_many(const linking *work) { return work->count >= work->first / M
 static double fixed_bytes(const linking *work) {
     const kith_hnsw *graph = work->graph;
     double total = (double)(work->first + work->count);
-    double sketch = needs_sketch(work) ? total * (double)kith_round_up(graph->base.dim, KITH_ALIGNMENT) : 0;
+    double row = (double)kith_round_up(graph->base.dim, KITH_ALIGNMENT) + (graph->has_lengths ? sizeof(float) : 0);
+    double sketch = needs_sketch(work) ? total * row : 0;
     double before = work->changes_copy ? (double)work->first * (double)graph->links.item_bytes : 0;
     return sketch + before + total * 8;
 }
@@ -602,6 +604,12 @@ static linking make_linking(kith_hnsw *graph, size_t first, const kith_addition 
     return work;
 }
 
+/* Of many vectors: by what links can be chosen under ip. */
+static void look_at_lengths(kith_hnsw *graph, size_t first, const kith_view *view) {
+    graph->is_level = kith_hnsw_is_level(graph, first, view);
+    graph->has_lengths = !graph->is_level && kith_hnsw_is_even(graph, first, view);
+}
+
 kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
     kith_job job;
     kith_job_init(&job);
@@ -609,8 +617,7 @@ kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
     const kith_addition all = {.view = {.count = graph->node_count}, .job = &job};
     linking work = make_linking(graph, 0, &all);
     const kith_view none = {0};
-    graph->is_level =
-        kith_hnsw_is_many(0, graph->node_count) && kith_hnsw_is_level(graph, graph->node_count, &none);
+    if (kith_hnsw_is_many(0, graph->node_count)) look_at_lengths(graph, graph->node_count, &none);
     graph->entry_count = graph->entries_picked_at = 0;
     kith_status status;
     KITH_GO(take_reach(&work));
@@ -618,7 +625,7 @@ kith_status kith_hnsw_link_anew(kith_hnsw *graph, size_t threads) {
     KITH_GO(link_nodes(&work));
 done:
     graph->sketch = NULL;
-    graph->is_level = false;
+    graph->is_level = graph->has_lengths = false;
     free_linking(&work);
     return status;
 }
@@ -660,10 +667,9 @@ done:
 
 kith_status kith_hnsw_append(kith_hnsw *graph, const kith_addition *addition) {
     size_t first = graph->node_count;
-    graph->is_level =
-        kith_hnsw_is_many(first, addition->view.count) && kith_hnsw_is_level(graph, first, &addition->view);
+    if (kith_hnsw_is_many(first, addition->view.count)) look_at_lengths(graph, first, &addition->view);
     kith_status status = append(graph, addition);
-    graph->is_level = false;
+    graph->is_level = graph->has_lengths = false;
     return status;
 }
 

@@ -208,7 +208,8 @@ static kith_status link_reverse(void *context, size_t item, size_t worker) {
 
 /* Are there so many that linking them at once pays? */
 static bool is_bulk(const kith_hnsw *graph, size_t first, size_t count) {
-    return kith_hnsw_is_many(first, count) && (graph->base.metric != KITH_IP || graph->is_level);
+    return kith_hnsw_is_many(first, count) &&
+           (graph->base.metric != KITH_IP || graph->is_level || graph->has_lengths);
 }
 
 bool kith_hnsw_can_bulk(const kith_hnsw *graph, size_t first, size_t count) {
@@ -253,11 +254,29 @@ static kith_status link_parts(bulk *work, const kith_job *job, size_t parts) {
     return KITH_OK;
 }
 
+/* By inner product the long ones are the nearest of many: they are the samples. */
+static kith_status sort_by_length(const kith_hnsw *graph, uint32_t *order) {
+    size_t total = graph->node_count;
+    int64_t *keys = NULL, *scratch = NULL;
+    kith_status status;
+    KITH_GO(kith_alloc(total, sizeof *keys, &keys));
+    KITH_GO(kith_alloc(total, sizeof *scratch, &scratch));
+    for (size_t i = 0; i < total; i++)
+        keys[i] = (int64_t)((uint64_t)kith_key_f32(-graph->sketch->lengths[order[i]]) << 32 | order[i]);
+    kith_sort_i64(keys, total, scratch);
+    for (size_t i = 0; i < total; i++) order[i] = (uint32_t)keys[i];
+done:
+    kith_free(keys);
+    kith_free(scratch);
+    return status;
+}
+
 static kith_status run(bulk *work, double bytes_max, const kith_job *job) {
     size_t total = work->graph->node_count, most;
     double bytes;
     KITH_TRY(kith_alloc(total, sizeof *work->order, &work->order));
     kith_random_permutation(job->seed, ORDER_STREAM, total, work->order);
+    if (work->graph->has_lengths) KITH_TRY(sort_by_length(work->graph, work->order));
     KITH_TRY(link_parts(work, job, choose_parts(work->graph, total, bytes_max, &bytes)));
     KITH_TRY(list_sources(work, &most));
     KITH_TRY(take_benches(work, most + work->graph->degree));

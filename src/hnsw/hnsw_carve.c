@@ -16,7 +16,11 @@
  *
  * What is found takes most of the memory, so that many nodes get it part by part: of each leaf only the members that
  * belong to the part look for their nearest. Which they are is the same however many parts there are.
+ *
+ * Under inner product with vectors of unequal lengths balls are of directions, and in a leaf the nearest are those by
+ * inner product; samples are the longest nodes, which are the nearest of many.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -58,6 +62,7 @@ typedef struct bench {
     uint32_t *staged, *panel; /* vectors before and after they are packed */
     int32_t *scores;          /* a row for each lane of queries */
     uint32_t *positions;
+    float *lengths; /* of a leaf's members */
 } bench;
 
 struct kith_carver {
@@ -198,18 +203,43 @@ static size_t count_before(const member *members, size_t count, size_t place) {
     return from;
 }
 
+/* Where nodes have lengths: those of a leaf, in units of which the longest has 2^28. */
+static void gather_lengths(const carver *all, bench *own, const member *members, size_t count) {
+    float longest = 0;
+    for (size_t i = 0; i < count; i++) {
+        own->lengths[i] = all->graph->sketch->lengths[node_of(all, &members[i])];
+        longest = fmaxf(longest, own->lengths[i]);
+    }
+    float unit = longest > 0 ? (float)(1 << 28) / longest : 0;
+    for (size_t i = 0; i < count; i++) own->lengths[i] *= unit;
+}
+
+/* The nearest by inner product, which is, up to a factor, a length less half of a squared distance of directions times
+ * it. */
+static size_t longest(const carver *all, bench *own, int32_t *scores, size_t self, int32_t term, uint32_t *out) {
+    const float step = 1 / all->graph->sketch->inverse_step, half = step * step / 2;
+    int32_t norm = own->rows.norms[self] - 2 * term;
+    for (size_t i = 0; i < own->rows.count; i++)
+        scores[i] = (int32_t)(own->lengths[i] * (1 - half * (float)(norm - 2 * scores[i])));
+    scores[self] = INT32_MIN;
+    return largest(all, own, scores, own->rows.count, KEPT, out);
+}
+
 /* Members of the part look for their nearest among all of a leaf. */
 static void compare_leaf(const carver *all, bench *own, const member *members, size_t count) {
     size_t lanes = all->simd->tile_i8.query_lanes, end = count_before(members, count, all->end);
     int32_t terms[LANES_MAX];
     uint32_t near[KEPT];
     pack_rows(all, own, members, count, &own->rows);
+    if (all->graph->has_lengths) gather_lengths(all, own, members, count);
     for (size_t first = count_before(members, count, all->first); first < end; first += lanes) {
         size_t here = kith_min_size(lanes, end - first);
         score(all, own, members + first, here, &own->rows, terms);
         for (size_t i = 0; i < here; i++) {
             const member *to = &members[first + i];
-            size_t found = nearest(all, own, own->scores + i * own->rows.columns, first + i, terms[i], near);
+            int32_t *scores = own->scores + i * own->rows.columns;
+            size_t found = all->graph->has_lengths ? longest(all, own, scores, first + i, terms[i], near)
+                                                   : nearest(all, own, scores, first + i, terms[i], near);
             uint32_t *slot = all->slots + ((to->place - all->first) * all->slot_count + to->slot) * KEPT;
             for (size_t k = 0; k < found; k++) slot[k] = node_of(all, &members[near[k]]);
         }
@@ -386,6 +416,7 @@ static kith_status take_bench(const carver *all, bench *own) {
     KITH_TRY(take_packed(all, LEADERS_MAX, &own->rows));
     KITH_TRY(kith_alloc(LANES_MAX, all->words * sizeof *own->staged, &own->staged));
     KITH_TRY(kith_alloc(tile->query_lanes, all->words * sizeof *own->panel, &own->panel));
+    KITH_TRY(kith_alloc(LEAF_MAX, sizeof *own->lengths, &own->lengths));
     KITH_TRY(kith_alloc(tile->query_lanes, own->rows.columns * sizeof *own->scores, &own->scores));
     return kith_alloc(own->rows.columns, sizeof *own->positions, &own->positions);
 }
@@ -396,6 +427,7 @@ static void free_bench(bench *own) {
     kith_free(own->panel);
     kith_free(own->scores);
     kith_free(own->positions);
+    kith_free(own->lengths);
 }
 
 void kith_carved_free(kith_carved *carved) {

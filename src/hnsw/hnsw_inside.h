@@ -53,6 +53,8 @@ typedef struct kith_hnsw_sketch {
     size_t dim, stride;
     float *centres; /* dim */
     float inverse_step;
+    float
+        *lengths; /* of each node: the rows are of directions, vectors of length 1; NULL: of vectors as they are */
 } kith_hnsw_sketch;
 
 typedef struct kith_hnsw {
@@ -76,6 +78,7 @@ typedef struct kith_hnsw {
     size_t parent_count, parent_room, parent_cursor;
     const kith_hnsw_sketch *sketch; /* what nodes are held against each other by; NULL: their rows */
     kith_prefetch prefetch;         /* what searches ask for ahead */
+    bool has_lengths;               /* ip, for as long as the sketch: it is of directions, and has lengths */
     bool is_level;                  /* ip, for as long as the sketch: all vectors are about equally long */
     uint32_t instance;              /* of the sections of a mapped index */
 } kith_hnsw;
@@ -135,6 +138,7 @@ typedef enum kith_probe_kind {
     KITH_PROBE_NEGATED, /* minus that */
     KITH_PROBE_COSINE,  /* minus that, over both norms */
     KITH_PROBE_UNIT,    /* squared L2 of the normalised vectors */
+    KITH_PROBE_LENGTHS, /* from the squared L2 of directions, and lengths: the inner product negated */
     KITH_PROBE_CODE,    /* the code's estimate */
     KITH_PROBE_CODES    /* what it is more than the estimate of the vector itself */
 } kith_probe_kind;
@@ -185,6 +189,7 @@ static inline void kith_probe_move(kith_probe *probe, uint32_t node) {
     }
     probe->vector = kith_probe_row(probe, node);
     if (probe->kind == KITH_PROBE_UNIT) probe->side = kith_hnsw_side(probe->graph, node);
+    if (probe->kind == KITH_PROBE_LENGTHS) probe->side = probe->sketch->lengths[node];
 }
 void kith_probe_four(const kith_probe *probe, const uint32_t nodes[4], float out[4]);
 /* `count` distances. nodes and out have room for KITH_WALK_ROOM more. */
@@ -425,6 +430,9 @@ kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, cons
 /* Are all vectors, the first so many nodes and new ones, about as long as each other? Then the nearest by inner product
  * are the nearest by squared L2, and links can be chosen by that, as of many nodes at once they are. */
 bool kith_hnsw_is_level(const kith_hnsw *graph, size_t first, const kith_view *view);
+/* Do the lengths of a sample, of the new vectors or where there are none of the first so many nodes, vary so little that
+ * many nodes can be linked at once by inner product? Their standard deviation is at most .45 of their mean. */
+bool kith_hnsw_is_even(const kith_hnsw *graph, size_t first, const kith_view *view);
 void kith_hnsw_sketch_put(kith_hnsw_sketch *sketch, uint32_t node, const float *vector);
 /* Takes an empty one. */
 void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch);

@@ -36,8 +36,13 @@ static kith_probe probe_sketch(const kith_hnsw *graph, uint32_t node) {
     kith_probe probe = {.graph = graph, .sketch = graph->sketch};
     probe.prefetch_bytes = prefetch_bytes(graph, graph->sketch->stride);
     kith_dtype dtype = probe.sketch->dtype;
-    kith_op op = kith_hnsw_links_by_ip(graph) ? KITH_OP_IP : KITH_OP_L2SQ;
-    probe.kind = op == KITH_OP_IP ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
+    bool has_lengths = probe.sketch->lengths != NULL;
+    kith_op op = kith_hnsw_links_by_ip(graph) && !has_lengths ? KITH_OP_IP : KITH_OP_L2SQ;
+    probe.kind = has_lengths ? KITH_PROBE_LENGTHS : op == KITH_OP_IP ? KITH_PROBE_NEGATED : KITH_PROBE_PLAIN;
+    if (has_lengths) {
+        probe.side = probe.sketch->lengths[node];
+        probe.factor = dtype == KITH_F32 ? 0.5f : 0.5f / (probe.sketch->inverse_step * probe.sketch->inverse_step);
+    }
     probe.ints = kith_simd_ints(kith_simd(), op, dtype, dtype);
     if (probe.ints == NULL) probe.floats = kith_simd_floats(kith_simd(), op, dtype, dtype);
     probe.vector = kith_probe_row(&probe, node);
@@ -130,6 +135,10 @@ static void adjust(const kith_probe *probe, const uint32_t nodes[4], float out[4
             return;
         case KITH_PROBE_COSINE:
             for (size_t i = 0; i < 4; i++) out[i] = -(out[i] * kith_hnsw_side(graph, nodes[i]) * probe->side);
+            return;
+        case KITH_PROBE_LENGTHS:
+            for (size_t i = 0; i < 4; i++)
+                out[i] = (probe->factor * out[i] - 1) * (probe->side * probe->sketch->lengths[nodes[i]]);
             return;
         case KITH_PROBE_UNIT:
             for (size_t i = 0; i < 4; i++)

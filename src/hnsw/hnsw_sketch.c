@@ -5,7 +5,8 @@
  * time, and are whole numbers. It is also what a graph of codes is built on; only a few new ones are held against codes.
  *
  * One step for all dimensions, so that distances keep their proportions; a centre for each. Under ip values are
- * signed and the centre is 0. Where vectors lie so much nearer to each other than they spread that 8 bits cannot tell
+ * signed and the centre is 0; but where many vectors are linked at once it is of their directions, and their lengths stand
+ * beside it. Where vectors lie so much nearer to each other than they spread that 8 bits cannot tell
  * them apart (far clusters), there is no sketch in 8 bits: a graph of codes then takes one in f32.
  */
 #include <math.h>
@@ -16,12 +17,15 @@
 #include "hnsw/hnsw_inside.h"
 #include "index/convert.h"
 
-#define LEVEL 1.02f /* how much longer the longest of equally long vectors may be */
+#define LEVEL 1.02f      /* how much longer the longest of equally long vectors may be */
+#define EVEN  1.2        /* mean square of lengths that do not vary too much, over the square of the mean */
+enum { LENGTHS = 4096 }; /* vectors whose lengths are looked at for that */
 enum { HALF_RANGE = 127, DEVIATIONS = 4, PROBED = 128, RESOLUTION = 16 };
 
 void kith_hnsw_sketch_free(kith_hnsw_sketch *sketch) {
     kith_free(sketch->rows);
     kith_free(sketch->centres);
+    kith_free(sketch->lengths);
     *sketch = (kith_hnsw_sketch){0};
 }
 
@@ -85,8 +89,9 @@ kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, cons
                                   size_t sample_count, size_t node_count, kith_hnsw_sketch *out) {
     size_t dim = graph->base.dim;
     kith_status status;
-    *out = (kith_hnsw_sketch){.dim = dim,
-                              .dtype = graph->base.metric == KITH_IP && !graph->is_level ? KITH_I8 : KITH_U8};
+    *out = (kith_hnsw_sketch){
+        .dim = dim,
+        .dtype = graph->base.metric == KITH_IP && !graph->is_level && !graph->has_lengths ? KITH_I8 : KITH_U8};
     KITH_GO(kith_alloc(dim, sizeof *out->centres, &out->centres));
     if (is_bytes(graph, dtype)) {
         for (size_t d = 0; d < dim; d++) out->centres[d] = dtype == KITH_U8 ? HALF_RANGE + 1 : 0;
@@ -100,6 +105,7 @@ kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, cons
     }
     out->stride = kith_round_up(kith_dtype_row_bytes(out->dtype, dim), KITH_ALIGNMENT);
     KITH_GO(kith_alloc(node_count, out->stride, &out->rows));
+    if (graph->has_lengths) KITH_GO(kith_alloc(node_count, sizeof *out->lengths, &out->lengths));
 done:
     if (status != KITH_OK) kith_hnsw_sketch_free(out);
     return status;
@@ -119,6 +125,24 @@ bool kith_hnsw_is_level(const kith_hnsw *graph, size_t first, const kith_view *v
         if (longest > shortest * LEVEL) return false;
     }
     return longest > 0;
+}
+
+bool kith_hnsw_is_even(const kith_hnsw *graph, size_t first, const kith_view *view) {
+    const kith_index *base = &graph->base;
+    bool has_view = view->data != NULL;
+    size_t all = has_view ? view->count : first, count = kith_min_size(all, LENGTHS);
+    double sum = 0, squares = 0;
+    if (base->metric != KITH_IP || all == 0 || (!has_view && (view->count > 0 || graph->code != NULL)))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = all / count * i;
+        double norm2 =
+            (double)(has_view ? kith_exact_norm2(kith_view_row(view, at), view->dtype, base->dim)
+                              : kith_exact_norm2(kith_hnsw_row(graph, (uint32_t)at), base->dtype, base->dim));
+        sum += sqrt(norm2);
+        squares += norm2;
+    }
+    return squares * (double)count <= EVEN * sum * sum;
 }
 
 void kith_hnsw_sketch_put(kith_hnsw_sketch *sketch, uint32_t node, const float *vector) {

@@ -2,6 +2,7 @@
  *
  * hnsw_store.c: new vectors into rows: stored as they are, or as codes; and, for the time of an addition, in 8 bits.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -29,7 +30,7 @@ typedef struct storing {
 
 void kith_hnsw_normalise(const kith_hnsw *graph, float *vectors, size_t count) {
     size_t dim = graph->base.dim;
-    if (graph->base.metric != KITH_COSINE) return;
+    if (graph->base.metric != KITH_COSINE && !graph->has_lengths) return;
     for (size_t i = 0; i < count; i++) {
         float inverse = kith_exact_inverse_norm(vectors + i * dim, KITH_F32, dim);
         for (size_t d = 0; d < dim; d++) vectors[i * dim + d] *= inverse;
@@ -110,8 +111,13 @@ static kith_status store_piece(void *context, size_t item, size_t worker) {
         for (size_t i = 0; graph->code == NULL && i < count; i++) KITH_TRY(store_row(work, number + i));
     }
     if (!needs_floats) return KITH_OK;
-    kith_hnsw_normalise(graph, own->vectors, count);
+    if (!graph->has_lengths) kith_hnsw_normalise(graph, own->vectors, count);
     if (graph->code != NULL && node >= work->first) KITH_TRY(store_codes(work, own, node - work->first, count));
+    for (size_t i = 0; work->sketch != NULL && work->sketch->lengths != NULL && i < count; i++) {
+        float inverse = kith_exact_inverse_norm(own->vectors + i * graph->base.dim, KITH_F32, graph->base.dim);
+        work->sketch->lengths[node + i] = inverse > 0 && isfinite(inverse) ? 1 / inverse : 0;
+    }
+    if (graph->has_lengths) kith_hnsw_normalise(graph, own->vectors, count);
     for (size_t i = 0; work->sketch != NULL && i < count; i++)
         kith_hnsw_sketch_put(work->sketch, (uint32_t)(node + i), own->vectors + i * graph->base.dim);
     return KITH_OK;
