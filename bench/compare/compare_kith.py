@@ -12,7 +12,7 @@ DTYPES = {"float32": 1, "float16": 2, "int8": 4, "uint8": 5}  # enum kith_dtype
 PARAMS_BYTES = 1024  # more than kith_search_params has; kith_search_params_init writes its size
 PROBES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 FACTORS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
-EF = [10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 360, 540, 800]
+EF = [5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 360, 540, 800]
 
 
 class View(ctypes.Structure):
