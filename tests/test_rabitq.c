@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "exact/exact.h"
 #include "faults.h"
 #include "memory_faults.h"
 #include "rabitq/rabitq.h"
@@ -88,6 +89,35 @@ static float *project_queries(const kith_code *code, const float *queries, size_
                  kith_error_message());
     kith_arena_free(&arena);
     return out;
+}
+
+/* Queries that are normalised on the way are projected to the bit as those that come so. */
+Test(rabitq, queries_are_normalised_as_they_are_projected) {
+    enum { COUNT = 700, D = 203, ASKED = 37 };
+    static const char *const names[] = {"RaBitQ", "Line64x2", "Line64"};
+    float *rows = hidden_rows(1, COUNT, D, 4, 3), *queries = hidden_rows(2, ASKED, D, 4, 3);
+    memset(queries + 5 * D, 0, D * sizeof *queries);
+    const kith_view view = {.data = queries, .dtype = KITH_F32, .count = ASKED, .dim = D};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        kith_code_rows sample = {rows, COUNT, NULL, NULL, 0};
+        kith_code *code = make_trained(names[n], D, KITH_IP, &sample, 2);
+        kith_arena arena = {0};
+        const float *unit;
+        float *out = malloc(ASKED * code->projected_dim * sizeof *out);
+        cr_assert_eq(kith_arena_begin(&arena), KITH_OK);
+        cr_assert_eq(kith_exact_queries(&view, true, 1, &arena, &unit), KITH_OK);
+        float *expected = project_queries(code, unit, ASKED, 1);
+        for (size_t threads = 1; threads <= 3; threads++) {
+            cr_assert_eq(kith_code_project_to_unit(code, queries, ASKED, threads, &arena, out), KITH_OK);
+            cr_assert_arr_eq(out, expected, ASKED * code->projected_dim * sizeof *out, "%s", names[n]);
+        }
+        kith_arena_free(&arena);
+        kith_code_free(code);
+        free(expected);
+        free(out);
+    }
+    free(rows);
+    free(queries);
 }
 
 static void *prepare(const kith_code *code, const float *projected) {

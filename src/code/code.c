@@ -9,6 +9,7 @@
 #include "base/options.h"
 #include "base/parallel.h"
 #include "exact/check.h"
+#include "exact/exact.h"
 #include "simd/simd.h"
 
 void kith_code_free(kith_code *code) {
@@ -44,11 +45,28 @@ kith_status kith_code_project(const kith_code *code, const float *vectors, size_
     return KITH_OK;
 }
 
+kith_status kith_code_project_plainly(const kith_code *code, const float *queries, size_t count, bool to_unit,
+                                      size_t threads, kith_arena *arena, float *out) {
+    const kith_view view = {.data = queries, .dtype = KITH_F32, .count = count, .dim = code->dim};
+    if (to_unit && count > 0) KITH_TRY(kith_exact_queries(&view, true, threads, arena, &queries));
+    return kith_code_project(code, queries, count, threads, arena, out);
+}
+
+static kith_status project_queries(const kith_code *code, const float *queries, size_t count, bool to_unit,
+                                   size_t threads, kith_arena *arena, float *out) {
+    if (code->vtable->project_queries != NULL)
+        return code->vtable->project_queries(code, queries, count, to_unit, threads, arena, out);
+    return kith_code_project_plainly(code, queries, count, to_unit, threads, arena, out);
+}
+
 kith_status kith_code_project_queries(const kith_code *code, const float *queries, size_t count, size_t threads,
                                       kith_arena *arena, float *out) {
-    if (code->vtable->project_queries != NULL)
-        return code->vtable->project_queries(code, queries, count, threads, arena, out);
-    return kith_code_project(code, queries, count, threads, arena, out);
+    return project_queries(code, queries, count, false, threads, arena, out);
+}
+
+kith_status kith_code_project_to_unit(const kith_code *code, const float *queries, size_t count, size_t threads,
+                                      kith_arena *arena, float *out) {
+    return project_queries(code, queries, count, true, threads, arena, out);
 }
 
 kith_status kith_code_zero_query(const kith_code *code, void *out) {

@@ -92,10 +92,10 @@ struct kith_code_vtable {
     /* count x dim to count x projected_dim. NULL: projected_dim == dim and nothing happens. */
     kith_status (*project)(const kith_code *code, const float *vectors, size_t count, size_t threads,
                            kith_arena *arena, float *out);
-    /* The same for queries, faster and no more exact than their use asks for; a query's result depends on it alone.
-     * NULL: as project. */
-    kith_status (*project_queries)(const kith_code *code, const float *queries, size_t count, size_t threads,
-                                   kith_arena *arena, float *out);
+    /* The same for queries, normalised first if `to_unit`, faster and no more exact than their use asks for; a query's
+     * result depends on it alone. NULL: as project. */
+    kith_status (*project_queries)(const kith_code *code, const float *queries, size_t count, bool to_unit,
+                                   size_t threads, kith_arena *arena, float *out);
     /* One after the other on the caller's thread: callers share the rows out. `codes` gets count rows of code_bytes.
      * KITH_ERR_RANGE names a row (from rows->first_row) that the code cannot hold. */
     kith_status (*encode)(const kith_code *code, const kith_code_rows *rows, unsigned char *codes);
@@ -163,6 +163,12 @@ kith_status kith_code_project(const kith_code *code, const float *vectors, size_
 /* vtable->project_queries, or kith_code_project: for queries, which meet codes of rows that the latter took. */
 kith_status kith_code_project_queries(const kith_code *code, const float *queries, size_t count, size_t threads,
                                       kith_arena *arena, float *out);
+/* The same for queries that are to be normalised first. */
+kith_status kith_code_project_to_unit(const kith_code *code, const float *queries, size_t count, size_t threads,
+                                      kith_arena *arena, float *out);
+/* What a code without a faster way does. */
+kith_status kith_code_project_plainly(const kith_code *code, const float *queries, size_t count, bool to_unit,
+                                      size_t threads, kith_arena *arena, float *out);
 /* vtable->encode on `threads` threads. */
 kith_status kith_code_encode(const kith_code *code, const kith_code_rows *rows, size_t threads,
                              unsigned char *codes);

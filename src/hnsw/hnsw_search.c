@@ -75,11 +75,13 @@ static kith_status project_queries(hnsw_call *call) {
     size_t count = call->request->queries.count;
     kith_arena *arena = call->request->arena;
     float *projected;
-    KITH_TRY(convert_queries(call, call->graph->base.metric == KITH_COSINE));
-    if (code->vtable->project == NULL) return KITH_OK;
+    bool to_unit = call->graph->base.metric == KITH_COSINE;
+    if (code->vtable->project == NULL) return convert_queries(call, to_unit);
+    KITH_TRY(convert_queries(call, false));
     KITH_TRY(kith_arena_take(arena, count, code->projected_dim * sizeof *projected, &projected));
-    KITH_TRY(kith_code_project_queries(code, (const float *)(const void *)call->queries, count,
-                                       call->request->threads, arena, projected));
+    const float *from = (const float *)(const void *)call->queries;
+    KITH_TRY((to_unit ? kith_code_project_to_unit
+                      : kith_code_project_queries)(code, from, count, call->request->threads, arena, projected));
     call->queries = (const unsigned char *)projected;
     call->query_stride = code->projected_dim * sizeof *projected;
     return KITH_OK;

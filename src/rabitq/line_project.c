@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "exact/exact.h"
 #include "rabitq/rabitq_inside.h"
 #include "simd/simd.h"
 
@@ -65,6 +66,7 @@ typedef struct project_loop {
     const kith_rabitq *own;
     const float *mean, *queries;
     size_t count;
+    bool to_unit;
     float *out;
     /* Of each worker: a query less the mean, queries prepared for either grid, results. */
     float *centred, *results;
@@ -72,9 +74,17 @@ typedef struct project_loop {
     size_t stride; /* of results */
 } project_loop;
 
+/* A query as its products are made of it: of unit length where that is wanted, less the mean where there is one. Here
+ * rather than in a pass of its own: that would write and read all queries of a call once more. */
 static const float *centre(const project_loop *loop, const float *query, float *to) {
+    size_t dim = loop->own->code.dim;
+    if (loop->to_unit) {
+        float inverse = kith_exact_inverse_norm(query, KITH_F32, dim);
+        for (size_t d = 0; d < dim; d++) to[d] = query[d] * inverse;
+        query = to;
+    }
     if (loop->mean == NULL) return query;
-    for (size_t d = 0; d < loop->own->code.dim; d++) to[d] = query[d] - loop->mean[d];
+    for (size_t d = 0; d < dim; d++) to[d] = query[d] - loop->mean[d];
     return to;
 }
 
@@ -121,11 +131,12 @@ static kith_status project_group(void *context, size_t item, size_t worker) {
     return KITH_OK;
 }
 
-kith_status kith_line_project_queries(const kith_code *code, const float *queries, size_t count, size_t threads,
-                                      kith_arena *arena, float *out) {
+kith_status kith_line_project_queries(const kith_code *code, const float *queries, size_t count, bool to_unit,
+                                      size_t threads, kith_arena *arena, float *out) {
     const kith_rabitq *own = kith_rabitq_of(code);
-    if (own->narrow == NULL || count == 0) return kith_rabitq_project(code, queries, count, threads, arena, out);
-    project_loop loop = {.own = own, .queries = queries, .count = count, .out = out};
+    if (own->narrow == NULL || count == 0)
+        return kith_code_project_plainly(code, queries, count, to_unit, threads, arena, out);
+    project_loop loop = {.own = own, .queries = queries, .count = count, .to_unit = to_unit, .out = out};
     const float *matrix;
     size_t groups = (count + GROUP - 1) / GROUP;
     threads = kith_min_size(threads, groups);

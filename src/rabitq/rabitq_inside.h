@@ -87,8 +87,8 @@ size_t kith_line_dim(size_t line_bytes, size_t bits);
 kith_status kith_line_narrow(kith_rabitq *code);
 /* Bytes of `narrow`, were it there. */
 size_t kith_line_narrow_bytes(const kith_rabitq *code);
-kith_status kith_line_project_queries(const kith_code *code, const float *queries, size_t count, size_t threads,
-                                      kith_arena *arena, float *out);
+kith_status kith_line_project_queries(const kith_code *code, const float *queries, size_t count, bool to_unit,
+                                      size_t threads, kith_arena *arena, float *out);
 
 /* ---- rabitq_train.c, line_choice.c ---------------------------------------------------------------------------- */
 
