@@ -33,7 +33,7 @@ enum {
 
 /* What work costs, in multiply-adds of the 8-bit tile: of one in f32; of a score beside its products; of a centroid that
  * passes, at least and for each dimension; of all of an assignment, the least share of it that must be gained. */
-static const double cost_f32 = 5.5, cost_score = 16, cost_passed = 3000, cost_passed_dim = 4, gain_min = 0.15;
+static const double cost_f32 = 5.5, cost_score = 16, cost_passed = 6000, cost_passed_dim = 4, gain_min = 0.15;
 /* What passes in later rounds, by what passes in the first: centroids move less, so that the bounds get tighter. */
 static const double passing_later = 0.35;
 /* The rests of two sketches, for vectors of length 1: see range_in_rms of kmeans_sketch.c. */
@@ -268,6 +268,7 @@ typedef struct trial {
     bool spherical;
     float *points, *centroids;                /* projections */
     double *point_squares, *centroid_squares; /* squared lengths */
+    float *halves;                            /* of the squared lengths; zeros when spherical */
     double *needs;                            /* what the score of a centroid must reach */
     float *scores;                            /* point_count x k */
 } trial;
@@ -277,6 +278,7 @@ static void trial_free(trial *t) {
     kith_free(t->centroids);
     kith_free(t->point_squares);
     kith_free(t->centroid_squares);
+    kith_free(t->halves);
     kith_free(t->needs);
     kith_free(t->scores);
 }
@@ -290,11 +292,15 @@ static kith_status trial_take(trial *t, const kith_points *points, const float *
     KITH_GO(kith_alloc(t->k, width * sizeof(float), &t->centroids));
     KITH_GO(kith_alloc(t->point_count, sizeof(double), &t->point_squares));
     KITH_GO(kith_alloc(t->k, sizeof(double), &t->centroid_squares));
+    KITH_GO(kith_alloc(t->k, sizeof(float), &t->halves));
     KITH_GO(kith_alloc(t->point_count, sizeof(double), &t->needs));
     KITH_GO(kith_alloc(t->point_count, t->k * sizeof(float), &t->scores));
     KITH_GO(kith_project(points->rows, t->point_count, step * dim, t->directions, threads, t->points));
     KITH_GO(kith_project(centroids, t->k, dim, t->directions, threads, t->centroids));
-    for (size_t c = 0; c < t->k; c++) t->centroid_squares[c] = (double)simd->norm2_f32(centroids + c * dim, dim);
+    for (size_t c = 0; c < t->k; c++) {
+        t->centroid_squares[c] = (double)simd->norm2_f32(centroids + c * dim, dim);
+        t->halves[c] = t->spherical ? 0 : (float)(t->centroid_squares[c] / 2);
+    }
     for (size_t i = 0; i < t->point_count; i++) {
         const float *row = points->rows + i * step * dim, *own = centroids + assigned[i * step] * dim;
         kith_op op = t->spherical ? KITH_OP_IP : KITH_OP_L2SQ;
@@ -310,22 +316,25 @@ done:
 static kith_status count_passing(trial *t, size_t count, size_t threads, double *passing) {
     const kith_simd_table *simd = kith_simd();
     size_t width = t->directions->count, passed = 0;
-    double *norms2;
-    KITH_TRY(kith_alloc(t->k, sizeof *norms2, &norms2));
-    for (size_t c = 0; c < t->k; c++) norms2[c] = (double)simd->norm2_f32(t->centroids + c * width, count);
+    float *norms, *tails;
+    KITH_TRY(kith_alloc(t->k, 2 * sizeof *norms, &norms));
+    tails = norms + t->k;
+    for (size_t c = 0; c < t->k; c++) {
+        double norm2 = (double)simd->norm2_f32(t->centroids + c * width, count);
+        norms[c] = (float)(sketch_error * sqrt(norm2));
+        tails[c] = (float)sqrt(fmax(t->centroid_squares[c] - norm2, 0));
+    }
     kith_status status = multiply((matrix){t->points, t->point_count, width}, (matrix){t->centroids, t->k, width},
                                   count, threads, t->scores);
     for (size_t i = 0; status == KITH_OK && i < t->point_count; i++) {
-        double norm2 = (double)simd->norm2_f32(t->points + i * width, count), norm = sqrt(norm2),
-               tail = sqrt(fmax(t->point_squares[i] - norm2, 0));
-        for (size_t c = 0; c < t->k; c++) {
-            double score = (double)t->scores[i * t->k + c] + sketch_error * norm * sqrt(norms2[c]) +
-                           tail * sqrt(fmax(t->centroid_squares[c] - norms2[c], 0));
-            if (!t->spherical) score -= t->centroid_squares[c] / 2;
-            passed += score >= t->needs[i];
-        }
+        double norm2 = (double)simd->norm2_f32(t->points + i * width, count);
+        float norm = (float)sqrt(norm2), tail = (float)sqrt(fmax(t->point_squares[i] - norm2, 0)),
+              need = (float)t->needs[i];
+        const float *scores = t->scores + i * t->k;
+        for (size_t c = 0; c < t->k; c++)
+            passed += scores[c] + norm * norms[c] + tail * tails[c] >= need + t->halves[c];
     }
-    kith_free(norms2);
+    kith_free(norms);
     *passing = (double)passed / (double)t->point_count;
     return status;
 }
