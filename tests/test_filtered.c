@@ -401,6 +401,30 @@ Test(filtered, a_query_far_from_what_is_allowed_looks_at_all_of_it) {
     scene_free(&s);
 }
 
+Test(filtered, few_links_leave_room_for_all_seeds) {
+    /* Rows of four links: a walk begins with more nodes than it ever meets in a hop. */
+    static table t;
+    static results batch, one;
+    scene s = scene_make("HNSW2", KITH_L2, 1);
+    table_fill(&t, &s, NB / 2, true);
+    kith_filter *filter = table_filter(&t, BITS);
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = filter;
+    params.ef = 10;
+    search(s.index, &s.query_view, &params, &batch);
+    check_only_allowed(&t, &batch);
+    for (size_t q = 0; q < NQ; q++) {
+        kith_view view = {s.queries + q * DIM, KITH_F32, 1, DIM, 0};
+        search(s.index, &view, &params, &one);
+        cr_assert_eq(batch.counts[q], K);
+        cr_assert_arr_eq(one.ids, batch.ids + q * K, K * sizeof *one.ids, "query %zu", q);
+        cr_assert_arr_eq(one.distances, batch.distances + q * K, K * sizeof *one.distances, "query %zu", q);
+    }
+    kith_filter_free(filter);
+    scene_free(&s);
+}
+
 Test(filtered, the_default_ef_grows_as_fewer_are_allowed) {
     static table t;
     scene s = scene_make("HNSW16", KITH_L2, 1);

@@ -18,9 +18,10 @@
 
 enum { SEEDS_MIN = 4, SEED_SHARE = 4, FAR_SHARE = 4, LINE = 64, FOLLOWED = 1 };
 
+/* The seeds and all entries; or the links of a node and, while these are too few, those of one more. */
 static size_t fresh_count(const kith_hnsw *graph) {
-    return kith_round_up(2 * graph->degree + KITH_FILTERED_LINKS + KITH_HNSW_ENTRIES_MAX, KITH_WALK_ROOM) +
-           KITH_WALK_ROOM;
+    size_t links = 2 * graph->degree + KITH_FILTERED_LINKS, seeds = 2 * KITH_HNSW_ENTRIES_MAX;
+    return kith_round_up(kith_max_size(links, seeds), KITH_WALK_ROOM) + KITH_WALK_ROOM;
 }
 
 kith_status kith_hnsw_crosser_take(const kith_hnsw_filtered *filtered, kith_arena *arena, uint32_t *zeros,
