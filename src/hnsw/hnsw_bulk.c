@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/bitset.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "base/sort.h"
@@ -37,7 +38,7 @@ typedef struct bench {
 typedef struct bulk {
     kith_hnsw *graph;
     size_t first, threads; /* first: the first new node */
-    uint32_t *order;       /* all nodes in a random order */
+    uint32_t *order;       /* all nodes in a random order, or mix_by_length's */
     kith_carved carved;
     bench *benches;
     _Atomic uint32_t *incoming; /* of each node: how many links lead to it, later how many are not yet listed */
@@ -254,18 +255,36 @@ static kith_status link_parts(bulk *work, const kith_job *job, size_t parts) {
     return KITH_OK;
 }
 
-/* By inner product the long ones are the nearest of many: they are the samples. */
-static kith_status sort_by_length(const kith_hnsw *graph, uint32_t *order) {
-    size_t total = graph->node_count;
+/* By inner product the long ones are the nearest of many, so half of the samples are the longest nodes. But those alone
+ * may all lie in a few directions, and then nothing would lead to the others: the other half are random. */
+static kith_status mix_by_length(bulk *work) {
+    size_t total = work->graph->node_count, longest = 0, next = 0;
+    uint32_t *mixed = NULL;
+    uint64_t *taken = NULL; /* bits, by place in the random order */
     int64_t *keys = NULL, *scratch = NULL;
     kith_status status;
+    KITH_GO(kith_alloc(total, sizeof *mixed, &mixed));
+    KITH_GO(kith_alloc_zeroed(kith_bitset_words(total), sizeof *taken, &taken));
     KITH_GO(kith_alloc(total, sizeof *keys, &keys));
     KITH_GO(kith_alloc(total, sizeof *scratch, &scratch));
-    for (size_t i = 0; i < total; i++)
-        keys[i] = (int64_t)((uint64_t)kith_key_f32(-graph->sketch->lengths[order[i]]) << 32 | order[i]);
+    for (size_t i = 0; i < total; i++) { /* keys of lengths, which are not negative, are not negative either */
+        int32_t key = INT32_MAX - kith_key_f32(work->graph->sketch->lengths[work->order[i]]);
+        keys[i] = (int64_t)key << 32 | (int64_t)i;
+    }
     kith_sort_i64(keys, total, scratch);
-    for (size_t i = 0; i < total; i++) order[i] = (uint32_t)keys[i];
+    for (size_t i = 0; i < total; i++) {
+        while (i % 2 == 0 && kith_bitset_get(taken, (uint32_t)keys[longest])) longest++;
+        while (i % 2 == 1 && kith_bitset_get(taken, next)) next++;
+        size_t place = i % 2 == 0 ? (uint32_t)keys[longest] : next;
+        kith_bitset_set(taken, place);
+        mixed[i] = work->order[place];
+    }
+    kith_free(work->order);
+    work->order = mixed;
+    mixed = NULL;
 done:
+    kith_free(mixed);
+    kith_free(taken);
     kith_free(keys);
     kith_free(scratch);
     return status;
@@ -276,7 +295,7 @@ static kith_status run(bulk *work, double bytes_max, const kith_job *job) {
     double bytes;
     KITH_TRY(kith_alloc(total, sizeof *work->order, &work->order));
     kith_random_permutation(job->seed, ORDER_STREAM, total, work->order);
-    if (work->graph->has_lengths) KITH_TRY(sort_by_length(work->graph, work->order));
+    if (work->graph->has_lengths) KITH_TRY(mix_by_length(work));
     KITH_TRY(link_parts(work, job, choose_parts(work->graph, total, bytes_max, &bytes)));
     KITH_TRY(list_sources(work, &most));
     KITH_TRY(take_benches(work, most + work->graph->degree));

@@ -18,7 +18,7 @@
  * belong to the part look for their nearest. Which they are is the same however many parts there are.
  *
  * Under inner product with vectors of unequal lengths balls are of directions, and in a leaf the nearest are those by
- * inner product; samples are the longest nodes, which are the nearest of many.
+ * inner product; half of each sample are the longest nodes, which are the nearest of many, and half are random ones.
  */
 #include <math.h>
 #include <string.h>
@@ -210,8 +210,7 @@ static void gather_lengths(const carver *all, bench *own, const member *members,
         own->lengths[i] = all->graph->sketch->lengths[node_of(all, &members[i])];
         longest = fmaxf(longest, own->lengths[i]);
     }
-    float unit = longest > 0 ? (float)(1 << 28) / longest : 0;
-    for (size_t i = 0; i < count; i++) own->lengths[i] *= unit;
+    for (size_t i = 0; longest > 0 && i < count; i++) own->lengths[i] = own->lengths[i] / longest * (1 << 28);
 }
 
 /* The nearest by inner product, which is, up to a factor, a length less half of a squared distance of directions times
