@@ -462,43 +462,138 @@ Test(filtered, the_bound_on_distances_holds) {
     scene_free(&s);
 }
 
-Test(filtered, islands_that_no_walk_joins_are_all_seen) {
-    /* Every node of a ring of groups far from each other, of which single members are allowed: two steps seldom lead
-     * from one to the next. */
-    enum { GROUPS = 100, EACH = 60, COUNT = GROUPS * EACH };
-    float *values = malloc(COUNT * 2 * sizeof *values);
-    int64_t allowed[COUNT / 10];
-    for (size_t i = 0; i < COUNT; i++) {
-        double angle = 6.283185307 * (double)(i / EACH) / GROUPS;
-        values[2 * i] = (float)(1e4 * cos(angle)) + kith_random_normal(8, 0, i);
-        values[2 * i + 1] = (float)(1e4 * sin(angle)) + kith_random_normal(8, 1, i);
-    }
-    for (size_t i = 0; i < COUNT / 10; i++) allowed[i] = (int64_t)(10 * i);
-    kith_index *index, *exact;
-    kith_view view = {values, KITH_F32, COUNT, 2, 0};
-    OK(kith_index_create("HNSW8", 2, KITH_L2, &index));
-    OK(kith_index_create("Flat", 2, KITH_L2, &exact));
-    OK(kith_index_add(index, &view, NULL, NULL));
-    OK(kith_index_add(exact, &view, NULL, NULL));
+/* Passes over a query under a callback share its bound. A wide one is none; where a later pass might not get through,
+ * what was found stays, and the report says so. */
+Test(filtered, a_bound_is_shared_by_all_passes) {
+    enum { MANY = 400 };
+    static table t;
+    static int64_t free_ids[NQ * MANY], ids[NQ * MANY];
+    static kith_search_report reports[NQ];
+    size_t counts[NQ], again = 0, cut = 0;
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    table_fill(&t, &s, NB / 2, false);
+    kith_filter *filter = table_filter(&t, CALLBACK);
     kith_search_params params;
     kith_search_params_init(&params);
-    kith_filter *filter;
-    OK(kith_filter_ids(allowed, COUNT / 10, &filter));
     params.filter = filter;
-    params.ef = 6; /* a 100th of what is allowed: a 96th would be listed */
-    size_t same = 0;
-    for (size_t q = 0; q < GROUPS; q++) {
-        kith_view one = {values + 2 * (q * EACH + 1), KITH_F32, 1, 2, 0};
-        int64_t ids[K], truth[K];
-        OK(kith_index_search(index, &one, K, &params, ids, NULL, NULL)); /* a short row would be an error */
-        OK(kith_index_search(exact, &one, K, &params, truth, NULL, NULL));
-        for (size_t i = 0; i < 6; i++) same += ids[i] == truth[i]; /* those of its own group */
+    params.ef = 16; /* the first walk keeps room for fewer than MANY */
+    params.reports = reports;
+    params.threads = 2;
+    OK(kith_index_search(s.index, &s.query_view, MANY, &params, free_ids, NULL, counts));
+    params.max_distances = 1000000000;
+    OK(kith_index_search(s.index, &s.query_view, MANY, &params, ids, NULL, counts));
+    cr_assert_arr_eq(ids, free_ids, sizeof ids);
+    for (size_t q = 0; q < NQ; q++) {
+        again += reports[q].strategy != KITH_STRATEGY_ASKED;
+        cr_assert_eq(reports[q].limits, 0);
+        cr_assert_eq(counts[q], MANY);
     }
-    cr_assert_geq(same, 6 * GROUPS * 95 / 100, "%zu of %d", same, 6 * GROUPS);
+    cr_assert_gt(again, 0);
+    for (uint64_t bound = 600; bound <= 16200; bound += 1200) {
+        params.max_distances = bound;
+        OK(kith_index_search(s.index, &s.query_view, MANY, &params, ids, NULL, counts));
+        for (size_t q = 0; q < NQ; q++) {
+            cr_assert_leq(reports[q].distances, bound, "query %zu: %zu of %zu", q, (size_t)reports[q].distances,
+                          (size_t)bound);
+            cr_assert(counts[q] == MANY || reports[q].limits == KITH_LIMIT_DISTANCES, "query %zu has %zu", q,
+                      counts[q]);
+            cut += reports[q].limits != 0;
+        }
+    }
+    cr_assert_gt(cut, 0);
     kith_filter_free(filter);
-    kith_index_free(index);
-    kith_index_free(exact);
-    free(values);
+    scene_free(&s);
+}
+
+/* A ring of groups far from each other, of which single members are allowed: two steps seldom lead from one to the
+ * next. */
+enum { GROUPS = 100, EACH = 60, ISLANDS = GROUPS * EACH };
+
+typedef struct islands {
+    float *values;
+    kith_index *index, *exact;
+    kith_filter *filter; /* a tenth */
+} islands;
+
+static islands islands_make(void) {
+    islands all = {.values = malloc(ISLANDS * 2 * sizeof *all.values)};
+    int64_t allowed[ISLANDS / 10];
+    for (size_t i = 0; i < ISLANDS; i++) {
+        double angle = 6.283185307 * (double)(i / EACH) / GROUPS;
+        all.values[2 * i] = (float)(1e4 * cos(angle)) + kith_random_normal(8, 0, i);
+        all.values[2 * i + 1] = (float)(1e4 * sin(angle)) + kith_random_normal(8, 1, i);
+    }
+    for (size_t i = 0; i < ISLANDS / 10; i++) allowed[i] = (int64_t)(10 * i);
+    kith_view view = {all.values, KITH_F32, ISLANDS, 2, 0};
+    OK(kith_index_create("HNSW8", 2, KITH_L2, &all.index));
+    OK(kith_index_create("Flat", 2, KITH_L2, &all.exact));
+    OK(kith_index_add(all.index, &view, NULL, NULL));
+    OK(kith_index_add(all.exact, &view, NULL, NULL));
+    OK(kith_filter_ids(allowed, ISLANDS / 10, &all.filter));
+    return all;
+}
+
+static void islands_free(islands *all) {
+    kith_filter_free(all->filter);
+    kith_index_free(all->index);
+    kith_index_free(all->exact);
+    free(all->values);
+}
+
+Test(filtered, islands_that_no_walk_joins_are_all_seen) {
+    islands all = islands_make();
+    kith_search_report report;
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = all.filter;
+    params.ef = 2; /* more, and all would be listed at once */
+    params.reports = &report;
+    size_t left = 0;
+    for (size_t q = 0; q < GROUPS; q++) {
+        kith_view one = {all.values + 2 * (q * EACH + 1), KITH_F32, 1, 2, 0};
+        int64_t ids[K], truth[K];
+        OK(kith_index_search(all.exact, &one, K, &params, truth, NULL, NULL));
+        OK(kith_index_search(all.index, &one, K, &params, ids, NULL, NULL)); /* a short row would be an error */
+        if (report.strategy != KITH_STRATEGY_LISTED) continue;
+        left++;
+        cr_assert_gt(report.distances, ISLANDS / 10); /* after a walk */
+        cr_assert_arr_eq(ids, truth, sizeof ids, "query %zu", q);
+    }
+    cr_assert_gt(left, 0);
+    islands_free(&all);
+}
+
+Test(filtered, a_bound_too_short_for_a_look_at_all_keeps_what_the_walk_found) {
+    enum { MANY = 20, BOUND = 300 };
+    islands all = islands_make();
+    kith_search_report report;
+    kith_search_params params;
+    kith_search_params_init(&params);
+    params.filter = all.filter;
+    params.ef = 2;
+    params.reports = &report;
+    size_t same = 0, cut = 0, looked = 0;
+    for (size_t q = 0; q < GROUPS; q++) {
+        kith_view one = {all.values + 2 * (q * EACH + 1), KITH_F32, 1, 2, 0};
+        int64_t ids[MANY], truth[MANY];
+        size_t count, full;
+        OK(kith_index_search(all.exact, &one, MANY, &params, truth, NULL, &full));
+        params.max_distances = BOUND;
+        OK(kith_index_search(all.index, &one, MANY, &params, ids, NULL, &count));
+        cr_assert_leq(report.distances, BOUND);
+        cr_assert_eq(report.strategy, KITH_STRATEGY_BRIDGED);
+        cr_assert(count == full || report.limits == KITH_LIMIT_DISTANCES, "query %zu has %zu", q, count);
+        cut += report.limits != 0;
+        for (size_t i = 0; i < 6 && i < count; i++) same += ids[i] == truth[i]; /* those of its own group */
+        params.max_distances = 2 * ISLANDS;                                     /* enough */
+        OK(kith_index_search(all.index, &one, MANY, &params, ids, NULL, &count));
+        looked += report.strategy == KITH_STRATEGY_LISTED;
+        cr_assert(count == full && report.limits == 0);
+        params.max_distances = 0;
+    }
+    cr_assert(cut > 0 && looked > 0, "%zu cut, %zu looked at all", cut, looked);
+    cr_assert_geq(same, 6 * GROUPS * 75 / 100, "%zu of %d", same, 6 * GROUPS);
+    islands_free(&all);
 }
 
 Test(filtered, failing_memory_loses_nothing) {

@@ -172,7 +172,7 @@ static bool begin_walk(kith_crosser *crosser) {
     kith_walker *walker = crosser->walker;
     crosser->part = KITH_BRIDGED_WALK;
     if (!is_far(crosser)) return true;
-    crosser->gives_up = walker->distances_max == 0 &&
+    crosser->gives_up = kith_walker_has_left(walker, crosser->filtered->allowed_count) &&
                         crosser->filtered->allowed_count <= KITH_FILTERED_FAR * crosser->filtered->listed_max;
     walker->ef *= KITH_FILTERED_FAR;
     kith_walker_resize(walker, kith_max_size(walker->ef, crosser->k));

@@ -256,6 +256,11 @@ static inline bool kith_walker_is_spent(kith_walker *walker) {
     if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) return true;
     return walker->deadline_ns != 0 && kith_walker_look(walker);
 }
+/* Whether the bound on distances leaves room for so many more. */
+static inline bool kith_walker_has_left(const kith_walker *walker, size_t count) {
+    uint64_t most = walker->distances_max;
+    return most == 0 || (walker->distance_count <= most && most - walker->distance_count >= count);
+}
 
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */
 static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }

@@ -16,7 +16,7 @@ enum {
     QUERIES_PER_TASK = 32
 };
 
-/* A query under a filter that was not answered, and how many distances that took. */
+/* A query under a filter that was not answered, and how many distances all passes over it have taken. */
 typedef struct left_query {
     size_t query;
     uint64_t distances;
@@ -54,7 +54,8 @@ typedef struct meeting {
     kith_topk *top;
     kith_hit_list *list;
     size_t met_count, allowed_count; /* asked */
-    bool is_left;                    /* asked: for later */
+    bool is_left;                    /* asked: for later, */
+    bool is_cut;                     /* or it would be if the bound on distances left room for that */
 } meeting;
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
@@ -311,8 +312,11 @@ static kith_status search_listed(const hnsw_call *call, kith_walker *walker, con
     return search_nodes(walker, probe, met, call->filtered.listed, call->filtered.allowed_count, call->copies);
 }
 
+/* A later pass begins anew: a query is left for it only where the bound on distances leaves enough for all of it
+ * (kith_walker_has_left). What was found stands otherwise. */
 static void leave(hnsw_call *call, size_t query, const kith_walker *walker) {
-    call->left[call->left_count++] = (left_query){query, walker->distance_count};
+    uint64_t before = call->request->params->max_distances - walker->distances_max; /* in earlier passes */
+    call->left[call->left_count++] = (left_query){query, before + walker->distance_count};
 }
 
 /* Around a query fewer than half as many may be allowed as elsewhere: then it is left for a bridged walk. */
@@ -323,8 +327,9 @@ static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walk
     walker->met_context = met;
     KITH_TRY(kith_hnsw_walk(walker, probe, asked_ef(call)));
     bool is_poor = (float)met->allowed_count < (float)met->met_count * call->filtered.share / 2;
-    met->is_left =
-        (is_poor || met->top->count < call->request->k) && walker->distances_max == 0 && !walker->is_late;
+    bool wants_more = (is_poor || met->top->count < call->request->k) && !walker->is_late;
+    met->is_left = wants_more && kith_walker_has_left(walker, call->graph->node_count);
+    met->is_cut = wants_more && !met->is_left;
     if (met->is_left) leave(call, query, walker);
     return KITH_OK;
 }
@@ -337,8 +342,8 @@ static kith_status search_holed(const hnsw_call *call, kith_walker *walker, cons
 }
 
 /* What the walker has counted is added to the query's report. A query that ran into the deadline, or is left for later,
- * has not been answered. */
-static void report(const hnsw_call *call, size_t query, const kith_walker *walker, bool is_left) {
+ * has not been answered. is_cut: it would be left but for the bound on distances. */
+static void report(const hnsw_call *call, size_t query, const kith_walker *walker, bool is_left, bool is_cut) {
     if (call->request->reports == NULL) return;
     static const uint32_t strategies[] = {[KITH_FILTERED_LISTED] = KITH_STRATEGY_LISTED,
                                           [KITH_FILTERED_BRIDGED] = KITH_STRATEGY_BRIDGED,
@@ -348,7 +353,7 @@ static void report(const hnsw_call *call, size_t query, const kith_walker *walke
     one->visited = one->distances;
     one->hops += walker->hop_count;
     one->strategy = call->request->filter != NULL ? strategies[call->filtered.strategy] : KITH_STRATEGY_ALL;
-    if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max)
+    if (is_cut || (walker->distances_max != 0 && walker->distance_count >= walker->distances_max))
         one->limits |= KITH_LIMIT_DISTANCES;
     if (!walker->is_late && !is_left) kith_search_answered(call->request, query);
 }
@@ -382,7 +387,7 @@ static kith_status search_query(void *context, size_t item, size_t worker) {
     else
         KITH_TRY(search_asked(call, query, walker, &probe, &met));
     kith_search_emit_query(&call->graph->base, call->results, query, &top, value_of, call->graph);
-    report(call, query, walker, met.is_left);
+    report(call, query, walker, met.is_left, met.is_cut);
     return end_item(call);
 }
 
@@ -461,7 +466,7 @@ static kith_status end_plain(const hnsw_call *call, const turn *own) {
     kith_walker *walker = &call->walkers[own->walker];
     if (walker->pool_count < call->request->k) KITH_TRY(kith_hnsw_walk_on(walker, &own->probe, call->request->k));
     emit_pool(call, own);
-    report(call, own->query, walker, false);
+    report(call, own->query, walker, false, false);
     kith_walker_clear(walker);
     return kith_meter_add(call->request->meter, call->graph->base.count);
 }
@@ -472,10 +477,11 @@ static kith_status end_bridged(hnsw_call *call, const turn *own) {
     kith_crosser *crosser = &call->crossers[own->walker];
     kith_walker *walker = crosser->walker;
     size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
-    bool is_left = (walker->pool_count < enough || crosser->gives_up) && !kith_walker_is_spent(walker);
+    bool wants_more = (walker->pool_count < enough || crosser->gives_up) && !kith_walker_is_spent(walker);
+    bool is_left = wants_more && kith_walker_has_left(walker, call->filtered.allowed_count);
     if (is_left) leave(call, own->query, walker);
     emit_pool(call, own);
-    report(call, own->query, walker, is_left);
+    report(call, own->query, walker, is_left, wants_more && !is_left);
     kith_hnsw_crosser_clear(crosser);
     return end_item(call);
 }
