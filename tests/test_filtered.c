@@ -462,6 +462,28 @@ Test(filtered, the_bound_on_distances_holds) {
     scene_free(&s);
 }
 
+/* However short a walk, as many come back as it has compared, with a filter and without. */
+Test(filtered, a_bound_that_ends_at_the_seeds_leaves_a_full_row) {
+    static table t;
+    static results got;
+    scene s = scene_make("HNSW16", KITH_L2, 1);
+    table_fill(&t, &s, NB / 2, false);
+    kith_filter *filter = table_filter(&t, BITS);
+    for (size_t is_filtered = 0; is_filtered < 2; is_filtered++)
+        for (uint64_t bound = K; bound <= 130; bound += 20) {
+            kith_search_params params;
+            kith_search_params_init(&params);
+            params.filter = is_filtered == 1 ? filter : NULL;
+            params.ef = K;
+            params.max_distances = bound;
+            search(s.index, &s.query_view, &params, &got);
+            for (size_t q = 0; q < NQ; q++)
+                cr_assert_eq(got.counts[q], K, "at most %zu distances: %zu results", (size_t)bound, got.counts[q]);
+        }
+    kith_filter_free(filter);
+    scene_free(&s);
+}
+
 /* Passes over a query under a callback share its bound. A wide one is none; where a later pass might not get through,
  * what was found stays, and the report says so. */
 Test(filtered, a_bound_is_shared_by_all_passes) {

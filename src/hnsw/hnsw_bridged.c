@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { SEEDS_MIN = 4, SEED_SHARE = 4, FAR_SHARE = 4, LINE = 64, FOLLOWED = 1 };
+enum { FAR_SHARE = 4, LINE = 64, FOLLOWED = 1 };
 
 /* The seeds and all entries; or the links of a node and, while these are too few, those of one more. */
 static size_t fresh_count(const kith_hnsw *graph) {
@@ -155,8 +155,8 @@ void kith_bridged_begin(kith_crosser *crosser, const kith_probe *probe, size_t e
     crosser->around_all = crosser->around_allowed = 0;
     crosser->gives_up = false;
     crosser->part = KITH_BRIDGED_SEEDS;
-    /* They lie far apart: only few of them are put into the pool, as in the plain walk. */
-    walker->pool_capacity = kith_min_size(kith_max_size(ef, k), kith_max_size(SEEDS_MIN, ef / SEED_SHARE));
+    walker->pool_capacity = kith_max_size(ef, k);
+    walker->pool_capacity = kith_walker_seeds_max(walker);
     take(crosser, filtered->seeds, filtered->seed_count);
     crosser->fresh_allowed = walker->fresh_count;
     take(crosser, filtered->graph->entries, filtered->graph->entry_count);

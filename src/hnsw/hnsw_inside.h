@@ -262,6 +262,14 @@ static inline bool kith_walker_has_left(const kith_walker *walker, size_t count)
     return most == 0 || (walker->distance_count <= most && most - walker->distance_count >= count);
 }
 
+/* How many of the nodes that a walk begins from are put into its pool. They lie far apart: a few are enough, and the fewer
+ * the better. But all that there is room for where the bound on distances may end the walk soon after them. */
+static inline size_t kith_walker_seeds_max(const kith_walker *walker) {
+    enum { SEEDS_MIN = 4, SEED_SHARE = 4, SOON = 2 * KITH_HNSW_ENTRIES_MAX };
+    if (walker->distances_max != 0 && walker->distances_max <= SOON) return walker->pool_capacity;
+    return kith_min_size(walker->pool_capacity, kith_max_size(SEEDS_MIN, walker->ef / SEED_SHARE));
+}
+
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */
 static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }
 /* Of so many marks a walk need not remember which it has set: to clear 32 KiB takes no longer than to write a list. */

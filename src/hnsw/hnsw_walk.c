@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "hnsw/hnsw_inside.h"
 
-enum { LINE = 64, FOLLOWED = 1, SEEDS_MIN = 4, SEED_SHARE = 4 };
+enum { LINE = 64, FOLLOWED = 1 };
 
 void kith_walker_clear(kith_walker *walker) {
     if (walker->seen_words != 0)
@@ -118,12 +118,11 @@ kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint3
     return offer(walker, &changed);
 }
 
-/* Entries lie far apart: a few of them are enough to begin from, and the fewer are put into the pool the better. In a
- * small graph they may all be results. */
+/* In a small graph all entries may be results. */
 static kith_status offer_entries(kith_walker *walker) {
-    size_t changed, capacity = walker->pool_capacity, seeds = kith_max_size(SEEDS_MIN, walker->ef / SEED_SHARE);
-    if (walker->graph->node_count >= (size_t)KITH_HNSW_ENTRIES_MAX * KITH_HNSW_ENTRIES_MAX && seeds < capacity)
-        walker->pool_capacity = seeds;
+    size_t changed, capacity = walker->pool_capacity;
+    if (walker->graph->node_count >= (size_t)KITH_HNSW_ENTRIES_MAX * KITH_HNSW_ENTRIES_MAX)
+        walker->pool_capacity = kith_walker_seeds_max(walker);
     kith_status status = offer(walker, &changed);
     walker->pool_capacity = capacity;
     walker->at = 0;
