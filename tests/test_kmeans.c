@@ -462,6 +462,39 @@ Test(kmeans, cancel_and_budget) {
     free(points);
 }
 
+/* Points without directions to choose from: the search does not even begin with few dimensions, and ends with nothing
+ * when all points are the same. */
+Test(kmeans, no_directions_to_choose_from) {
+    enum { COUNT = 1000, K = 256, WIDE = 64 };
+    float *rows = calloc(COUNT * WIDE, 4), *centroids = malloc(K * WIDE * 4);
+    uint32_t *assigned = calloc(COUNT, 4);
+    faults_install();
+    for (int same = 0; same < 2; same++) {
+        size_t dim = same ? WIDE : 1;
+        for (size_t i = 0; i < COUNT * dim; i++) rows[i] = same ? 3.5f : kith_random_normal(9, 1, i);
+        kith_view view = {.data = rows, .dtype = KITH_F32, .count = COUNT, .dim = dim};
+        kith_kmeans_report report = {.size = sizeof report};
+        cr_assert_eq(kith_kmeans_train(&view, K, NULL, NULL, centroids, &report), KITH_OK);
+        for (size_t i = 0; i < K * dim; i++) cr_assert(same ? centroids[i] == 3.5f : isfinite(centroids[i]));
+        cr_assert(same ? report.objective == 0 : report.objective > 0);
+
+        if (same) memset(rows, 0, COUNT * WIDE * 4); /* as they are once their mean is taken off */
+        kith_points points = {.rows = rows, .count = COUNT, .dim = dim};
+        kith_assigner assigner;
+        cr_assert_eq(kith_assigner_create(&assigner, &points, K, false, 1), KITH_OK);
+        cr_assert_eq(kith_assigner_run(&assigner, rows, assigned, NULL), KITH_OK);
+        faults_fail_allocation(0);
+        cr_assert_eq(kith_assigner_prune(&assigner, rows, assigned, 100), KITH_OK);
+        cr_assert_leq(faults_allocation_count(), same ? 1 : 0);
+        cr_assert_eq(assigner.directions.count, 0);
+        kith_assigner_free(&assigner);
+    }
+    cr_assert_eq(kith_memory_live_blocks(), 0);
+    free(rows);
+    free(centroids);
+    free(assigned);
+}
+
 /* Every allocation fails once: a clean error each time, nothing leaked. */
 Test(kmeans, nth_allocation_failure) {
     float *points = make_points(700, 9, 0), centroids[20 * DIM], want[20 * DIM];

@@ -23,6 +23,12 @@ static const double search_share_max = 0.05, cost_f32 = 5.5, moment_rows = 2048,
 /* Directions further from orthonormal than this serve nobody. */
 static const double slack_max = 0.02;
 
+/* How many directions are looked for; 0: too few centroids or dimensions to gain by any. */
+static size_t directions_max(size_t k, size_t dim) {
+    size_t count = kith_min_size(dim * 7 / 10, DIRECTIONS_MAX);
+    return k >= PRUNE_FROM_K && count >= KITH_DIRECTIONS_MIN ? count : 0;
+}
+
 static const kith_screen *tile_screen(const kith_assigner *assigner) {
     return assigner->directions.count > 0 ? &assigner->prefix : &assigner->full;
 }
@@ -68,8 +74,10 @@ static kith_status load_centroids(kith_assigner *assigner, const float *centroid
     kith_screen *full = &assigner->full, *prefix = &assigner->prefix;
     assigner->centroids = centroids;
     KITH_TRY(kith_sketch_load(&full->centroids, centroids, assigner->threads));
-    kith_screen_prepare(full, assigner->spherical);
-    if (assigner->directions.count == 0) return KITH_OK;
+    if (assigner->directions.count == 0) {
+        kith_screen_prepare(full, assigner->spherical);
+        return KITH_OK;
+    }
     KITH_TRY(kith_project(centroids, assigner->k, assigner->dim, &assigner->directions, assigner->threads,
                           assigner->projected));
     KITH_TRY(kith_sketch_load(&prefix->centroids, assigner->projected, assigner->threads));
@@ -139,14 +147,16 @@ kith_status kith_assigner_project(kith_assigner *assigner, const float *centroid
 kith_status kith_assigner_prune(kith_assigner *assigner, const float *centroids, const uint32_t *assigned,
                                 size_t rounds) {
     double dim = (double)assigner->dim, k = (double)assigner->k, n = (double)assigner->points->count;
-    size_t count = kith_min_size(assigner->dim * 7 / 10, DIRECTIONS_MAX);
+    size_t count = directions_max(assigner->k, assigner->dim);
     double search = cost_f32 * dim * dim * (fmin(k, moment_rows) + directions_rounds * (double)count);
     KITH_TRY(kith_assigner_widen(assigner));
-    if (assigner->k < PRUNE_FROM_K || search > search_share_max * n * k * dim * (double)rounds) return KITH_OK;
+    if (count == 0 || search > search_share_max * n * k * dim * (double)rounds) return KITH_OK;
     KITH_TRY(kith_directions_find(&assigner->directions, centroids, assigner->k, assigner->dim, count,
                                   assigner->threads));
-    KITH_TRY(kith_directions_choose(&assigner->directions, assigner->points, centroids, assigner->k, assigned,
-                                    assigner->spherical, rounds, assigner->threads, &count));
+    count = 0;
+    if (assigner->directions.count >= KITH_DIRECTIONS_MIN) /* fewer where the centroids are all the same */
+        KITH_TRY(kith_directions_choose(&assigner->directions, assigner->points, centroids, assigner->k, assigned,
+                                        assigner->spherical, rounds, assigner->threads, &count));
     if (count > 0) return use_directions(assigner, count);
     drop_prefix(assigner);
     return KITH_OK;

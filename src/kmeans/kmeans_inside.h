@@ -101,7 +101,9 @@ kith_status kith_project(const float *vectors, size_t count, size_t stride, cons
                          size_t threads, float *out);
 /* Upper bounds of what projections leave of vectors of those lengths. */
 void kith_tails_of(const float *lengths, const float *projection_norms, size_t count, double slack, float *tails);
-/* How many of the directions make an assignment cheapest, over `rounds` of them; 0 when none does by much. */
+enum { KITH_DIRECTIONS_MIN = 32 };
+/* How many of the directions (there are KITH_DIRECTIONS_MIN at least) make an assignment cheapest, over `rounds` of them;
+ * 0 when none does by much. */
 kith_status kith_directions_choose(const kith_directions *directions, const kith_points *points,
                                    const float *centroids, size_t k, const uint32_t *assigned, bool spherical,
                                    size_t rounds, size_t threads, size_t *count);
@@ -134,7 +136,7 @@ kith_status kith_assigner_run(kith_assigner *assigner, const float *centroids, u
  * already and the centroids are near those to come; if so they go that way. The result is the same. */
 kith_status kith_assigner_prune(kith_assigner *assigner, const float *centroids, const uint32_t *assigned,
                                 size_t rounds);
-/* Goes that way on `count` directions of the centroids (fewer where they span less), whatever it costs. */
+/* Goes that way on `count` directions of the centroids (fewer where they span less), whatever it costs: for tests. */
 kith_status kith_assigner_project(kith_assigner *assigner, const float *centroids, size_t count);
 /* Goes back to all dimensions. */
 kith_status kith_assigner_widen(kith_assigner *assigner);

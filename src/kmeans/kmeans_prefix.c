@@ -342,7 +342,7 @@ static kith_status count_passing(trial *t, size_t count, size_t threads, double 
 kith_status kith_directions_choose(const kith_directions *directions, const kith_points *points,
                                    const float *centroids, size_t k, const uint32_t *assigned, bool spherical,
                                    size_t rounds, size_t threads, size_t *count) {
-    static const size_t counts[] = {32, 64, 96, 128, 192};
+    static const size_t counts[] = {KITH_DIRECTIONS_MIN, 64, 96, 128, 192};
     double average = (1 + passing_later * ((double)rounds - 1)) / (double)rounds;
     double dim = (double)points->dim, least = (double)k * (dim + cost_score) * (1 - gain_min);
     trial t = {.directions = directions,

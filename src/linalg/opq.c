@@ -53,11 +53,16 @@ typedef struct opq {
     double *sums;    /* parts x codewords x part_dim */
     uint32_t *sizes; /* parts x codewords */
     float *groups;   /* of each worker: part_dim x 32, a group of rows */
-    double *strips;  /* of each worker: parts x codewords x 32, sums of rows; part_dim x 32, their products */
+    double *strips; /* of each worker in use: parts x codewords x 32, sums of rows; part_dim x 32, their products */
 } opq;
 
 /* Doubles of a worker in o->strips. */
 static size_t strip_doubles(const opq *o) { return (o->t->parts * o->codewords + o->part_dim) * KITH_STRIP; }
+
+/* Workers that ever have a strip. */
+static size_t strip_workers(const kith_transform *t, size_t threads) {
+    return kith_min_size(threads, kith_matrix_stride(t->dim_out) / KITH_STRIP);
+}
 
 static kith_status allocate(opq *o, size_t basis_stride) {
     size_t stride = kith_matrix_stride(o->dim), parts = o->t->parts, book = o->codewords * o->part_dim;
@@ -75,7 +80,7 @@ static kith_status allocate(opq *o, size_t basis_stride) {
     KITH_TRY(kith_alloc(parts, book * sizeof *o->sums, &o->sums));
     KITH_TRY(kith_alloc(parts, o->codewords * sizeof *o->sizes, &o->sizes));
     KITH_TRY(kith_alloc(o->job->threads, GROUP * o->part_dim * sizeof *o->groups, &o->groups));
-    return kith_alloc(o->job->threads, strip_doubles(o) * sizeof *o->strips, &o->strips);
+    return kith_alloc(strip_workers(o->t, o->job->threads), strip_doubles(o) * sizeof *o->strips, &o->strips);
 }
 
 static void release(opq *o) {
@@ -100,7 +105,7 @@ static size_t bytes_needed(const kith_transform *t, size_t count, size_t threads
     size_t rows, matrices = kith_components_bytes(t->dim_in),
                  square = 8 * t->dim_out * kith_matrix_stride(t->dim_out);
     size_t codewords = (size_t)1 << t->opq.bits,
-           strips = threads * (t->parts * codewords + t->dim_out) * KITH_STRIP * 8;
+           strips = strip_workers(t, threads) * (t->parts * codewords + t->dim_out) * KITH_STRIP * 8;
     size_t a_row = 2 * t->dim_out * sizeof(float) + t->parts * sizeof(uint32_t);
     if (kith_mul_overflows(count, a_row, &rows) || kith_add_overflows(rows, matrices, &rows) ||
         kith_add_overflows(rows, 8 * square + strips + 24 * codewords * t->dim_out, &rows))
@@ -313,7 +318,7 @@ done:
 }
 
 /* The squared length of the rows looked at. */
-static double length2(const opq *o) {
+static double length2_of(const opq *o) {
     double sum = 0;
     for (size_t i = 0; i < o->used; i++) sum += (double)kith_simd()->norm2_f32(o->z + i * o->step * o->dim, o->dim);
     return sum;
@@ -322,15 +327,16 @@ static double length2(const opq *o) {
 static kith_status alternate(opq *o, kith_meter *meter) {
     size_t bytes = o->dim * kith_matrix_stride(o->dim) * sizeof *o->rotation, rounds = o->t->opq.rounds;
     bool is_large = o->count / COARSE_ROWS_PER_CODEWORD >= o->codewords;
-    double best = INFINITY, kept;
+    double best = INFINITY, kept, length2;
     memcpy(o->best_rotation, o->rotation, bytes);
     if (rounds == 0) return KITH_OK;
     KITH_TRY(rotate(o, is_large ? COARSE_STEP : 1));
+    length2 = length2_of(o);
     KITH_TRY(seed_codewords(o));
     for (size_t i = 1; i < o->t->opq.kmeans_iterations; i++) KITH_TRY(improve(o, &kept));
     for (size_t round = 0; round <= rounds; round++) {
         KITH_TRY(improve(o, &kept));
-        double error = fmax(length2(o) - kept, 0);
+        double error = fmax(length2 - kept, 0);
         bool is_over = !(error < best * (1 - gain_min));
         if (error < best) memcpy(o->best_rotation, o->rotation, bytes);
         best = fmin(best, error);
@@ -339,8 +345,10 @@ static kith_status alternate(opq *o, kith_meter *meter) {
         KITH_TRY(find_cross(o));
         KITH_TRY(kith_procrustes(o->cross, o->dim, o->job->threads, o->rotation));
         bool is_next = o->step > 1 && (is_over || 2 * (round + 1) >= rounds);
-        if (is_next) best = INFINITY; /* errors of other rows do not compare */
         KITH_TRY(rotate(o, is_next ? 1 : o->step));
+        if (!is_next) continue;
+        best = INFINITY; /* errors of other rows do not compare */
+        length2 = length2_of(o);
     }
     return KITH_OK;
 }
