@@ -211,7 +211,7 @@ KITH_API kith_status kith_filter_range(int64_t first, int64_t last, kith_filter 
 /* Ids for which allow(user, id) is not 0. Called from the searching threads, at most once per id and query, or twice
  * where inverted lists hold each vector twice ("IVF1024s"); a graph asks about some 1,000 ids more in each call, to
  * learn how many are allowed, and where few are, or few around a query, it asks about all of them once; inverted lists do the
- * same list by list. */
+ * same list by list, where several threads that come to a list at once may each ask about all of it. */
 typedef int (*kith_filter_fn)(void *user, int64_t id);
 KITH_API kith_status kith_filter_callback(kith_filter_fn allow, void *user, kith_filter **out) KITH_CHECK_RESULT;
 /* Ids that all of `count` filters allow, that at least one of them allows, or that one does not. The new filter shares

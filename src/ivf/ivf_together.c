@@ -13,7 +13,8 @@ enum {
     QUERIES_MIN = 32,    /* of a thread */
     SHARES_A_THREAD = 8, /* of the lists: some take longer than others */
 };
-static const size_t own_bytes_max = (size_t)64 << 20; /* of probes, and of a thread's selections */
+static const size_t probe_bytes_max = (size_t)64 << 20;
+static const size_t selection_bytes_max = (size_t)256 << 20; /* of all threads */
 
 typedef struct together {
     const kith_ivf_call *call;
@@ -27,12 +28,14 @@ static size_t selection_bytes(const kith_ivf_call *call) {
     return sizeof(kith_topk) + kith_topk_capacity(call->top_k) * sizeof(kith_hit);
 }
 
+/* Not against a deadline: no query has an answer before the last list has been read. */
 bool kith_ivf_is_together(const kith_ivf_call *call) {
     size_t threads = call->request->threads, count = call->query_count;
     if (call->exact == NULL || call->tops == NULL || call->is_listed || call->ivf->copies > 1) return false;
+    if (call->request->meter->deadline_ns != 0) return false;
     if (threads == 1 || count / threads < QUERIES_MIN || kith_ivf_early_near(call) > 0) return false;
-    if (count > own_bytes_max / selection_bytes(call)) return false;
-    if (count > own_bytes_max / (call->nprobe * (sizeof(kith_probed_list) + sizeof(kith_visit)))) return false;
+    if (count > selection_bytes_max / threads / selection_bytes(call)) return false;
+    if (count > probe_bytes_max / (call->nprobe * (sizeof(kith_probed_list) + sizeof(kith_visit)))) return false;
     return kith_ivf_is_streamed(call, count / threads * call->nprobe);
 }
 
@@ -114,10 +117,7 @@ kith_status kith_ivf_search_together(const kith_ivf_call *call) {
     KITH_TRY(kith_parallel_for(threads, call->group_count, find_probes, &all));
     all.named = kith_ivf_sort_probes(call, &all.all, call->query_count, 0, call->nprobe);
     all.share = all.named / (SHARES_A_THREAD * threads) + 1;
-    kith_status status = kith_parallel_for(all.workers, (all.named + all.share - 1) / all.share, read_share, &all);
-    if (status != KITH_OK && status != KITH_ERR_INCOMPLETE) return status;
+    KITH_TRY(kith_parallel_for(all.workers, (all.named + all.share - 1) / all.share, read_share, &all));
     KITH_TRY(kith_parallel_for(threads, call->group_count, merge_group, &all));
-    if (status != KITH_OK) return status; /* a deadline has passed */
-    for (size_t q = 0; q < call->query_count; q++) kith_search_answered(call->request, q);
     return kith_meter_add(call->request->meter, (uint64_t)call->query_count * call->ivf->base.count);
 }
