@@ -41,3 +41,58 @@ Test(hnsw_lengths, clusters_that_have_one_length_each) {
     free(queries);
     free(base);
 }
+
+/* All in one direction, or in none: `length_count` lengths in turn, from `least` on. */
+static void check_one_direction(const char *spec, float least, size_t length_count) {
+    enum { NB = MANY + 9, DIM = 6, K = 10 };
+    float *base = calloc(NB * DIM, sizeof *base), query[DIM] = {3, 1}, distances[K];
+    for (size_t i = 0; i < NB; i++) base[i * DIM] = least + (float)(i % length_count);
+    const float longest = least + (float)(length_count - 1);
+    const kith_view view = view_of(base, NB, DIM), one = view_of(query, 1, DIM);
+    kith_index *indices[2];
+    int64_t ids[K];
+    for (size_t t = 0; t < 2; t++) {
+        indices[t] = created(spec, DIM, KITH_IP);
+        cr_assert(kith_hnsw_is_even(kith_hnsw_of(indices[t]), 0, &view));
+        OK(kith_index_train(indices[t], &view, NULL));
+        add_on(indices[t], base, NB, 1 + 2 * t);
+        cr_assert_eq(reachable(indices[t]), NB);
+        OK(kith_index_search(indices[t], &one, K, NULL, ids, distances, NULL));
+        for (size_t i = 0; i < K; i++) {
+            cr_assert_eq(base[(size_t)ids[i] * DIM], longest, "%s, %g: %lld is not of the longest", spec,
+                         (double)least, (long long)ids[i]);
+            cr_assert_float_eq(distances[i], 3 * longest, 0.01f * longest);
+        }
+    }
+    cr_assert(same_graph(indices[0], indices[1]), "%s, %g", spec, (double)least);
+    for (size_t t = 0; t < 2; t++) kith_index_free(indices[t]);
+    free(base);
+}
+
+Test(hnsw_lengths, vectors_of_zeros) {
+    check_one_direction("HNSW8", 0, 1);
+    check_one_direction("HNSW8,SQ8", 0, 1);
+}
+Test(hnsw_lengths, one_direction) {
+    check_one_direction("HNSW8", 1, 2);
+    check_one_direction("HNSW8,SQ8", 1, 2);
+}
+/* 8 bits have no step for it. */
+Test(hnsw_lengths, one_direction_has_no_sketch) {
+    enum { COUNT = 300, DIM = 8 };
+    static float sample[COUNT * DIM];
+    for (size_t is_one = 0; is_one < 2; is_one++) {
+        for (size_t i = 0; i < (size_t)COUNT * DIM; i++)
+            sample[i] = is_one ? i % DIM == 0 : kith_random_normal(63, 1, i);
+        for (size_t is_code = 0; is_code < 2; is_code++) {
+            kith_hnsw_sketch sketch;
+            kith_index *index = created(is_code ? "HNSW8,SQ8" : "HNSW8", DIM, KITH_IP);
+            kith_hnsw_of(index)->has_lengths = true;
+            OK(kith_hnsw_sketch_make(kith_hnsw_of(index), KITH_F32, sample, COUNT, COUNT, &sketch));
+            cr_assert_eq(sketch.rows != NULL, is_code || !is_one);
+            cr_assert_eq(sketch.dtype == KITH_F32, is_code && is_one);
+            kith_hnsw_sketch_free(&sketch);
+            kith_index_free(index);
+        }
+    }
+}

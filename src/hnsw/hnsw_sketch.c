@@ -98,7 +98,8 @@ kith_status kith_hnsw_sketch_make(const kith_hnsw *graph, kith_dtype dtype, cons
         out->inverse_step = 1;
     } else {
         fit(out, sample, sample_count);
-        if (!resolves(out, sample, sample_count)) {
+        bool is_one = graph->has_lengths && out->inverse_step == 0; /* direction: there is nothing to carve by */
+        if (is_one || !resolves(out, sample, sample_count)) {
             if (graph->code == NULL) goto done;
             out->dtype = KITH_F32;
         }
