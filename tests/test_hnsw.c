@@ -285,7 +285,9 @@ Test(hnsw, one_more_to_many_codes) {
     for (size_t i = 0; i < 2; i++) OK(kith_index_clone(index, &others[i]));
     kith_job job;
     kith_job_init(&job);
-    job.memory_bytes_max = NB * 24; /* 8 bits of all vectors would be 64 bytes each */
+    job.memory_bytes_max = NB * 24; /* not enough for the codes that are made queries */
+    cr_assert_eq(kith_index_add(index, &view, NULL, &job), KITH_ERR_BUDGET);
+    job.memory_bytes_max = NB * 40; /* 8 bits of all vectors would be 64 bytes each */
     OK(kith_index_add(index, &view, NULL, &job));
     add_on(index, base + (NB + 1) * DIM, MORE - 1, 1);
     for (size_t i = 0; i < 2; i++) { /* 40 at once are linked by several threads */

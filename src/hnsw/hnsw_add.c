@@ -301,6 +301,8 @@ static bool needs_sketch(const linking *work) {
     return is_worth;
 }
 
+static bool needs_restorer(const linking *work) { return work->graph->code != NULL && !needs_sketch(work); }
+
 static kith_status take_worker(const linking *work, worker *mine) {
     const kith_hnsw *graph = work->graph;
     size_t words = kith_walk_seen_words(work->first + work->count), ef = graph->options.ef_build;
@@ -318,7 +320,7 @@ static kith_status take_worker(const linking *work, worker *mine) {
     KITH_TRY(kith_alloc(kith_max_size(ef, 2 * graph->degree), sizeof *mine->candidates, &mine->candidates));
     KITH_TRY(kith_alloc(row, sizeof *mine->row, &mine->row));
     KITH_TRY(kith_alloc(row, sizeof(uint32_t), &mine->pruner.kept_old));
-    if (graph->code != NULL && !needs_sketch(work)) {
+    if (needs_restorer(work)) {
         KITH_TRY(kith_restorer_take(graph->code, &mine->restorer));
         mine->pruner.restorer = &mine->restorer;
         size_t most = kith_max_size(ef, 2 * graph->degree) + KITH_WALK_ROOM;
@@ -385,6 +387,7 @@ static double scratch_bytes(const linking *work) {
     double total = (double)(work->first + work->count), edges = (double)work->batch_max * (double)graph->degree;
     double seen = (double)work->threads * total / 8 * 2;
     double walks = seen + total * 8 * (double)work->unpruned_words + (double)work->count * 4 + edges * 24;
+    if (needs_restorer(work)) walks += (double)work->threads * kith_restorer_bytes(graph->code);
     double bulk = kith_hnsw_bulk_bytes(graph, work->first, work->count, bulk_budget(work));
     return fixed_bytes(work) + (walks > bulk ? walks : bulk);
 }

@@ -155,6 +155,8 @@ typedef struct kith_restorer {
 } kith_restorer;
 
 kith_status kith_restorer_take(const kith_code *code, kith_restorer *out);
+/* What one takes. */
+double kith_restorer_bytes(const kith_code *code);
 /* Takes an empty one. */
 void kith_restorer_free(kith_restorer *restorer);
 

@@ -64,9 +64,21 @@ void kith_restorer_free(kith_restorer *restorer) {
     *restorer = (kith_restorer){0};
 }
 
-kith_status kith_restorer_take(const kith_code *code, kith_restorer *out) {
+static size_t slots_of(const kith_code *code) {
     size_t count = SLOTS_MAX;
     while (count > SLOTS_MIN && count * code->query_bytes > slots_bytes) count /= 2;
+    return count;
+}
+
+double kith_restorer_bytes(const kith_code *code) {
+    kith_restorer one;
+    double slot = (double)(sizeof *one.nodes + sizeof *one.bases + sizeof *one.selves + code->query_bytes);
+    return (double)slots_of(code) * slot +
+           (double)(code->projected_dim * sizeof *one.vector + code->code_bytes * 8);
+}
+
+kith_status kith_restorer_take(const kith_code *code, kith_restorer *out) {
+    size_t count = slots_of(code);
     *out = (kith_restorer){.slot_count = count};
     kith_status status;
     KITH_GO(kith_alloc(count, sizeof *out->nodes, &out->nodes));
