@@ -96,3 +96,38 @@ Test(hnsw_lengths, one_direction_has_no_sketch) {
         }
     }
 }
+
+/* A budget that does for walks alone gets them; less is refused. */
+Test(hnsw_lengths, a_small_budget_gets_walks) {
+    enum { NB = MANY, DIM = 16, QUERIES = 100, K = 10 };
+    static const struct {
+        size_t bytes_each;
+        bool is_refused, is_at_once;
+    } cases[] = {{0, false, true}, {1024, false, true}, {100, false, false}, {20, true, false}};
+    float *base = clusters_of_lengths(NB, NB, DIM, 5), *queries = clusters_of_lengths(QUERIES, NB, DIM, 6);
+    int64_t *truth = malloc(sizeof *truth * QUERIES * K);
+    const kith_view view = view_of(base, NB, DIM);
+    kith_index *index = created("HNSW16", DIM, KITH_IP), *at_once = created("HNSW16", DIM, KITH_IP);
+    add_on(at_once, base, NB, 1);
+    truth_of(KITH_IP, base, NB, queries, QUERIES, DIM, K, truth);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        kith_job job;
+        kith_job_init(&job);
+        job.threads = 2;
+        job.memory_bytes_max = (uint64_t)NB * cases[c].bytes_each;
+        kith_status status = kith_index_add(index, &view, NULL, &job);
+        cr_assert_eq(status, cases[c].is_refused ? KITH_ERR_BUDGET : KITH_OK, "%zu bytes", cases[c].bytes_each);
+        cr_assert_eq(index->count, cases[c].is_refused ? 0 : NB);
+        if (cases[c].is_refused) continue;
+        cr_assert_eq(same_graph(index, at_once), cases[c].is_at_once, "%zu bytes", cases[c].bytes_each);
+        cr_assert_eq(reachable(index), NB);
+        size_t found = found_of(index, 64, queries, QUERIES, K, truth);
+        cr_assert_geq(found, QUERIES * K * 9 / 10, "%zu bytes: %zu of %d", cases[c].bytes_each, found, QUERIES * K);
+        OK(kith_index_reset(index));
+    }
+    kith_index_free(at_once);
+    kith_index_free(index);
+    free(truth);
+    free(queries);
+    free(base);
+}

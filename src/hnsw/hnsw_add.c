@@ -400,6 +400,13 @@ static kith_status check_budget(const linking *work) {
                       needed, (unsigned long long)budget);
 }
 
+/* Under ip vectors of unequal lengths are linked in walks where a budget does not allow to link them at once. */
+static void keep_budget(const linking *work) {
+    uint64_t budget = work->addition->job->memory_bytes_max;
+    if (work->graph->has_lengths && budget > 0 && scratch_bytes(work) > (double)budget)
+        work->graph->has_lengths = false;
+}
+
 static kith_status take_linking(linking *work) {
     kith_hnsw *graph = work->graph;
     size_t total = work->first + work->count, edges;
@@ -647,6 +654,7 @@ static kith_status append(kith_hnsw *graph, const kith_addition *addition) {
                           graph->node_count, KITH_HNSW_NODES_MAX);
     linking work = make_linking(graph, graph->node_count, addition);
     work.changes_copy = changes_copy(&work);
+    keep_budget(&work);
     KITH_TRY(check_budget(&work));
     before old;
     kith_status status;
