@@ -23,8 +23,7 @@ static const double search_share_max = 0.05, cost_f32 = 5.5, moment_rows = 2048,
 /* Directions further from orthonormal than this serve nobody. */
 static const double slack_max = 0.02;
 
-/* How many directions are looked for; 0: too few centroids or dimensions to gain by any. */
-static size_t directions_max(size_t k, size_t dim) {
+size_t kith_directions_max(size_t k, size_t dim) {
     size_t count = kith_min_size(dim * 7 / 10, DIRECTIONS_MAX);
     return k >= PRUNE_FROM_K && count >= KITH_DIRECTIONS_MIN ? count : 0;
 }
@@ -147,7 +146,7 @@ kith_status kith_assigner_project(kith_assigner *assigner, const float *centroid
 kith_status kith_assigner_prune(kith_assigner *assigner, const float *centroids, const uint32_t *assigned,
                                 size_t rounds) {
     double dim = (double)assigner->dim, k = (double)assigner->k, n = (double)assigner->points->count;
-    size_t count = directions_max(assigner->k, assigner->dim);
+    size_t count = kith_directions_max(assigner->k, assigner->dim);
     double search = cost_f32 * dim * dim * (fmin(k, moment_rows) + directions_rounds * (double)count);
     KITH_TRY(kith_assigner_widen(assigner));
     if (count == 0 || search > search_share_max * n * k * dim * (double)rounds) return KITH_OK;

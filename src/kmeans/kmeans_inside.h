@@ -132,6 +132,8 @@ void kith_assigner_free(kith_assigner *assigner);
  * spherical), as the `one` kernel computes it, the lower number on a tie. What it held before, UINT32_MAX for
  * nothing, is where the search starts. *changed, unless NULL: how many are others than before. */
 kith_status kith_assigner_run(kith_assigner *assigner, const float *centroids, uint32_t *assigned, size_t *changed);
+/* How many directions are looked for; 0: too few centroids or dimensions to gain by any. */
+size_t kith_directions_max(size_t k, size_t dim);
 /* Looks whether the next `rounds` runs take less time by projections on a few directions, when the points are assigned
  * already and the centroids are near those to come; if so they go that way. The result is the same. */
 kith_status kith_assigner_prune(kith_assigner *assigner, const float *centroids, const uint32_t *assigned,
