@@ -193,8 +193,8 @@ static void check_distances(const char *spec, kith_metric metric, double toleran
         }
     }
     double scale = metric == KITH_COSINE ? 1 : DIM;
-    cr_expect_lt(worst[0], tolerance * scale, "%s %d: symmetric off by %g", spec, (int)metric, worst[0]);
-    cr_expect_lt(worst[1], tolerance * scale, "%s %d: asymmetric off by %g", spec, (int)metric, worst[1]);
+    cr_assert_lt(worst[0], tolerance * scale, "%s %d: symmetric off by %g", spec, (int)metric, worst[0]);
+    cr_assert_lt(worst[1], tolerance * scale, "%s %d: asymmetric off by %g", spec, (int)metric, worst[1]);
     kith_quantizer_free(quantizer);
     free(codes);
     free(again);
