@@ -333,6 +333,25 @@ Test(hnsw_remove, a_whole_cluster) {
     kith_view view = view_of(base + 7 * EACH * DIM, EACH, DIM);
     OK(kith_index_search(index, &view, K, &params, ids, NULL, NULL)); /* k for each, or it fails */
     for (size_t i = 0; i < EACH * K; i++) cr_assert(ids[i] / EACH != 7);
+    /* Each walk that has to go farther counts: more is reported than the widest, which measures the cluster and what is
+     * around it, and a bound holds for all of them together. */
+    static kith_search_report reports[2 * EACH];
+    size_t counts[EACH];
+    params.reports = reports;
+    OK(kith_index_search(index, &view, K, &params, ids, NULL, counts));
+    params.ef = kith_hnsw_of(index)->dead.count + K;
+    params.reports = reports + EACH;
+    OK(kith_index_search(index, &view, K, &params, ids, NULL, counts));
+    for (size_t i = 0; i < EACH; i++) cr_assert_gt(reports[i].distances, reports[EACH + i].distances);
+    params.ef = K;
+    params.reports = reports;
+    for (params.max_distances = 50; params.max_distances < 800; params.max_distances += 50) {
+        OK(kith_index_search(index, &view, K, &params, ids, NULL, counts));
+        for (size_t i = 0; i < EACH; i++) {
+            cr_assert_leq(reports[i].distances, params.max_distances);
+            cr_assert(counts[i] == K || (reports[i].limits & KITH_LIMIT_DISTANCES) != 0);
+        }
+    }
     float radius = 1e30f;
     kith_range_result *within;
     view.count = 1;

@@ -26,7 +26,11 @@ kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, si
         KITH_TRY(kith_hnsw_walk(walker, probe, kith_min_size(ef + more, walker->pool_capacity)));
         if (more == graph->dead.count || kith_walker_is_spent(walker)) break;
         if (live_among(walker, ef + more) >= ef && live_among(walker, SIZE_MAX) >= k) break;
+        uint64_t distances = walker->distance_count, hops = walker->hop_count;
+        if (!kith_walker_has_left(walker, 2 * distances)) break; /* a wider walk that is cut short finds less */
         kith_walker_clear(walker);
+        walker->distance_count = distances;
+        walker->hop_count = hops;
     }
     return live_among(walker, SIZE_MAX) < k ? kith_hnsw_walk_on(walker, probe, k) : KITH_OK;
 }
