@@ -19,7 +19,7 @@ enum { GROUP = KITH_BLOCK_ROWS, ITERATIONS = 30, ROWS_PER_CODEWORD = 256, GROUPS
 /* The first rounds, in which codewords have far to go, look at every fourth group alone, where there are many rows. */
 enum { COARSE_ITERATIONS = 10, COARSE_STEP = 4, COARSE_ROWS_PER_CODEWORD = 64 };
 enum { STREAM_SAMPLE = 0x70717361, STREAM_SEEDS = 0x70717365, STREAM_EMPTY = 0x7071656d, STREAM_FAR = 0x70716661 };
-enum { SEED_DISTANCES = 1 << 19, SEED_ROWS_PER_CODEWORD = 8 };
+enum { SEED_DISTANCES = 1 << 19, SEED_ROWS_PER_CODEWORD = 8, FEW_CODEWORDS = 16 };
 
 typedef struct trainer {
     const kith_pq *pq;
@@ -180,10 +180,10 @@ static void seed_far_apart(part_run *run, size_t rows) {
 }
 
 /* Codewords start as random rows. Far apart they would begin at outliers and stay there, and the error would be larger;
- * but on a line, where codewords cannot pass each other, random ones leave the ends to too few. */
+ * but on a line, where codewords cannot pass each other, and where there are few, random ones leave the ends to too few. */
 static void seed(part_run *run) {
     size_t codewords = run->t->pq->codewords, rows = kith_min_size(run->t->count, SEED_DISTANCES / codewords);
-    if (run->t->pq->width == 1 && rows >= SEED_ROWS_PER_CODEWORD * codewords) {
+    if ((run->t->pq->width == 1 || codewords <= FEW_CODEWORDS) && rows >= SEED_ROWS_PER_CODEWORD * codewords) {
         seed_far_apart(run, rows);
         return;
     }
