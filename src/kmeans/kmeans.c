@@ -172,7 +172,7 @@ done:
  * for directions as where there is one); SIZE_MAX when it does not fit. */
 static size_t bytes_needed(const kith_view *points, size_t k, const kith_kmeans_options *options) {
     size_t per = options->points_per_centroid_max, wanted = points->count, rows, centroids, dim = points->dim;
-    size_t few = kith_directions_max(k, dim), search = few > 0 ? dim * (dim + 2 * 2048) * sizeof(float) : 0;
+    size_t few = kith_directions_max(k, dim), search = few > 0 ? kith_directions_bytes(dim) : 0;
     if (per != 0 && k < wanted / per) wanted = k * per;
     if (kith_mul_overflows(wanted, dim * (sizeof(float) + 2) + 2 * few + 56, &rows) ||
         kith_mul_overflows(k, dim * (2 * sizeof(float) + 2 + sizeof(double)) + 14 * few + (few > 0 ? 1104 : 64),

@@ -18,8 +18,8 @@
 #include "simd/simd.h"
 
 enum { GROUPS = 32, PRUNE_FROM_K = 256, DIRECTIONS_MAX = 192 };
-/* Finding directions must cost less than this share of the assignments that they are for; costs as in kmeans_prefix.c. */
-static const double search_share_max = 0.05, cost_f32 = 5.5, moment_rows = 2048, directions_rounds = 12;
+/* Finding directions must cost less than this share of the assignments that they are for. */
+static const double search_share_max = 0.05;
 /* Directions further from orthonormal than this serve nobody. */
 static const double slack_max = 0.02;
 
@@ -147,7 +147,7 @@ kith_status kith_assigner_prune(kith_assigner *assigner, const float *centroids,
                                 size_t rounds) {
     double dim = (double)assigner->dim, k = (double)assigner->k, n = (double)assigner->points->count;
     size_t count = kith_directions_max(assigner->k, assigner->dim);
-    double search = cost_f32 * dim * dim * (fmin(k, moment_rows) + directions_rounds * (double)count);
+    double search = kith_directions_cost(assigner->k, assigner->dim, count);
     KITH_TRY(kith_assigner_widen(assigner));
     if (count == 0 || search > search_share_max * n * k * dim * (double)rounds) return KITH_OK;
     KITH_TRY(kith_directions_find(&assigner->directions, centroids, assigner->k, assigner->dim, count,

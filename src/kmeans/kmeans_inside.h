@@ -93,6 +93,9 @@ typedef struct kith_directions {
 kith_status kith_directions_find(kith_directions *directions, const float *centroids, size_t k, size_t dim,
                                  size_t count_max, size_t threads);
 void kith_directions_free(kith_directions *directions);
+/* What that takes: bytes, and time in multiply-adds of the 8-bit tile. */
+size_t kith_directions_bytes(size_t dim);
+double kith_directions_cost(size_t k, size_t dim, size_t count_max);
 /* Keeps the first `count` and turns them within their span, so that no coordinate is much larger than the others.
  * *slack: what products of projections may be off by for vectors of length 1, the tails left out counted in full. */
 kith_status kith_directions_turn(kith_directions *directions, size_t count, size_t threads, double *slack);

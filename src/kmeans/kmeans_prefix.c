@@ -114,6 +114,14 @@ kith_status kith_project(const float *vectors, size_t count, size_t stride, cons
 
 /* ---- Directions ---------------------------------------------------------------------------------------------- */
 
+size_t kith_directions_bytes(size_t dim) { return dim * (dim + 2 * MOMENT_ROWS) * sizeof(float); }
+
+double kith_directions_cost(size_t k, size_t dim, size_t count) {
+    const double products = 3 * ROUNDS; /* of each direction with all others, and by the moments */
+    return cost_f32 * (double)dim * (double)dim *
+           ((double)kith_min_size(k, MOMENT_ROWS) + products * (double)count);
+}
+
 /* Takes off what lies along the `count` orthonormal rows, and makes it 1 long; returns how long it was. */
 static float take_off(const float *rows, size_t count, size_t dim, float *row) {
     const kith_simd_table *simd = kith_simd();

@@ -101,23 +101,27 @@ static double weight_of_cluster(const kith_clusters *clusters, const kith_points
     return weight;
 }
 
-/* Adds columns [start, start + width) of the members of cluster c. */
+/* Adds columns [start, start + width) of point i, weighted. */
+static void add_row(const kith_points *points, size_t i, size_t start, size_t width, double *sums) {
+    const float *row = points->rows + i * points->dim + start;
+    if (points->weights == NULL) {
+        kith_simd()->matrix.accumulate(sums, row, width);
+        return;
+    }
+    double weight = weight_of(points, i);
+    for (size_t j = 0; j < width; j++) sums[j] += weight * (double)row[j];
+}
+
+/* The same of the members of cluster c. */
 static void add_members(const kith_clusters *clusters, const kith_points *points, size_t c, size_t start,
                         size_t width, double *sums) {
-    const kith_simd_table *simd = kith_simd();
     size_t last = clusters->first[c + 1];
     for (size_t m = clusters->first[c]; m < last; m++) {
-        const float *row = points->rows + clusters->members[m] * points->dim + start;
         if (m + MEMBERS_AHEAD < last) {
             const float *later = points->rows + clusters->members[m + MEMBERS_AHEAD] * points->dim + start;
             for (size_t j = 0; j < width; j += LINE_FLOATS) __builtin_prefetch(later + j);
         }
-        if (points->weights == NULL) {
-            simd->matrix.accumulate(sums, row, width);
-            continue;
-        }
-        double weight = weight_of(points, clusters->members[m]);
-        for (size_t j = 0; j < width; j++) sums[j] += weight * (double)row[j];
+        add_row(points, clusters->members[m], start, width, sums);
     }
 }
 
@@ -204,16 +208,6 @@ static void sum_anew(const sums_loop *loop, size_t c) {
         length += weight_of(loop->points, i) * (double)loop->lengths[i];
     }
     loop->sums->present[c] = loop->sums->passed[c] = length;
-}
-
-static void add_row(const kith_points *points, size_t i, size_t start, size_t width, double *sums) {
-    const float *row = points->rows + i * points->dim + start;
-    if (points->weights == NULL) {
-        kith_simd()->matrix.accumulate(sums, row, width);
-        return;
-    }
-    double weight = weight_of(points, i);
-    for (size_t j = 0; j < width; j++) sums[j] += weight * (double)row[j];
 }
 
 /* Adds those who came and takes off those who left. False, and nothing is done, when so much has passed through the sum
