@@ -59,8 +59,8 @@ kith_status kith_exact_topk(kith_exact *exact, const kith_rows *rows, kith_topk 
 
 /* Offers every row to the queries that `members` names (member_count of them, distinct) and to no others: inverted
  * lists, each with its own queries. On the caller's thread, as worker 0..threads - 1 of the batch; workers run at the
- * same time as long as they name different queries or have selections of their own. Hits go to tops[query] or, where tops is NULL, to lists[query],
- * within `radius`. Does not count on the meter. */
+ * same time as long as they name different queries or have selections of their own. Hits go to tops[query] or, where
+ * tops is NULL, to lists[query], within `radius`. Does not count on the meter. */
 typedef struct kith_hit_list kith_hit_list;
 kith_status kith_exact_offer(kith_exact *exact, const kith_rows *rows, const uint32_t *members, size_t member_count,
                              size_t worker, kith_topk *tops, kith_hit_list *lists, float radius);

@@ -127,9 +127,7 @@ static void meet_links(kith_crosser *crosser, uint32_t node) {
  * pool, on the way down all of them to the descent. Before *changed the pool is as it was. */
 static kith_status offer(kith_crosser *crosser, size_t *changed) {
     kith_walker *walker = crosser->walker;
-    size_t count = walker->fresh_count, first;
-    if (walker->distances_max != 0)
-        count = (size_t)kith_min_size(count, walker->distances_max - walker->distance_count);
+    size_t count = kith_walker_room(walker, walker->fresh_count), first;
     walker->fresh_count = 0;
     *changed = walker->pool_capacity;
     if (count == 0) return KITH_OK;

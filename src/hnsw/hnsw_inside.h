@@ -258,10 +258,14 @@ static inline bool kith_walker_is_spent(kith_walker *walker) {
     if (walker->distances_max != 0 && walker->distance_count >= walker->distances_max) return true;
     return walker->deadline_ns != 0 && kith_walker_look(walker);
 }
-/* Whether the bound on distances leaves room for so many more. */
+/* How many of so many more distances the bound on them leaves room for, and whether for all. */
+static inline size_t kith_walker_room(const kith_walker *walker, size_t count) {
+    if (walker->distances_max == 0) return count;
+    uint64_t left = walker->distances_max - kith_min_size(walker->distance_count, walker->distances_max);
+    return left < count ? (size_t)left : count;
+}
 static inline bool kith_walker_has_left(const kith_walker *walker, size_t count) {
-    uint64_t most = walker->distances_max;
-    return most == 0 || (walker->distance_count <= most && most - walker->distance_count >= count);
+    return kith_walker_room(walker, count) == count;
 }
 
 /* How many of the nodes that a walk begins from are put into its pool. They lie far apart: a few are enough, and the fewer

@@ -242,8 +242,7 @@ static kith_status meet_and_ask(void *context, uint32_t node, float distance) {
 /* Compares nodes with the query, as far as the bound on distances goes. copies: see hnsw_call, or NULL. */
 static kith_status search_nodes(kith_walker *walker, const kith_probe *probe, const meeting *met,
                                 const uint32_t *all, size_t count, const unsigned char *copies) {
-    if (walker->distances_max != 0)
-        count = (size_t)kith_min_size(count, walker->distances_max - walker->distance_count);
+    count = kith_walker_room(walker, count);
     for (size_t i = 0; i < count && !kith_walker_is_spent(walker); i += GROUP) {
         size_t group = kith_min_size(GROUP, count - i);
         uint32_t nodes[GROUP];
@@ -454,7 +453,7 @@ static void emit_pool(const hnsw_call *call, const turn *own) {
 
 static void begin_turn(const hnsw_call *call, bool is_bridged, size_t item, turn *own) {
     kith_walker *walker = &call->walkers[own->walker];
-    own->query = is_bridged ? begin_item(call, item, walker) : item;
+    own->query = begin_item(call, item, walker);
     own->probe = probe_of(call, own->query, own->walker);
     if (is_bridged)
         kith_bridged_begin(&call->crossers[own->walker], &own->probe, call->ef, call->request->k);
@@ -468,7 +467,7 @@ static kith_status end_plain(const hnsw_call *call, const turn *own) {
     emit_pool(call, own);
     report(call, own->query, walker, false, false);
     kith_walker_clear(walker);
-    return kith_meter_add(call->request->meter, call->graph->base.count);
+    return end_item(call);
 }
 
 /* A walk that gives up, or has met all it could reach and found too few, leaves its query for a look at all allowed
@@ -524,6 +523,12 @@ static kith_status bridged_task(void *context, size_t task, size_t worker) {
     return take_turns(context, task, worker, true);
 }
 
+/* Against a deadline: what stays of a query that is not reached in time. */
+static void emit_none(const hnsw_call *call) {
+    for (size_t q = 0; q < call->request->queries.count && call->request->meter->deadline_ns != 0; q++)
+        kith_search_emit_hits(&call->graph->base, call->results, q, call->hits, 0, value_of, call->graph);
+}
+
 static kith_status search_plain(const kith_index *index, const kith_search_request *request,
                                 const kith_search_results *results) {
     hnsw_call call;
@@ -534,8 +539,7 @@ static kith_status search_plain(const kith_index *index, const kith_search_reque
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *call.hits, &call.hits));
     call.results = results;
     size_t tasks = (request->queries.count - 1) / call.queries_per_task + 1;
-    for (size_t q = 0; q < request->queries.count && request->meter->deadline_ns != 0; q++)
-        kith_search_emit_hits(index, results, q, call.hits, 0, value_of, call.graph); /* not reached in time */
+    emit_none(&call);
     kith_status status = kith_parallel_for(request->threads, tasks, plain_task, &call);
     if (status != KITH_OK) kith_arena_drop_zeros(request->arena);
     return kith_search_unless_late(request, status);
@@ -603,8 +607,7 @@ kith_status kith_hnsw_search(const kith_index *index, const kith_search_request 
         return kith_error(KITH_ERR_OVERFLOW, "search: k = %zu on %zu threads", request->k, request->threads);
     KITH_TRY(kith_arena_take(request->arena, all, sizeof *call.hits, &call.hits));
     call.results = results;
-    for (size_t q = 0; q < request->queries.count && request->meter->deadline_ns != 0; q++)
-        kith_search_emit_hits(index, results, q, call.hits, 0, value_of, call.graph); /* not reached in time */
+    emit_none(&call);
     kith_status status = run_pass(&call);
     while (status == KITH_OK && call.left_count > 0) {
         KITH_TRY(turn_pass(&call));

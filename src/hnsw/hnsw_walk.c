@@ -85,11 +85,7 @@ static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count
         mark(walker, fresh, true, true);
     else
         mark(walker, fresh, false, true);
-    if (walker->distances_max != 0) {
-        uint64_t left = walker->distances_max - kith_min_size(walker->distance_count, walker->distances_max);
-        fresh = left < fresh ? (size_t)left : fresh;
-    }
-    walker->fresh_count = fresh;
+    walker->fresh_count = kith_walker_room(walker, fresh);
 }
 
 kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed) {
