@@ -342,7 +342,7 @@ static void check_restore(setting *s) {
     const kith_code_rows plain = {.count = COUNT};
     cr_assert_eq(s->code->vtable->decode(s->code, &plain, s->codes, decoded), KITH_OK);
     float *projected = project(s->code, decoded, COUNT), *restored = malloc(dim * sizeof *restored);
-    unsigned char *scratch = malloc(8 * s->code->code_bytes);
+    unsigned char *scratch = malloc(kith_code_restore_bytes(s->code));
     for (size_t i = 0; i < COUNT; i++) {
         double apart = 0, norm2 = 0, product = 0;
         s->code->vtable->restore(s->code, s->codes + i * s->code->code_bytes, scratch, restored);

@@ -341,7 +341,7 @@ done:
 static kith_status restore_codes(const distance_loop *loop, size_t first, size_t count, float *projected) {
     const kith_code *code = loop->quantizer->code;
     unsigned char *scratch;
-    KITH_TRY(kith_alloc(code->code_bytes, 8, &scratch));
+    KITH_TRY(kith_alloc(1, kith_code_restore_bytes(code), &scratch));
     for (size_t i = 0; i < count; i++)
         code->vtable->restore(code, loop->codes + (first + i) * code->code_bytes, scratch,
                               projected + i * code->projected_dim);

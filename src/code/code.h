@@ -104,7 +104,7 @@ struct kith_code_vtable {
     kith_status (*decode)(const kith_code *code, const kith_code_rows *rows, const unsigned char *codes,
                           float *out);
     /* The same for one row without a reference point, left in projected_dim dimensions, so that it can be prepared as a
-     * query. `scratch` has 8 * code_bytes bytes. */
+     * query. `scratch` has kith_code_restore_bytes. */
     void (*restore)(const kith_code *code, const unsigned char *row, unsigned char *scratch, float *out);
 
     /* Prepares a query (projected_dim) for what follows; `query` is aligned to 64. */
@@ -188,6 +188,9 @@ static inline float kith_code_one(const kith_code *code, const void *query, floa
  * say; others do not. Free *out, the prepared query, with kith_free. */
 kith_status kith_code_zero_query(const kith_code *code, void *out);
 bool kith_code_is_finite(const kith_code *code, const void *zero_query, const unsigned char *row);
+
+/* Room for the fields of a row, of one bit at least, one by one: vtable->restore. */
+static inline size_t kith_code_restore_bytes(const kith_code *code) { return 8 * code->code_bytes; }
 
 static inline size_t kith_code_blocks(size_t count) {
     return count / KITH_BLOCK_ROWS + (count % KITH_BLOCK_ROWS != 0);

@@ -74,7 +74,7 @@ double kith_restorer_bytes(const kith_code *code) {
     kith_restorer one;
     double slot = (double)(sizeof *one.nodes + sizeof *one.bases + sizeof *one.selves + code->query_bytes);
     return (double)slots_of(code) * slot +
-           (double)(code->projected_dim * sizeof *one.vector + code->code_bytes * 8);
+           (double)(code->projected_dim * sizeof *one.vector + kith_code_restore_bytes(code));
 }
 
 kith_status kith_restorer_take(const kith_code *code, kith_restorer *out) {
@@ -86,7 +86,7 @@ kith_status kith_restorer_take(const kith_code *code, kith_restorer *out) {
     KITH_GO(kith_alloc(count, sizeof *out->selves, &out->selves));
     KITH_GO(kith_alloc(count, code->query_bytes, &out->prepared));
     KITH_GO(kith_alloc(code->projected_dim, sizeof *out->vector, &out->vector));
-    KITH_GO(kith_alloc(code->code_bytes, 8, &out->scratch));
+    KITH_GO(kith_alloc(1, kith_code_restore_bytes(code), &out->scratch));
     memset(out->nodes, 0xff, count * sizeof *out->nodes);
     return KITH_OK;
 done:
