@@ -1,38 +1,199 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * avx2_graph.c: insertion into a pool. Instead of a search with its branches all entries are compared.
+ * avx2_graph.c: the kernels of graph.h in the way of avx512_graph.c: bits gathered for eight nodes at once, pools four
+ * entries at a time. For what AVX2 cannot compress there is a table of orders.
  */
 #include <immintrin.h>
 
-#include "simd/graph_offer.h"
 #include "simd/isa.h"
+#include "simd/unroll.h"
 
-enum { LANES = 4 };
+#define INLINE static inline __attribute__((always_inline))
+enum { LANES = 4, NODES = 8, SHORT_BLOCKS = 10 };
 
-static size_t insert(int64_t *pool, size_t count, int64_t entry) {
+INLINE __m256i load(const int64_t *pool) { return _mm256_load_si256((const __m256i *)(const void *)pool); }
+INLINE void store(int64_t *pool, __m256i entries) { _mm256_store_si256((__m256i *)(void *)pool, entries); }
+
+/* The last entry before the others: next to those of the block below it shows what is moved up from there. */
+INLINE __m256i turned(__m256i block) { return _mm256_permute4x64_epi64(block, 0x93); }
+
+/* Puts an entry into its place. Each entry that is larger becomes the larger of the one before it and of the new one: no
+ * search, no branch. */
+INLINE __m256i insert_at(__m256i here, __m256i here_turned, __m256i below_turned, __m256i wanted) {
+    __m256i before = _mm256_blend_epi32(here_turned, below_turned, 0x03);
+    __m256i moved = _mm256_blendv_epi8(wanted, before, _mm256_cmpgt_epi64(before, wanted));
+    return _mm256_blendv_epi8(here, moved, _mm256_cmpgt_epi64(here, wanted));
+}
+
+/* A long pool is left at the block of the new entry. What one insertion has stored the next one loads whole, straight
+ * from the store buffer. */
+static inline void insert(int64_t *pool, size_t blocks, __m256i wanted) {
+    const __m256i least = _mm256_set1_epi64x(INT64_MIN);
+    __m256i here = load(pool + (blocks - 1) * LANES), here_turned = turned(here);
+    for (size_t b = blocks - 1; b > 0; b--) {
+        __m256i below = load(pool + (b - 1) * LANES), below_turned = turned(below);
+        store(pool + b * LANES, insert_at(here, here_turned, below_turned, wanted));
+        if (_mm256_testz_si256(_mm256_cmpgt_epi64(below, wanted), _mm256_set1_epi64x(-1))) return;
+        here = below;
+        here_turned = below_turned;
+    }
+    store(pool, insert_at(here, here_turned, least, wanted));
+}
+
+/* How many entries are smaller. */
+static inline size_t rank_of(const int64_t *pool, size_t blocks, int64_t entry) {
     const __m256i wanted = _mm256_set1_epi64x(entry);
-    size_t first = 0, i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        __m256i smaller = _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256((const __m256i *)(const void *)(pool + i)));
-        unsigned mask = (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(smaller));
-        first += (size_t)_mm_popcnt_u32(mask);
-        if (mask != 0xf) break;
+    size_t b = 0;
+    unsigned smaller = 0xf;
+    for (; b < blocks && smaller == 0xf; b++)
+        smaller =
+            (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(wanted, load(pool + b * LANES))));
+    return (b - 1) * LANES + (size_t)__builtin_popcount(smaller);
+}
+
+INLINE __m256i lanes_below(size_t count) { /* the first `count` of eight; count may be larger */
+    __m256i counts = _mm256_set1_epi32(count < NODES ? (int)count : NODES);
+    return _mm256_cmpgt_epi32(counts, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE __m256i keys_of(__m256 distances) {
+    __m256i bits = _mm256_castps_si256(_mm256_add_ps(distances, _mm256_setzero_ps()));
+    return _mm256_xor_si256(bits, _mm256_srli_epi32(_mm256_srai_epi32(bits, 31), 1));
+}
+
+/* The keys of `count` of eight distances, and which of them are at most `worst`. */
+INLINE unsigned near_of(const float *distances, size_t count, __m256i worst, int32_t *keys) {
+    __m256i here = count < NODES ? lanes_below(count) : _mm256_set1_epi32(-1);
+    __m256i found = keys_of(count < NODES ? _mm256_maskload_ps(distances, here) : _mm256_loadu_ps(distances));
+    _mm256_storeu_si256((__m256i *)(void *)keys, found);
+    return (unsigned)_mm256_movemask_ps(
+        _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(found, worst), here)));
+}
+
+/* The entries of those of 16 nodes that are no further than `worst`; returns how many. */
+static inline size_t take_near(const float *distances, const uint32_t *nodes, size_t count, int64_t worst,
+                               int64_t *entries) {
+    const __m256i worst_key = _mm256_set1_epi32((int)(worst >> 32));
+    int32_t keys[2 * NODES];
+    unsigned near = near_of(distances, count, worst_key, keys);
+    size_t taken = 0;
+    if (count > NODES) near |= near_of(distances + NODES, count - NODES, worst_key, keys + NODES) << NODES;
+    for (; near != 0; near &= near - 1) {
+        unsigned i = (unsigned)__builtin_ctz(near);
+        entries[taken++] = (int64_t)((uint64_t)(uint32_t)keys[i] << 32 | (uint64_t)nodes[i] << 1);
     }
-    if (first == i)
-        while (first < count && pool[first] < entry) first++;
-    size_t end = count;
-    for (; end >= first + LANES; end -= LANES) {
-        __m256i moved = _mm256_loadu_si256((const __m256i *)(const void *)(pool + end - LANES));
-        _mm256_storeu_si256((__m256i *)(void *)(pool + end - LANES + 1), moved);
+    return taken;
+}
+
+/* What a last block has behind the capacity is nothing. */
+INLINE __m256i cut(__m256i block, __m256i last) {
+    return _mm256_blendv_epi8(_mm256_set1_epi64x(KITH_POOL_NOTHING), block, last);
+}
+
+/* Short pools stay in registers while entries are put in. */
+INLINE int64_t insert_all(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                          int64_t nearest) {
+    __m256i held[SHORT_BLOCKS];
+    KITH_UNROLL(10)
+    for (size_t b = 0; b < blocks; b++) held[b] = load(pool + b * LANES);
+    for (size_t e = 0; e < taken; e++) {
+        __m256i wanted = _mm256_set1_epi64x(entries[e]), here_turned = turned(held[blocks - 1]);
+        KITH_UNROLL(10)
+        for (size_t b = blocks; --b > 0;) {
+            __m256i below_turned = turned(held[b - 1]);
+            held[b] = insert_at(held[b], here_turned, below_turned, wanted);
+            here_turned = below_turned;
+        }
+        held[0] = insert_at(held[0], here_turned, _mm256_set1_epi64x(INT64_MIN), wanted);
+        nearest = entries[e] < nearest ? entries[e] : nearest;
     }
-    for (; end > first; end--) pool[end] = pool[end - 1];
-    pool[first] = entry;
-    return first;
+    held[blocks - 1] = cut(held[blocks - 1], last);
+    KITH_UNROLL(10)
+    for (size_t b = 0; b < blocks; b++) store(pool + b * LANES, held[b]);
+    return nearest;
+}
+
+static int64_t insert_long(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                           int64_t nearest) {
+    for (size_t e = 0; e < taken; e++) {
+        insert(pool, blocks, _mm256_set1_epi64x(entries[e]));
+        nearest = entries[e] < nearest ? entries[e] : nearest;
+    }
+    int64_t *end = pool + (blocks - 1) * LANES;
+    store(end, cut(load(end), last));
+    return nearest;
+}
+
+/* `blocks` of the pool, of which `last` says what the last one may hold. Returns the nearest of all entries so far. */
+static int64_t insert_taken(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                            int64_t nearest) {
+    switch (blocks) {
+        case 1: return insert_all(pool, 1, last, entries, taken, nearest);
+        case 2: return insert_all(pool, 2, last, entries, taken, nearest);
+        case 3: return insert_all(pool, 3, last, entries, taken, nearest);
+        case 4: return insert_all(pool, 4, last, entries, taken, nearest);
+        case 5: return insert_all(pool, 5, last, entries, taken, nearest);
+        case 6: return insert_all(pool, 6, last, entries, taken, nearest);
+        case 7: return insert_all(pool, 7, last, entries, taken, nearest);
+        case 8: return insert_all(pool, 8, last, entries, taken, nearest);
+        case 9: return insert_all(pool, 9, last, entries, taken, nearest);
+        case 10: return insert_all(pool, 10, last, entries, taken, nearest);
+        default: return insert_long(pool, blocks, last, entries, taken, nearest);
+    }
+}
+
+/* Eight numbers, of which `kept` says which are to come first, in their order. */
+static uint8_t orders[1 << NODES][NODES];
+
+static void fill_orders(void) {
+    for (unsigned kept = 0; kept < 1 << NODES; kept++)
+        for (unsigned lane = 0, place = 0; lane < NODES; lane++)
+            if ((kept >> lane & 1) != 0) orders[kept][place++] = (uint8_t)lane;
+}
+
+INLINE __m256i in_order(__m256i numbers, unsigned kept) {
+    __m128i order = _mm_loadl_epi64((const __m128i *)(const void *)orders[kept]);
+    return _mm256_permutevar8x32_epi32(numbers, _mm256_cvtepu8_epi32(order));
+}
+
+/* The bit of each node is shifted to the top of its word. Places without a node have all bits set. */
+static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
+                     uint32_t *fresh) {
+    const __m256i top = _mm256_set1_epi32(INT32_MIN), last_bit = _mm256_set1_epi32(31);
+    const __m256i bound = _mm256_xor_si256(_mm256_set1_epi32((int)node_count), top);
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += NODES) {
+        __m256i here = lanes_below(count - i);
+        __m256i numbers = _mm256_maskload_epi32((const int *)nodes + i, here);
+        here = _mm256_and_si256(here, _mm256_cmpgt_epi32(bound, _mm256_xor_si256(numbers, top)));
+        __m256i words = _mm256_mask_i32gather_epi32(_mm256_set1_epi32(-1), (const int *)seen,
+                                                    _mm256_srli_epi32(numbers, 5), here, sizeof *seen);
+        __m256i bits = _mm256_sllv_epi32(words, _mm256_andnot_si256(numbers, last_bit));
+        unsigned kept = ~(unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(bits)) & 0xff;
+        _mm256_storeu_si256((__m256i *)(void *)(fresh + found), in_order(numbers, kept));
+        found += (size_t)__builtin_popcount(kept);
+    }
+    return found;
 }
 
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
                     size_t offered, size_t *first) {
-    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+    const size_t blocks = (capacity + LANES - 1) / LANES;
+    const __m256i last = _mm256_cmpgt_epi64(_mm256_set1_epi64x((int64_t)(capacity - (blocks - 1) * LANES)),
+                                            _mm256_setr_epi64x(0, 1, 2, 3));
+    int64_t nearest = KITH_POOL_NOTHING;
+    for (size_t i = 0; i < offered; i += 2 * NODES) {
+        int64_t entries[2 * NODES];
+        size_t taken = take_near(distances + i, nodes + i, offered - i, pool[capacity - 1], entries);
+        if (taken == 0) continue;
+        nearest = insert_taken(pool, blocks, last, entries, taken, nearest);
+        count = count + taken < capacity ? count + taken : capacity;
+    }
+    *first = nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, nearest);
+    return count;
 }
 
-void kith_fill_avx2_graph(kith_simd_table *table) { table->graph.offer = offer; }
+void kith_fill_avx2_graph(kith_simd_table *table) {
+    fill_orders();
+    table->graph = (kith_graph_kernels){unseen, offer};
+}
