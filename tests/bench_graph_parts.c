@@ -306,9 +306,15 @@ static void nothing_ahead(subject *of, size_t value) {
     row_lines(of, value);
 }
 static void entries(subject *of, size_t value) { of->graph->entry_count = kith_min_size(of->entry_count, value); }
+static const kith_code_vtable *with_all;
+static void rows_in_fours(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                          size_t count, float *out) {
+    for (size_t i = 0; i < count; i += 4) with_all->rows(code, query, base, rows + i, 4, out + i);
+}
 static void fours(subject *of, size_t value) {
     (void)value;
-    of->code_without.sixteen = NULL;
+    with_all = of->code_vtable;
+    of->code_without.rows = rows_in_fours;
     of->graph->code->vtable = &of->code_without;
 }
 static void wide_projection(subject *of, size_t value) {
@@ -327,7 +333,7 @@ static void offer(subject *of, size_t value) {
 }
 static void every(subject *of, size_t value) { *of->kernels = *kith_simd_find(sets[value]); }
 
-typedef enum need { NEED_NOTHING, NEED_SIXTEEN, NEED_PROJECTION, NEED_SET, NEED_SMALL_PAGES } need;
+typedef enum need { NEED_NOTHING, NEED_CODE, NEED_PROJECTION, NEED_SET, NEED_SMALL_PAGES } need;
 
 typedef struct variant {
     const char *name;
@@ -347,7 +353,7 @@ static const variant variants[] = {
     {"links of the chosen node alone", links, 1, NEED_NOTHING},
     {"links of three nodes", links, 3, NEED_NOTHING},
     {"nothing asked for ahead", nothing_ahead, 0, NEED_NOTHING},
-    {"estimates four at a time", fours, 0, NEED_SIXTEEN},
+    {"estimates four at a time", fours, 0, NEED_CODE},
     {"queries projected in f32", wide_projection, 0, NEED_PROJECTION},
     {"marks tested one by one (C)", unseen, 0, NEED_SET},
     {"marks tested as with AVX2", unseen, 1, NEED_SET},
@@ -367,7 +373,7 @@ static bool is_there(const subject *of, const variant *one) {
     if (options.only != NULL && one->apply != all && strstr(one->name, options.only) == NULL) return false;
     switch (one->need) {
         case NEED_NOTHING: return true;
-        case NEED_SIXTEEN: return code != NULL && code->vtable->sixteen != NULL;
+        case NEED_CODE: return code != NULL;
         case NEED_PROJECTION: return code != NULL && code->vtable->project_queries != NULL;
         case NEED_SET: return kith_simd_find(sets[one->value]) != NULL;
         case NEED_SMALL_PAGES: return of->small_pages != NULL;

@@ -451,7 +451,7 @@ static void check_forms(setting *s) {
             size_t at[4] = {i, (i + 1) % 32 + i / 32 * 32, i, i / 32 * 32};
             const unsigned char *rows[4];
             for (size_t r = 0; r < 4; r++) rows[r] = code_at(s, at[r] < COUNT ? at[r] : i);
-            s->code->vtable->four(s->code, s->prepared_at[q], base_of(s, q, i), rows, four);
+            s->code->vtable->rows(s->code, s->prepared_at[q], base_of(s, q, i), rows, 4, four);
             for (size_t r = 0; r < 4; r++)
                 cr_assert_eq(four[r], alone[q * STRIDE + (at[r] < COUNT ? at[r] : i)],
                              "%s %s %s: query %zu, row %zu", ABOUT(s), q, i);

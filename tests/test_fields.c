@@ -165,7 +165,7 @@ Test(fields, blocks_of_2_bits) { check_block(1); }
 Test(fields, blocks_of_4_bits) { check_block(2); }
 Test(fields, blocks_of_8_bits) { check_block(3); }
 
-/* ---- four, line_four ---- */
+/* ---- four, lines ---- */
 
 typedef struct four_case {
     unsigned log2;
@@ -211,6 +211,8 @@ static float estimate(const kith_affine *a, size_t parts, const int32_t *dots, s
     return fmaf(a->step, fmaf(scale, inner, add), a->base);
 }
 
+enum { ROWS_MAX = 36 };
+
 /* The same rows with a word of factors behind. */
 static void check_lines(four_case *c, const uint32_t *const words[4]) {
     const kith_affine affine = {.unit = 0.0131f, .offset = -3.7f, .step = 0x1p-3f, .base = 11.3f};
@@ -228,21 +230,24 @@ static void check_lines(four_case *c, const uint32_t *const words[4]) {
     const int8_t *query = steps_of(c, pad(c->word_count + 1));
     EACH_TABLE(table) {
         float out[4] = {7, 7, 7, 7};
-        table->estimates.line_four[c->log2](query, c->rows, c->word_count, &affine, out);
+        const unsigned char *rows[ROWS_MAX];
+        for (size_t r = 0; r < ROWS_MAX; r++) rows[r] = (const unsigned char *)c->rows[(r + r / 4) % 4];
+        table->estimates.lines[c->log2](query, rows, 4, c->word_count, &affine, out);
         for (size_t r = 0; r < 4; r++) {
             float want = estimate(&affine, 1, &c->want[r], 4, add[r], scale[r]);
             cr_assert_eq(memcmp(&want, &out[r], sizeof want), 0, "%s: width %u, %zu words: %a instead of %a",
                          table->full_name, 1u << c->log2, c->word_count, (double)out[r], (double)want);
         }
-        if (table->estimates.line_sixteen[c->log2] == NULL) continue;
-        float sixteen[16];
-        const unsigned char *rows[16];
-        for (size_t r = 0; r < 16; r++) rows[r] = (const unsigned char *)c->rows[(r + r / 4) % 4];
-        table->estimates.line_sixteen[c->log2](query, rows, c->word_count, &affine, sixteen);
-        for (size_t r = 0; r < 16; r++)
-            cr_assert_eq(memcmp(&sixteen[r], &out[(r + r / 4) % 4], sizeof *out), 0,
-                         "%s: width %u, %zu words, row %zu of sixteen", table->full_name, 1u << c->log2,
-                         c->word_count, r);
+        for (size_t count = 8; count <= ROWS_MAX; count += 4) {
+            float many[ROWS_MAX + 1];
+            many[count] = 7;
+            table->estimates.lines[c->log2](query, rows, count, c->word_count, &affine, many);
+            for (size_t r = 0; r < count; r++)
+                cr_assert_eq(memcmp(&many[r], &out[(r + r / 4) % 4], sizeof *out), 0,
+                             "%s: width %u, %zu words, row %zu of %zu", table->full_name, 1u << c->log2,
+                             c->word_count, r, count);
+            cr_assert_eq(many[count], 7);
+        }
     }
 }
 

@@ -191,7 +191,7 @@ static float *estimates_of(const kith_code *code, const unsigned char *codes, co
     for (size_t i = 0; i < KITH_BLOCK_ROWS; i += 4) {
         const unsigned char *rows[4];
         for (size_t r = 0; r < 4; r++) rows[r] = codes + (i + r) * code->code_bytes;
-        code->vtable->four(code, prepared, base, rows, four);
+        code->vtable->rows(code, prepared, base, rows, 4, four);
         cr_assert_arr_eq(four, out + i, sizeof four);
     }
     free(prepared);

@@ -86,16 +86,10 @@ bool kith_code_is_finite(const kith_code *code, const void *zero_query, const un
     return isfinite(kith_code_one(code, zero_query, 0, row));
 }
 
-/* Up to so many rows are estimated in fours. */
-enum { FOURS_MAX = 8 };
-
 void kith_code_rows_estimate(const kith_code *code, const void *query, float base, const unsigned char **rows,
                              size_t count, float *out) {
-    for (size_t i = count; i % KITH_CODE_ROWS_UNIT != 0; i++) rows[i] = rows[0];
-    size_t i = 0;
-    for (; code->vtable->sixteen != NULL && count - i > FOURS_MAX; i += kith_min_size(16, count - i))
-        code->vtable->sixteen(code, query, base, rows + i, out + i);
-    for (; i < count; i += 4) code->vtable->four(code, query, base, rows + i, out + i);
+    for (; count % 4 != 0; count++) rows[count] = rows[0];
+    code->vtable->rows(code, query, base, rows, count, out);
 }
 
 enum { ROWS_PER_ITEM = 256 };

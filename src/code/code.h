@@ -109,12 +109,9 @@ struct kith_code_vtable {
 
     /* Prepares a query (projected_dim) for what follows; `query` is aligned to 64. */
     void (*prepare)(const kith_code *code, const float *vector, void *query);
-    /* Estimates for four rows anywhere. Rows may repeat. */
-    void (*four)(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
-                 float out[4]);
-    /* The same for sixteen. NULL: fours are as fast. */
-    void (*sixteen)(const kith_code *code, const void *query, float base, const unsigned char *const rows[16],
-                    float out[16]);
+    /* Estimates for `count` rows anywhere, a multiple of 4. Rows may repeat. */
+    void (*rows)(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                 size_t count, float *out);
     /* Estimates of query_count <= KITH_CODE_QUERIES_MAX queries for block_count blocks one after the other:
      * out[q * out_stride + 32 * b + i]. Lanes that hold no code give any finite number. */
     void (*scan)(const kith_code *code, const void *const *queries, const float *bases, size_t query_count,
@@ -172,7 +169,8 @@ kith_status kith_code_project_plainly(const kith_code *code, const float *querie
 /* vtable->encode on `threads` threads. */
 kith_status kith_code_encode(const kith_code *code, const kith_code_rows *rows, size_t threads,
                              unsigned char *codes);
-/* Estimates of `count` rows anywhere. `rows` and `out` have room for the next multiple of KITH_CODE_ROWS_UNIT. */
+/* Estimates of `count` rows anywhere. `rows` and `out` have room for the next multiple of 4. Multiples of
+ * KITH_CODE_ROWS_UNIT are the fastest, on every instruction set. */
 enum { KITH_CODE_ROWS_UNIT = 16 };
 void kith_code_rows_estimate(const kith_code *code, const void *query, float base, const unsigned char **rows,
                              size_t count, float *out);
@@ -180,7 +178,7 @@ void kith_code_rows_estimate(const kith_code *code, const void *query, float bas
 static inline float kith_code_one(const kith_code *code, const void *query, float base, const unsigned char *row) {
     const unsigned char *const rows[4] = {row, row, row, row};
     float out[4];
-    code->vtable->four(code, query, base, rows, out);
+    code->vtable->rows(code, query, base, rows, 4, out);
     return out[0];
 }
 

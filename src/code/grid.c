@@ -20,7 +20,7 @@ static size_t factor_words(kith_grid_factors factors) {
     return factors == KITH_FACTORS_F32 ? 2 : factors == KITH_FACTORS_NONE ? 0 : 1;
 }
 
-/* Are four rows estimated by line_four, which takes the word of the factors along? */
+/* Are rows estimated by `lines`, which takes the word of the factors along? */
 static bool has_lines(const kith_grid *grid) {
     return grid->factors == KITH_FACTORS_F16 && grid->plane_count == 1 && grid->query_parts == 1;
 }
@@ -317,36 +317,27 @@ static void factors_of_four(const kith_grid *grid, const uint32_t *const rows[4]
     }
 }
 
-void kith_grid_four(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[4],
-                    float out[4]) {
-    const kith_estimate_kernels *estimates = &kith_simd()->estimates;
-    const kith_affine affine = affine_of(query, base);
+static void estimate_four(const kith_grid *grid, const void *query, const kith_affine *affine,
+                          const unsigned char *const rows[4], float out[4]) {
     const uint32_t *words[4];
-    for (size_t r = 0; r < 4; r++) words[r] = (const uint32_t *)(const void *)rows[r];
-    const int8_t *part = part_of_const(grid, query, 0);
-    if (has_lines(grid)) {
-        estimates->line_four[grid->planes[0].width_log2](part + grid->step_first[0], words, grid->word_count,
-                                                         &affine, out);
-        return;
-    }
     int32_t dots[2 * 4];
     float factors[8];
-    dots_of_four(grid, part, words, dots);
-    if (grid->query_parts == 2) dots_of_four(grid, part_of_const(grid, query, 1), words, dots + 4);
+    for (size_t r = 0; r < 4; r++) words[r] = (const uint32_t *)(const void *)rows[r];
+    for (size_t p = 0; p < grid->query_parts; p++)
+        dots_of_four(grid, part_of_const(grid, query, p), words, dots + 4 * p);
     factors_of_four(grid, words, factors);
-    estimates->four(&affine, grid->query_parts, dots, factors, factors + 4, out);
+    kith_simd()->estimates.four(affine, grid->query_parts, dots, factors, factors + 4, out);
 }
 
-void kith_grid_sixteen(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[16],
-                       float out[16]) {
-    const kith_estimate_kernels *estimates = &kith_simd()->estimates;
-    if (has_lines(grid) && estimates->line_sixteen[grid->planes[0].width_log2] != NULL) {
-        const kith_affine affine = affine_of(query, base);
-        estimates->line_sixteen[grid->planes[0].width_log2](part_of_const(grid, query, 0) + grid->step_first[0],
-                                                            rows, grid->word_count, &affine, out);
+void kith_grid_rows(const kith_grid *grid, const void *query, float base, const unsigned char *const *rows,
+                    size_t count, float *out) {
+    const kith_affine affine = affine_of(query, base);
+    if (has_lines(grid)) {
+        kith_simd()->estimates.lines[grid->planes[0].width_log2](
+            part_of_const(grid, query, 0) + grid->step_first[0], rows, count, grid->word_count, &affine, out);
         return;
     }
-    for (size_t r = 0; r < 16; r += 4) kith_grid_four(grid, query, base, rows + r, out + r);
+    for (size_t i = 0; i < count; i += 4) estimate_four(grid, query, &affine, rows + i, out + i);
 }
 
 /* What is fetched from memory ahead of its use, at least. */

@@ -74,12 +74,9 @@ float kith_grid_query_step(const kith_grid *grid, const void *query);
 int32_t kith_grid_query_norm2(const kith_grid *grid, const void *query);
 /* Adds a number of this query's own to all its estimates: to be called after prepare, which sets it to 0. */
 void kith_grid_shift(void *query, float shift);
-/* S + base: vtable's four and scan. */
-void kith_grid_four(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[4],
-                    float out[4]);
-/* Sixteen rows. */
-void kith_grid_sixteen(const kith_grid *grid, const void *query, float base, const unsigned char *const rows[16],
-                       float out[16]);
+/* S + base: vtable's rows and scan. */
+void kith_grid_rows(const kith_grid *grid, const void *query, float base, const unsigned char *const *rows,
+                    size_t count, float *out);
 void kith_grid_scan(const kith_grid *grid, const void *const *queries, const float *bases, size_t query_count,
                     const unsigned char *blocks, size_t block_count, float *out, size_t out_stride);
 

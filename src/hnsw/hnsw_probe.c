@@ -164,7 +164,7 @@ static void four_vectors(const kith_probe *probe, const uint32_t nodes[4], const
     size_t dim = probe->graph->base.dim;
     if (probe->kind >= KITH_PROBE_CODE) {
         const kith_code *code = probe->graph->code;
-        code->vtable->four(code, probe->vector, probe->side, (const unsigned char *const *)rows, out);
+        code->vtable->rows(code, probe->vector, probe->side, (const unsigned char *const *)rows, 4, out);
     } else if (probe->ints != NULL) {
         int32_t values[4];
         probe->ints->four(probe->vector, rows, dim, values);

@@ -398,7 +398,7 @@ static bool rows_are_finite(const kith_code *code, const void *query, const kith
         float estimates[4];
         for (size_t r = 0; r < 4; r++)
             rows[r] = segment->blocks + kith_min_size(i + r, segment->count - 1) * code->code_bytes;
-        code->vtable->four(code, query, 0, rows, estimates);
+        code->vtable->rows(code, query, 0, rows, 4, estimates);
         if (!all_finite(estimates, 4)) return false;
     }
     return true;

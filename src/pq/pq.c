@@ -146,7 +146,7 @@ static uint64_t memory(const kith_code *code) {
 
 #define FUNCTIONS                                                                                                  \
     .release = release, .clone = clone, .memory = memory, .train = kith_pq_train, .encode = kith_pq_encode,        \
-    .decode = kith_pq_decode, .restore = kith_pq_restore, .prepare = kith_pq_prepare, .four = kith_pq_four,        \
+    .decode = kith_pq_decode, .restore = kith_pq_restore, .prepare = kith_pq_prepare, .rows = kith_pq_rows,        \
     .scan = kith_pq_scan, .pack = kith_pq_pack, .unpack = kith_pq_unpack, .save = kith_pq_save,                    \
     .load = kith_pq_load
 

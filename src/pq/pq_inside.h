@@ -92,8 +92,8 @@ kith_status kith_pq_shape_codebooks(kith_pq *pq, const kith_code_rows *rows, con
 /* ---- pq_query.c ------------------------------------------------------------------------------------------------ */
 
 void kith_pq_prepare(const kith_code *code, const float *vector, void *query);
-void kith_pq_four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
-                  float out[4]);
+void kith_pq_rows(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                  size_t count, float *out);
 void kith_pq_scan(const kith_code *code, const void *const *queries, const float *bases, size_t query_count,
                   const unsigned char *blocks, size_t block_count, float *out, size_t out_stride);
 

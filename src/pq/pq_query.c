@@ -110,16 +110,17 @@ static void four_of_any_width(const kith_pq *pq, const kith_lookup *query, const
     finish(query, sums, kith_pq_has_addend(pq) ? addends : NULL, 4, out);
 }
 
-void kith_pq_four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
-                  float out[4]) {
+void kith_pq_rows(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                  size_t count, float *out) {
     const kith_pq *pq = kith_pq_of_const(code);
     const kith_lookup_kernels *kernels = kernels_of(pq);
     const kith_lookup lookup = lookup_of(query, base);
     const kith_lookup_shape shape = shape_of(pq);
-    if (kernels != NULL)
-        kernels->four(&lookup, &shape, rows, out);
-    else
-        four_of_any_width(pq, &lookup, rows, out);
+    for (size_t i = 0; i < count; i += 4)
+        if (kernels != NULL)
+            kernels->four(&lookup, &shape, rows + i, out + i);
+        else
+            four_of_any_width(pq, &lookup, rows + i, out + i);
 }
 
 /* The numbers of `count` parts from `first` on, part after part. */

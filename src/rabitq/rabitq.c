@@ -124,14 +124,9 @@ static void prepare(const kith_code *code, const float *vector, void *query) {
                                                                                        code->projected_dim));
 }
 
-static void sixteen(const kith_code *code, const void *query, float base, const unsigned char *const rows[16],
-                    float out[16]) {
-    kith_grid_sixteen(&kith_rabitq_of(code)->grid, query, base, rows, out);
-}
-
-static void four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
-                 float out[4]) {
-    kith_grid_four(&kith_rabitq_of(code)->grid, query, base, rows, out);
+static void estimate(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                     size_t count, float *out) {
+    kith_grid_rows(&kith_rabitq_of(code)->grid, query, base, rows, count, out);
 }
 
 static void scan(const kith_code *code, const void *const *queries, const float *bases, size_t query_count,
@@ -193,8 +188,7 @@ static const kith_code_vtable rabitq_vtable = {
     .decode = kith_rabitq_decode,
     .restore = kith_rabitq_restore,
     .prepare = prepare,
-    .four = four,
-    .sixteen = sixteen,
+    .rows = estimate,
     .scan = scan,
     .error = error_of_row,
     .error_in_block = error_in_block,
@@ -216,8 +210,7 @@ static const kith_code_vtable line_vtable = {
     .decode = kith_rabitq_decode,
     .restore = kith_rabitq_restore,
     .prepare = prepare,
-    .four = four,
-    .sixteen = sixteen,
+    .rows = estimate,
     .scan = scan,
     .pack = pack,
     .unpack = unpack,

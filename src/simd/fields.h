@@ -16,7 +16,7 @@
  *          are fetched from memory meanwhile; or NULL.
  *   four   one query x four rows anywhere, word w of row r at rows[r][w].
  *          The query is in step order: the four bytes of step j of word w from query[(j * words_padded + w) * 4] on;
- *          words_padded is word_count rounded up to a multiple of 16 (for line_four: word_count + 1), and words past
+ *          words_padded is word_count rounded up to a multiple of 16 (for lines: word_count + 1), and words past
  *          word_count hold 0.
  *
  * Query bytes are -127..127. Pointers to words need an alignment of 4; no byte outside the operands is read.
@@ -57,14 +57,11 @@ typedef struct kith_estimate_kernels {
     /* One query x four rows: dots[p * 4 + r]. */
     void (*four)(const kith_affine *query, size_t parts, const int32_t *dots, const float add[4],
                  const float scale[4], float out[4]);
-    /* fields[log2 width].four and the estimates at once, for rows whose last word, the one at word_count, holds two
-     * f16: add in its lower half, scale in its upper one. word_count does not count it, and the query, of one part,
-     * is padded for word_count + 1 words. */
-    void (*line_four[KITH_FIELD_WIDTHS])(const int8_t *query, const uint32_t *const rows[4], size_t word_count,
-                                         const kith_affine *affine, float out[4]);
-    /* The same for sixteen rows. NULL: fours are as fast. */
-    void (*line_sixteen[KITH_FIELD_WIDTHS])(const int8_t *query, const unsigned char *const rows[16],
-                                            size_t word_count, const kith_affine *affine, float out[16]);
+    /* fields[log2 width].four and the estimates at once, for `count` rows anywhere, a multiple of 4, whose last word,
+     * the one at word_count, holds two f16: add in its lower half, scale in its upper one. word_count does not count
+     * it, and the query, of one part, is padded for word_count + 1 words. */
+    void (*lines[KITH_FIELD_WIDTHS])(const int8_t *query, const unsigned char *const *rows, size_t count,
+                                     size_t word_count, const kith_affine *affine, float *out);
     /* sums[i] = (sums[i] << bits) + dots[i]: takes the products with the next plane of the same numbers in. */
     void (*next_plane)(int32_t *sums, const int32_t *dots, unsigned bits, size_t count);
 } kith_estimate_kernels;

@@ -55,14 +55,18 @@ static inline float estimate(const kith_affine *query, size_t parts, const int32
     static void four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]) {  \
         four(N, query, rows, word_count, pad(word_count), out);                                                    \
     }                                                                                                              \
-    static void line_four_##N(const int8_t *query, const uint32_t *const rows[4], size_t word_count,               \
-                              const kith_affine *affine, float out[4]) {                                           \
-        int32_t dots[4];                                                                                           \
-        four(N, query, rows, word_count, pad(word_count + 1), dots);                                               \
-        for (size_t r = 0; r < 4; r++) {                                                                           \
-            uint32_t factors = rows[r][word_count];                                                                \
-            out[r] = estimate(affine, 1, dots + r, 4, kith_ref_f32_of_f16((uint16_t)factors),                      \
-                              kith_ref_f32_of_f16((uint16_t)(factors >> 16)));                                     \
+    static void lines_##N(const int8_t *query, const unsigned char *const *rows, size_t count, size_t word_count,  \
+                          const kith_affine *affine, float *out) {                                                 \
+        for (size_t i = 0; i < count; i += 4) {                                                                    \
+            const uint32_t *four_rows[4];                                                                          \
+            int32_t dots[4];                                                                                       \
+            for (size_t r = 0; r < 4; r++) four_rows[r] = (const uint32_t *)(const void *)rows[i + r];             \
+            four(N, query, four_rows, word_count, pad(word_count + 1), dots);                                      \
+            for (size_t r = 0; r < 4; r++) {                                                                       \
+                uint32_t factors = four_rows[r][word_count];                                                       \
+                out[i + r] = estimate(affine, 1, dots + r, 4, kith_ref_f32_of_f16((uint16_t)factors),              \
+                                      kith_ref_f32_of_f16((uint16_t)(factors >> 16)));                             \
+            }                                                                                                      \
         }                                                                                                          \
     }
 WIDTH(1)
@@ -136,7 +140,7 @@ void kith_fill_ref_fields(kith_simd_table *table) {
     table->estimates = (kith_estimate_kernels){.block = estimate_block,
                                                .block_f16 = estimate_block_f16,
                                                .four = estimate_four,
-                                               .line_four = {line_four_1, line_four_2, line_four_4, line_four_8},
+                                               .lines = {lines_1, lines_2, lines_4, lines_8},
                                                .next_plane = next_plane};
     table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
 }

@@ -140,12 +140,14 @@ static void negate_products(const kith_code *code, float *values, size_t count) 
     for (size_t i = 0; i < count; i++) values[i] = -values[i];
 }
 
-static void four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
-                 float out[4]) {
+static void estimate(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                     size_t count, float *out) {
     (void)base;
-    const void *const operands[4] = {rows[0], rows[1], rows[2], rows[3]};
-    raw_of(code)->kernels->four(query, operands, code->dim, out);
-    negate_products(code, out, 4);
+    for (size_t i = 0; i < count; i += 4) {
+        const void *const operands[4] = {rows[i], rows[i + 1], rows[i + 2], rows[i + 3]};
+        raw_of(code)->kernels->four(query, operands, code->dim, out + i);
+    }
+    negate_products(code, out, count);
 }
 
 static void scan(const kith_code *code, const void *const *queries, const float *bases, size_t query_count,
@@ -169,7 +171,7 @@ static const kith_code_vtable vtable = {
     .decode = decode,
     .restore = restore,
     .prepare = prepare,
-    .four = four,
+    .rows = estimate,
     .scan = scan,
     .pack = pack,
     .unpack = unpack,

@@ -288,14 +288,9 @@ static void prepare(const kith_code *code, const float *vector, void *query) {
     kith_grid_shift(query, factor * product);
 }
 
-static void sixteen(const kith_code *code, const void *query, float base, const unsigned char *const rows[16],
-                    float out[16]) {
-    kith_grid_sixteen(&sq_of_const(code)->grid, query, base, rows, out);
-}
-
-static void four(const kith_code *code, const void *query, float base, const unsigned char *const rows[4],
-                 float out[4]) {
-    kith_grid_four(&sq_of_const(code)->grid, query, base, rows, out);
+static void estimate(const kith_code *code, const void *query, float base, const unsigned char *const *rows,
+                     size_t count, float *out) {
+    kith_grid_rows(&sq_of_const(code)->grid, query, base, rows, count, out);
 }
 
 static void scan(const kith_code *code, const void *const *queries, const float *bases, size_t query_count,
@@ -344,8 +339,7 @@ static const kith_code_vtable vtable = {
     .decode = decode,
     .restore = restore,
     .prepare = prepare,
-    .four = four,
-    .sixteen = sixteen,
+    .rows = estimate,
     .scan = scan,
     .pack = pack,
     .unpack = unpack,

@@ -148,7 +148,8 @@ static void keys_of(const void *context, size_t query, size_t worker, const void
     const scoring *s = context;
     const unsigned char *const codes[4] = {rows[0], rows[1], rows[2], rows[3]};
     float estimates[4];
-    s->code->vtable->four(s->code, s->prepared + worker * s->code->query_bytes, s->bases[worker], codes, estimates);
+    s->code->vtable->rows(s->code, s->prepared + worker * s->code->query_bytes, s->bases[worker], codes, 4,
+                          estimates);
     for (size_t i = 0; i < 4; i++) keys[i] = kith_key_f32(estimates[i]);
 }
 

@@ -143,6 +143,8 @@ ALWAYS_INLINE float32x4_t finish(const kith_affine *affine, float32x4_t inner, f
     return vfmaq_f32(vdupq_n_f32(affine->base), vdupq_n_f32(affine->step), vfmaq_f32(add, scale, inner));
 }
 
+ALWAYS_INLINE const uint32_t *words_at(const unsigned char *row) { return (const uint32_t *)(const void *)row; }
+
 ALWAYS_INLINE void finish_line(int32x4_t dots, const uint32_t *const rows[4], size_t word,
                                const kith_affine *affine, float out[4]) {
     const uint32_t factors[4] = {rows[0][word], rows[1][word], rows[2][word], rows[3][word]};
@@ -165,9 +167,13 @@ ALWAYS_INLINE void finish_line(int32x4_t dots, const uint32_t *const rows[4], si
         vst1q_s32(out, dots_of_four(WIDTH, query, rows, word_count));                                              \
     }                                                                                                              \
     /* The word of the factors meets zeros of the query. */                                                        \
-    static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
-                                  const kith_affine *affine, float out[4]) {                                       \
-        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, affine, out);              \
+    static void lines_##WIDTH(const int8_t *query, const unsigned char *const *rows, size_t count,                 \
+                              size_t word_count, const kith_affine *affine, float *out) {                          \
+        for (size_t i = 0; i < count; i += 4) {                                                                    \
+            const uint32_t *const four[4] = {words_at(rows[i]), words_at(rows[i + 1]), words_at(rows[i + 2]),      \
+                                             words_at(rows[i + 3])};                                               \
+            finish_line(dots_of_four(WIDTH, query, four, word_count + 1), four, word_count, affine, out + i);      \
+        }                                                                                                          \
     }
 KERNELS(1)
 KERNELS(2)
@@ -178,8 +184,8 @@ static void fill_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
-    table->estimates.line_four[0] = line_four_1;
-    table->estimates.line_four[1] = line_four_2;
-    table->estimates.line_four[2] = line_four_4;
-    table->estimates.line_four[3] = line_four_8;
+    table->estimates.lines[0] = lines_1;
+    table->estimates.lines[1] = lines_2;
+    table->estimates.lines[2] = lines_4;
+    table->estimates.lines[3] = lines_8;
 }

@@ -84,7 +84,117 @@ INLINE void store_bytes(int8_t *out, __m256i words, size_t count) {
 #include "simd/x86/fields_estimates.h"
 #include "simd/x86/fields_pairs.h"
 
+/* ---- lines ---- */
+
+/* Lines are estimated eight at a time, while their sums fit 16 bits: lines of up to 128 bytes. */
+enum { EIGHT = 8, GROUP_BYTES = 32, GROUPS_MAX = 4 };
+
+/* The sums of a row's fields with the query, for width 8 in 32 bits, else in 16. Fields of 1 and 2 bits are multiplied
+ * where they lie in every other place of their bytes too, and the sums of these are shifted: half of the shifts. */
+INLINE __m256i line_sums(unsigned width, const int8_t *query, size_t step_bytes, const unsigned char *row,
+                         size_t groups) {
+    const unsigned places = width < 4 ? 2 : 1;
+    __m256i sums[2] = {set_words(0), set_words(0)};
+    KITH_UNROLL(2)
+    for (size_t g = 0; g < groups; g++) {
+        const __m256i words = load_words(row + g * GROUP_BYTES);
+        const int8_t *bytes = query + g * GROUP_BYTES;
+        if (width == 8) {
+            sums[0] = add_32(sums[0], madd(even_fields(words), even_bytes(load_words(bytes))));
+            sums[1] = add_32(sums[1], madd(odd_fields(words), odd_bytes(load_words(bytes))));
+            continue;
+        }
+        KITH_UNROLL(8)
+        for (unsigned step = 0; step < 8 / width; step++, bytes += step_bytes) {
+            const unsigned place = step % places, mask = ((1u << width) - 1) << place * width;
+            __m256i fields = step - place == 0 ? words : shift_right(words, (step - place) * width);
+            __m256i pairs = maddubs(and_words(fields, set_words(0x01010101u * mask)), load_words(bytes));
+            sums[place] = g == 0 && step == place ? pairs : add_16(sums[place], pairs);
+        }
+    }
+    if (width == 8) return add_32(sums[0], sums[1]);
+    return places == 1 ? sums[0] : add_16(sums[0], _mm256_srai_epi16(sums[1], (int)width));
+}
+
+/* The sums of eight registers, in order. */
+INLINE __m256i fold_eight(const __m256i v[EIGHT]) {
+    __m256i first = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    __m256i last = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+    return add_32(_mm256_blend_epi32(first, last, 0xf0), _mm256_permute2x128_si256(first, last, 0x21));
+}
+
+/* Their words at `word`. */
+INLINE __m256i words_of_eight(const unsigned char *const rows[EIGHT], size_t word) {
+    __m256i words = _mm256_set1_epi32((int)words_at(rows[0])[word]);
+#define TAKE(r) words = _mm256_blend_epi32(words, _mm256_set1_epi32((int)words_at(rows[r])[word]), 1 << (r))
+    TAKE(1);
+    TAKE(2);
+    TAKE(3);
+    TAKE(4);
+    TAKE(5);
+    TAKE(6);
+    TAKE(7);
+#undef TAKE
+    return words;
+}
+
+INLINE void finish_eight(__m256i dots, __m256i factors, const kith_affine *affine, float out[EIGHT]) {
+    const __m256i halves_apart = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5,
+                                                  8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    __m256i halves = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(factors, halves_apart), 0xd8);
+    __m256 add = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+    __m256 scale = _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+    __m256 inner = multiply_add(f32_of_words(dots), set_f32(affine->unit), set_f32(affine->offset));
+    __m256 in_steps = multiply_add(scale, inner, add);
+    store_f32(out, multiply_add(set_f32(affine->step), in_steps, set_f32(affine->base)));
+}
+
+/* The word of the factors meets zeros of the query, here and in fours. */
+INLINE void eight_lines(unsigned width, const int8_t *query, size_t step_bytes,
+                        const unsigned char *const rows[EIGHT], size_t groups, const kith_affine *affine,
+                        float out[EIGHT]) {
+    __m256i sums[EIGHT];
+    KITH_UNROLL(8)
+    for (size_t r = 0; r < EIGHT; r++) {
+        sums[r] = flush(line_sums(width, query, step_bytes, rows[r], groups), width);
+        STAYS(sums[r]);
+    }
+    finish_eight(fold_eight(sums), words_of_eight(rows, groups * LANES - 1), affine, out);
+}
+
+INLINE void lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                  size_t word_count, const kith_affine *affine, float *out) {
+    const size_t groups = (word_count + 1) / LANES, step_bytes = word_count / 16 * 64 + 64;
+    size_t i = 0;
+    if ((word_count + 1) % LANES == 0 && groups <= GROUPS_MAX)
+        for (; count - i >= EIGHT; i += EIGHT) {
+            if (groups == 2)
+                eight_lines(width, query, step_bytes, rows + i, 2, affine, out + i);
+            else
+                eight_lines(width, query, step_bytes, rows + i, groups, affine, out + i);
+        }
+    for (; i < count; i += 4) {
+        const uint32_t *const four[4] = {words_at(rows[i]), words_at(rows[i + 1]), words_at(rows[i + 2]),
+                                         words_at(rows[i + 3])};
+        finish_line(dots_of_four(width, query, four, word_count + 1), four, word_count, affine, out + i);
+    }
+}
+
+#define LINES(WIDTH)                                                                                               \
+    static void lines_##WIDTH(const int8_t *query, const unsigned char *const *rows, size_t count,                 \
+                              size_t word_count, const kith_affine *affine, float *out) {                          \
+        lines(WIDTH, query, rows, count, word_count, affine, out);                                                 \
+    }
+LINES(1)
+LINES(2)
+LINES(4)
+LINES(8)
+
 void kith_fill_avx2_fields(kith_simd_table *table) {
     fill_fields(table);
+    table->estimates.lines[0] = lines_1;
+    table->estimates.lines[1] = lines_2;
+    table->estimates.lines[2] = lines_4;
+    table->estimates.lines[3] = lines_8;
     table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
 }

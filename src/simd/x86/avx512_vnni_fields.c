@@ -171,7 +171,7 @@ INLINE __m128i dots_of_four(unsigned width, const int8_t *query, const uint32_t 
     return fold_four(sums[0]);
 }
 
-/* ---- line_sixteen ---- */
+/* ---- lines ---- */
 
 /* Four times the sums of four rows, of which each quarter of a register holds a part: whole, in order. */
 INLINE __m512i fold_quarters(const __m512i v[4]) {
@@ -194,9 +194,9 @@ INLINE __m512i factor_words(const unsigned char *const rows[16], size_t word) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
 }
 
-/* The word of the factors meets zeros of the query. */
-INLINE void line_sixteen(unsigned width, const int8_t *query, const unsigned char *const rows[16],
-                         size_t word_count, const kith_affine *affine, float out[16]) {
+/* The word of the factors meets zeros of the query, here and in fours. */
+INLINE void sixteen_lines(unsigned width, const int8_t *query, const unsigned char *const rows[16],
+                          size_t word_count, const kith_affine *affine, float out[16]) {
     const size_t step_bytes = word_count / LANES * LANES * sizeof(uint32_t) + LANES * sizeof(uint32_t);
     __m512i four[4];
     KITH_UNROLL(4)
@@ -228,6 +228,17 @@ INLINE void line_sixteen(unsigned width, const int8_t *query, const unsigned cha
     _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_set1_ps(affine->step), in_steps, _mm512_set1_ps(affine->base)));
 }
 
+INLINE void lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                  size_t word_count, const kith_affine *affine, float *out) {
+    size_t i = 0;
+    for (; count - i >= 16; i += 16) sixteen_lines(width, query, rows + i, word_count, affine, out + i);
+    for (; i < count; i += 4) {
+        const uint32_t *const four[4] = {words_at(rows[i]), words_at(rows[i + 1]), words_at(rows[i + 2]),
+                                         words_at(rows[i + 3])};
+        finish_line(dots_of_four(width, query, four, word_count + 1), four, word_count, affine, out + i);
+    }
+}
+
 /* ---- the table ---- */
 
 #define TILE(WIDTH, COUNT)                                                                                         \
@@ -255,14 +266,9 @@ INLINE void line_sixteen(unsigned width, const int8_t *query, const unsigned cha
                              int32_t out[4]) {                                                                     \
         _mm_storeu_si128((__m128i *)(void *)out, dots_of_four(WIDTH, query, rows, word_count));                    \
     }                                                                                                              \
-    /* The word of the factors meets zeros of the query. */                                                        \
-    static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
-                                  const kith_affine *affine, float out[4]) {                                       \
-        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, affine, out);              \
-    }                                                                                                              \
-    static void line_sixteen_##WIDTH(const int8_t *query, const unsigned char *const rows[16], size_t word_count,  \
-                                     const kith_affine *affine, float out[16]) {                                   \
-        line_sixteen(WIDTH, query, rows, word_count, affine, out);                                                 \
+    static void lines_##WIDTH(const int8_t *query, const unsigned char *const *rows, size_t count,                 \
+                              size_t word_count, const kith_affine *affine, float *out) {                          \
+        lines(WIDTH, query, rows, count, word_count, affine, out);                                                 \
     }
 KERNELS(1)
 KERNELS(2)
@@ -273,12 +279,8 @@ void kith_fill_avx512_vnni_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
-    table->estimates.line_four[0] = line_four_1;
-    table->estimates.line_four[1] = line_four_2;
-    table->estimates.line_four[2] = line_four_4;
-    table->estimates.line_four[3] = line_four_8;
-    table->estimates.line_sixteen[0] = line_sixteen_1;
-    table->estimates.line_sixteen[1] = line_sixteen_2;
-    table->estimates.line_sixteen[2] = line_sixteen_4;
-    table->estimates.line_sixteen[3] = line_sixteen_8;
+    table->estimates.lines[0] = lines_1;
+    table->estimates.lines[1] = lines_2;
+    table->estimates.lines[2] = lines_4;
+    table->estimates.lines[3] = lines_8;
 }

@@ -9,7 +9,11 @@ static inline __attribute__((always_inline)) __m128 finish_four(const kith_affin
     return _mm_fmadd_ps(_mm_set1_ps(affine->step), in_steps, _mm_set1_ps(affine->base));
 }
 
-/* The end of line_four: the factors of four rows, in their last words, are converted together. */
+static inline __attribute__((always_inline)) const uint32_t *words_at(const unsigned char *row) {
+    return (const uint32_t *)(const void *)row;
+}
+
+/* The end of four lines: the factors, in their last words, are converted together. */
 static inline __attribute__((always_inline)) void
 finish_line(__m128i dots, const uint32_t *const rows[4], size_t word, const kith_affine *affine, float out[4]) {
     const __m128i halves_apart = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);

@@ -224,11 +224,6 @@ static void estimate_four(const kith_affine *query, size_t parts, const int32_t 
     static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
                              int32_t out[4]) {                                                                     \
         _mm_storeu_si128((__m128i *)(void *)out, dots_of_four(WIDTH, query, rows, word_count));                    \
-    }                                                                                                              \
-    /* The word of the factors meets zeros of the query. */                                                        \
-    static void line_four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,           \
-                                  const kith_affine *affine, float out[4]) {                                       \
-        finish_line(dots_of_four(WIDTH, query, rows, word_count + 1), rows, word_count, affine, out);              \
     }
 KERNELS(1)
 KERNELS(2)
@@ -239,9 +234,8 @@ static void fill_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
-    table->estimates = (kith_estimate_kernels){.block = estimate_block,
-                                               .block_f16 = estimate_block_f16,
-                                               .four = estimate_four,
-                                               .line_four = {line_four_1, line_four_2, line_four_4, line_four_8},
-                                               .next_plane = next_plane};
+    table->estimates.block = estimate_block;
+    table->estimates.block_f16 = estimate_block_f16;
+    table->estimates.four = estimate_four;
+    table->estimates.next_plane = next_plane;
 }
