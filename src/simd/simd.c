@@ -7,6 +7,7 @@
 #include "simd/simd.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,26 +180,31 @@ static const kith_simd_table *table_of(unsigned chosen) {
 }
 
 static pthread_once_t choice_once = PTHREAD_ONCE_INIT;
-static const kith_simd_table *in_use;
-static char refused_name[NAME_BYTES]; /* KITH_ISA when it could not be followed */
+static const kith_simd_table *_Atomic in_use; /* NULL: not chosen yet */
+static char refused_name[NAME_BYTES];         /* KITH_ISA when it could not be followed */
 
-static void choose_table(void) {
+static const kith_simd_table *find_table(void) {
     unsigned features = kith_cpu_features();
     const char *wish = getenv("KITH_ISA");
     if (wish != NULL && *wish != '\0') {
-        in_use = table_of(parse_name(wish, features));
-        if (in_use != NULL) return;
+        const kith_simd_table *table = table_of(parse_name(wish, features));
+        if (table != NULL) return table;
         (void)snprintf(refused_name, sizeof refused_name, "%s", wish);
     }
     int best = 0;
     for (int l = 0; l < LEVEL_COUNT; l++)
         if (levels[l].base == NULL && machine_runs(l, features)) best = l;
-    in_use = table_of(choose_all(best, features));
+    return table_of(choose_all(best, features));
 }
 
+static void choose_table(void) { atomic_store_explicit(&in_use, find_table(), memory_order_release); }
+
+/* Asked for within searches: once the choice has been made it is a load. */
 const kith_simd_table *kith_simd(void) {
+    const kith_simd_table *table = atomic_load_explicit(&in_use, memory_order_acquire);
+    if (table != NULL) return table;
     (void)pthread_once(&choice_once, choose_table);
-    return in_use;
+    return atomic_load_explicit(&in_use, memory_order_acquire);
 }
 
 const kith_simd_table *kith_simd_find(const char *name) { return table_of(parse_name(name, kith_cpu_features())); }
