@@ -30,7 +30,7 @@ class MadeUp:
         self.about = {"rows": 5000, "dim": 7, "queries": QUERIES, "version": name, "build_seconds": 6.0 / speed, "memory_bytes": 50000}
         self.is_open = True
 
-    def ask(self, point, threads, single=0):
+    def ask(self, point, threads, single=0, seconds=0):
         self.calls.append((self.name, point, threads, single))
         effort = self.LADDER[point]
         each = effort / (100000.0 * self.speed * threads)
@@ -127,7 +127,7 @@ class CompareStudy(unittest.TestCase):
                 self.points = ["k_factor=%d,nprobe=%d" % (factor, value) for factor in (1, 2, 3) for value in (1, 2, 4)]
                 self.ladders = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
-            def ask(self, point, threads, single=0):
+            def ask(self, point, threads, single=0, seconds=0):
                 self.calls.append(point)
                 factor, place = divmod(point, 3)
                 return {"seconds": 1.0, "recall": [0.5, 0.6 + 0.1 * min(factor, 1), 0.7 + 0.05 * factor][place]}

@@ -134,8 +134,9 @@ class PeerEngine:
             raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
         return json.loads(line)
 
-    def ask(self, point, threads, single=0):
-        self.process.stdin.write(json.dumps({"point": point, "threads": threads, "single": single}) + "\n")
+    def ask(self, point, threads, single=0, seconds=0):
+        """One batch, or as many as take so many seconds; or `single` queries one by one."""
+        self.process.stdin.write(json.dumps({"point": point, "threads": threads, "single": single, "seconds": seconds}) + "\n")
         self.process.stdin.flush()
         return self.read()
 

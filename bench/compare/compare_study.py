@@ -16,6 +16,7 @@ from compare_pairs import pairs_named, settings_of
 
 RECALLS = (0.90, 0.95, 0.99)
 RECALL_GAIN = 0.0003    # less is no gain
+BATCH_SECONDS = 0.2     # in a round a batch is repeated until it has taken so long: else the waking of a thread decides
 
 
 class Kind:
@@ -173,7 +174,8 @@ def measure_round(engine, record, turn, args):
     for point in record["points"]:
         if not point.get("is_chosen"):
             continue
-        rates = {str(threads): engine.about["queries"] / engine.ask(point["number"], threads)["seconds"] for threads in args.threads}
+        rates = {str(threads): engine.about["queries"] / engine.ask(point["number"], threads, seconds=BATCH_SECONDS)["seconds"]
+                 for threads in args.threads}
         if "single_of" in point and args.singles:
             reply = engine.ask(point["number"], 1, args.singles)
             rates.update(p50=reply["p50"], p99=reply["p99"])
