@@ -126,6 +126,10 @@ static kith_status holds(const kith_index *index, const int64_t *ids, size_t cou
 
 static const kith_param params[] = {KITH_PARAM_THREADS, KITH_PARAM_MAX_DISTANCES};
 
+static bool shares_rescore(const kith_index *index) {
+    return kith_idrows_can_find(&kith_flat_of_const(index)->ids);
+}
+
 const kith_index_vtable kith_flat_vtable = {
     .name = KITH_FLAT_NAME,
     .struct_bytes = sizeof(kith_flat),
@@ -155,4 +159,5 @@ const kith_index_vtable kith_flat_vtable = {
     .stage = kith_flat_stage,
     .settle = kith_flat_settle,
     .rescore = kith_flat_rescore,
+    .shares_rescore = shares_rescore,
 };

@@ -293,6 +293,9 @@ static const kith_param params[] = {
                KITH_HNSW_EF_DEFAULT),
 };
 
+/* Where nodes have been removed a walker's marks are made for the call, which is to be done once. */
+static bool shares_search(const kith_index *index) { return kith_hnsw_of_const(index)->dead.count == 0; }
+
 const kith_index_vtable kith_hnsw_vtable = {
     .name = KITH_HNSW_NAME,
     .struct_bytes = sizeof(kith_hnsw),
@@ -317,6 +320,7 @@ const kith_index_vtable kith_hnsw_vtable = {
     .merge = merge,
     .reconstruct = reconstruct,
     .search = kith_hnsw_search,
+    .shares_search = shares_search,
     .range_search = kith_hnsw_range_search,
     .save = kith_hnsw_save,
     .verify = kith_hnsw_verify,

@@ -149,7 +149,8 @@ static size_t asked_ef(const hnsw_call *call) {
 
 static void set_turns(hnsw_call *call) {
     const kith_search_request *request = call->request;
-    call->queries_per_task = kith_min_size(QUERIES_PER_TASK, (request->queries.count - 1) / request->threads + 1);
+    size_t each = (request->queries.count - 1) / request->threads + 1;
+    call->queries_per_task = request->threads > 1 ? kith_min_size(QUERIES_PER_TASK, each) : each;
     call->turns = kith_min_size(call->graph->prefetch.walks, call->queries_per_task);
 }
 

@@ -142,12 +142,13 @@ static kith_status take_scratch(kith_arena *arena, size_t workers, size_t per_qu
 kith_status kith_rescore(const kith_rescoring *rescoring, const kith_search_request *request,
                          const kith_candidates *candidates, const kith_search_results *results) {
     size_t query_count = request->queries.count, row_bytes = rescoring->rows->item_bytes, all;
+    size_t each = (query_count - 1) / request->threads + 1;
     rescore_loop loop = {
         .table = rescoring,
         .candidates = candidates,
         .results = results,
         .query_count = query_count,
-        .queries_per_task = kith_min_size(QUERIES_PER_TASK, (query_count - 1) / request->threads + 1),
+        .queries_per_task = request->threads > 1 ? kith_min_size(QUERIES_PER_TASK, each) : each,
         .row_bytes = row_bytes,
         .is_similarity = kith_metric_is_similarity(rescoring->index->metric),
         .ahead = kith_max_size(AHEAD_ROWS_MIN, AHEAD_LINES / (row_bytes / LINE_BYTES + 1)),

@@ -14,8 +14,26 @@
 
 /* ---- Contexts ------------------------------------------------------------------------------------------- */
 
+/* Scratch memory of each thread of a call. */
+typedef struct scratch {
+    kith_arena *arenas;
+    size_t count;
+} scratch;
+
+static kith_status grow_scratch(scratch *own, size_t count) {
+    if (count <= own->count) return KITH_OK;
+    KITH_TRY(kith_realloc(&own->arenas, own->count, count, sizeof *own->arenas));
+    while (own->count < count) own->arenas[own->count++] = (kith_arena){0};
+    return KITH_OK;
+}
+
+static void free_scratch(scratch *own) {
+    for (size_t a = 0; a < own->count; a++) kith_arena_free(&own->arenas[a]);
+    kith_free(own->arenas);
+}
+
 struct kith_search_context {
-    kith_arena arena;
+    scratch scratch;
     _Atomic int busy;
 };
 
@@ -26,7 +44,7 @@ kith_status kith_search_context_create(kith_search_context **out) {
 
 void kith_search_context_free(kith_search_context *context) {
     if (context == NULL) return;
-    kith_arena_free(&context->arena);
+    free_scratch(&context->scratch);
     kith_free(context);
 }
 
@@ -38,7 +56,7 @@ typedef struct search_call {
     kith_view queries;
     kith_search_params params;
     size_t threads;
-    kith_arena own_arena;                      /* used without a context */
+    scratch own_scratch;                       /* used without a context */
     kith_search_report *reports, *own_reports; /* the latter: nobody asks for them, but there is a deadline */
     kith_meter meter;
 } search_call;
@@ -83,7 +101,11 @@ static kith_status take_context(search_call *call) {
 
 static void release_context(search_call *call) {
     if (call->params.context != NULL) atomic_store(&call->params.context->busy, 0);
-    kith_arena_free(&call->own_arena);
+    free_scratch(&call->own_scratch);
+}
+
+static scratch *scratch_of(search_call *call) {
+    return call->params.context != NULL ? &call->params.context->scratch : &call->own_scratch;
 }
 
 static const size_t scratch_bytes_max = (size_t)128 << 20;
@@ -94,17 +116,18 @@ static size_t queries_per_block(const search_call *call, size_t k) {
     return kith_max_size(1, scratch_bytes_max / each);
 }
 
-/* The request for queries first .. first + count - 1, with the arena begun anew. */
-static kith_status begin_block(search_call *call, size_t first, size_t count, kith_search_request *request) {
-    kith_search_context *context = call->params.context;
+/* The request for queries first .. first + count - 1, to be answered by so many threads in an arena that is begun
+ * anew. */
+static kith_status begin_block(search_call *call, size_t first, size_t count, size_t threads, kith_arena *arena,
+                               kith_search_request *request) {
     *request = (kith_search_request){
         .queries = call->queries,
-        .threads = call->threads,
+        .threads = threads,
         .params = &call->params,
         .filter = call->params.filter,
         .meter = &call->meter,
         .reports = call->reports != NULL ? call->reports + first : NULL,
-        .arena = context != NULL ? &context->arena : &call->own_arena,
+        .arena = arena,
     };
     request->queries.data = kith_view_row(&call->queries, first);
     request->queries.count = count;
@@ -156,37 +179,94 @@ kith_status kith_search_emit(const kith_index *index, const kith_search_request 
     return kith_parallel_for(request->threads, request->queries.count, emit_query, &loop);
 }
 
-/* Rows from query `first` on. */
-static void fill_with_padding(const search_call *call, const kith_search_results *results, size_t first) {
+/* Rows of queries first .. last - 1. */
+static void fill_with_padding(const search_call *call, const kith_search_results *results, size_t first,
+                              size_t last) {
     float padding = padding_of(call->index);
-    for (size_t i = first * results->k; i < call->queries.count * results->k; i++) {
+    for (size_t i = first * results->k; i < last * results->k; i++) {
         results->ids[i] = KITH_NO_ID;
         if (results->distances != NULL) results->distances[i] = padding;
     }
-    for (size_t q = first; q < call->queries.count && results->counts != NULL; q++) results->counts[q] = 0;
+    for (size_t q = first; q < last && results->counts != NULL; q++) results->counts[q] = 0;
 }
 
-static kith_status search_blocks(search_call *call, const kith_search_results *results) {
-    KITH_TRY(check_values(call));
+/* Queries first .. first + count - 1, which have been checked. */
+static kith_status search_block(const search_call *call, const kith_search_results *results,
+                                const kith_search_request *request, size_t first) {
     size_t k = results->k;
-    size_t block = queries_per_block(call, kith_search_candidates(call->index, &call->params, k));
-    for (size_t first = 0; first < call->queries.count; first += block) {
+    const kith_search_results part = {
+        .k = k,
+        .ids = results->ids + first * k,
+        .distances = results->distances != NULL ? results->distances + first * k : NULL,
+        .counts = results->counts != NULL ? results->counts + first : NULL,
+    };
+    return call->index->vtable->search(call->index, request, &part);
+}
+
+/* Block after block, each by all threads together. */
+static kith_status search_together(search_call *call, const kith_search_results *results, size_t block) {
+    size_t first = 0, count = call->queries.count;
+    KITH_TRY(check_values(call));
+    KITH_TRY(grow_scratch(scratch_of(call), 1));
+    for (; first < count && !atomic_load(&call->meter.is_late); first += block) {
         kith_search_request request;
-        KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), &request));
-        request.k = k;
-        kith_search_results part = {
-            .k = k,
-            .ids = results->ids + first * k,
-            .distances = results->distances != NULL ? results->distances + first * k : NULL,
-            .counts = results->counts != NULL ? results->counts + first : NULL,
-        };
-        KITH_TRY(call->index->vtable->search(call->index, &request, &part));
-        if (atomic_load(&call->meter.is_late)) {
-            fill_with_padding(call, results, first + request.queries.count);
-            return KITH_OK;
-        }
+        KITH_TRY(begin_block(call, first, kith_min_size(block, count - first), call->threads,
+                             scratch_of(call)->arenas, &request));
+        request.k = results->k;
+        KITH_TRY(search_block(call, results, &request, first));
     }
-    return kith_meter_finish(&call->meter);
+    fill_with_padding(call, results, kith_min_size(first, count), count);
+    return KITH_OK;
+}
+
+/* A call whose queries are shared out: in parts of `most`, and the last ones in parts of `least`, so that the threads
+ * end at about the same time. */
+typedef struct shared_call {
+    search_call *call;
+    const kith_search_results *results;
+    size_t most, least, most_count; /* so many parts are of `most` */
+} shared_call;
+
+static kith_status search_part(void *context, size_t item, size_t worker) {
+    const shared_call *shared = context;
+    search_call *call = shared->call;
+    kith_search_request request;
+    size_t large = kith_min_size(item, shared->most_count), all = call->queries.count;
+    size_t first = large * shared->most + (item - large) * shared->least;
+    size_t count = kith_min_size(item < shared->most_count ? shared->most : shared->least, all - first);
+    if (atomic_load(&call->meter.is_late)) {
+        fill_with_padding(call, shared->results, first, first + count);
+        return KITH_OK;
+    }
+    KITH_TRY(begin_block(call, first, count, 1, &scratch_of(call)->arenas[worker], &request));
+    KITH_TRY(kith_check_vectors("queries", &request.queries, first, call->index->metric, 1));
+    request.k = shared->results->k;
+    return search_block(call, shared->results, &request, first);
+}
+
+/* Each thread takes part after part, from the check of the queries to their results: so it is woken once, and what it
+ * makes of a query is still in its cache when it is needed next. */
+static kith_status search_shared(search_call *call, const kith_search_results *results, size_t block) {
+    enum { MOST = 64, LEAST = 16 };
+    size_t count = call->queries.count, threads = kith_min_size(call->threads, count);
+    size_t most = kith_min_size(MOST, kith_max_size(1, block / threads));
+    size_t least = kith_min_size(kith_min_size(LEAST, most), (count - 1) / threads + 1);
+    size_t last = threads == 1 ? 0 : kith_min_size(count, threads * most); /* at least so many are in small parts */
+    shared_call shared = {call, results, most, least, (count - last) / most};
+    size_t rest = count - shared.most_count * most;
+    if (threads == 1) shared.least = most;
+    KITH_TRY(grow_scratch(scratch_of(call), threads));
+    return kith_parallel_for(threads, shared.most_count + (rest + shared.least - 1) / shared.least, search_part,
+                             &shared);
+}
+
+static kith_status search_all(search_call *call, const kith_search_results *results) {
+    const kith_index *index = call->index;
+    size_t block = queries_per_block(call, kith_search_candidates(index, &call->params, results->k));
+    bool is_shared =
+        call->params.filter == NULL && index->vtable->shares_search != NULL && index->vtable->shares_search(index);
+    KITH_TRY((is_shared ? search_shared : search_together)(call, results, block));
+    return atomic_load(&call->meter.is_late) ? KITH_OK : kith_meter_finish(&call->meter);
 }
 
 /* Where nothing else tells the caller of short rows, the status does. */
@@ -260,9 +340,9 @@ kith_status kith_index_search_view(const kith_index *index, const kith_view *que
     KITH_TRY(take_context(&call));
     kith_search_results results = {.k = k, .ids = ids, .distances = distances, .counts = counts};
     kith_status status = open_reports(&call);
-    if (status == KITH_OK) status = search_blocks(&call, &results);
+    if (status == KITH_OK) status = search_all(&call, &results);
     if (status != KITH_OK) {
-        fill_with_padding(&call, &results, 0);
+        fill_with_padding(&call, &results, 0, call.queries.count);
         clear_reports(&call, 0);
     } else {
         status = check_in_time(&call);
@@ -309,9 +389,11 @@ static kith_status finish_list(void *context, size_t query, size_t worker) {
 static kith_status range_blocks(search_call *call, float radius, kith_hit_list *all) {
     KITH_TRY(check_values(call));
     size_t block = queries_per_block(call, 0);
+    KITH_TRY(grow_scratch(scratch_of(call), 1));
     for (size_t first = 0; first < call->queries.count; first += block) {
         kith_search_request request;
-        KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), &request));
+        KITH_TRY(begin_block(call, first, kith_min_size(block, call->queries.count - first), call->threads,
+                             scratch_of(call)->arenas, &request));
         request.radius = radius;
         kith_range_lists lists = {.lists = all + first};
         kith_status status = call->index->vtable->range_search(call->index, &request, &lists);

@@ -218,6 +218,9 @@ struct kith_index_vtable {
 
     kith_status (*search)(const kith_index *index, const kith_search_request *request,
                           const kith_search_results *results);
+    /* Does a search without a filter do nothing for its queries together, but a few at a time? Then they are shared out
+     * among the threads before it is called, each of which calls it again and again. NULL: no. */
+    bool (*shares_search)(const kith_index *index);
     kith_status (*range_search)(const kith_index *index, const kith_search_request *request,
                                 kith_range_lists *lists);
     /* Does a search know how far its distances may be off, with the confidence that its code states? NULL: no. */
@@ -242,6 +245,8 @@ struct kith_index_vtable {
      * are passed over. */
     kith_status (*rescore)(const kith_index *index, const kith_search_request *request,
                            const kith_candidates *candidates, const kith_search_results *results);
+    /* As shares_search, of rescore. */
+    bool (*shares_rescore)(const kith_index *index);
 };
 
 /* KITH_ERR_ARGUMENT for NULL, KITH_ERR_READ_ONLY for a mapped index; `what` begins the message. */

@@ -261,6 +261,10 @@ static kith_status holds(const kith_index *index, const int64_t *ids, size_t cou
     return kith_idrows_holds(&kith_coderows_of_const(index)->ids, ids, count, held);
 }
 
+static bool shares_rescore(const kith_index *index) {
+    return kith_idrows_can_find(&kith_coderows_of_const(index)->ids);
+}
+
 static const kith_index_vtable coderows_vtable = {
     .name = "CodeRows",
     .struct_bytes = sizeof(kith_coderows),
@@ -284,4 +288,5 @@ static const kith_index_vtable coderows_vtable = {
     .stage = kith_coderows_stage,
     .settle = kith_coderows_settle,
     .rescore = rescore,
+    .shares_rescore = shares_rescore,
 };

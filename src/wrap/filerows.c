@@ -337,6 +337,8 @@ static kith_status verify(const kith_index *index) {
     return KITH_OK;
 }
 
+static bool shares_rescore(const kith_index *index) { return kith_idrows_can_find(&of_const(index)->ids); }
+
 static const kith_index_vtable filerows_vtable = {
     .name = KITH_FILEROWS_NAME,
     .struct_bytes = sizeof(filerows),
@@ -351,4 +353,5 @@ static const kith_index_vtable filerows_vtable = {
     .stage = stage,
     .settle = settle,
     .rescore = rescore,
+    .shares_rescore = shares_rescore,
 };

@@ -310,6 +310,13 @@ static void list_ids(const kith_index *index, int64_t *ids) {
 
 /* ---- Making -------------------------------------------------------------------------------------------------- */
 
+static bool shares_search(const kith_index *index) {
+    const kith_refine *both = kith_refine_of_const(index);
+    const kith_index_vtable *base = both->base->vtable, *store = both->store->vtable;
+    return base->shares_search != NULL && base->shares_search(both->base) && store->shares_rescore != NULL &&
+           store->shares_rescore(both->store);
+}
+
 static const kith_index_vtable refine_vtable = {
     .name = "Refine",
     .struct_bytes = sizeof(kith_refine),
@@ -334,6 +341,7 @@ static const kith_index_vtable refine_vtable = {
     .merge = merge,
     .reconstruct = reconstruct,
     .search = kith_refine_search,
+    .shares_search = shares_search,
     .range_search = kith_refine_range_search,
     .save = save,
     .verify = verify,
