@@ -303,16 +303,25 @@ static bool needs_sketch(const linking *work) {
 
 static bool needs_restorer(const linking *work) { return work->graph->code != NULL && !needs_sketch(work); }
 
+/* Marks of a walk: 32 bits each, and as many again where they are listed. */
+static size_t mark_words(const linking *work, unsigned *table_bits) {
+    size_t total = work->first + work->count;
+    *table_bits = kith_walk_table_bits(work->graph, total, work->graph->options.ef_build);
+    return *table_bits != 0 ? (size_t)1 << *table_bits : kith_walk_seen_words(total);
+}
+
 static kith_status take_worker(const linking *work, worker *mine) {
     const kith_hnsw *graph = work->graph;
-    size_t words = kith_walk_seen_words(work->first + work->count), ef = graph->options.ef_build;
+    unsigned bits;
+    size_t words = mark_words(work, &bits), ef = graph->options.ef_build;
     size_t row = graph->degree + KITH_WALK_ROOM;
     mine->walker.graph = graph;
     mine->walker.kernels = &kith_simd()->graph;
     mine->walker.pool_capacity = ef;
-    mine->walker.seen_words = kith_walk_few_words(words);
+    mine->walker.table_bits = bits;
+    mine->walker.seen_words = bits != 0 ? words : kith_walk_few_words(words);
     KITH_TRY(kith_alloc_zeroed(words, sizeof *mine->walker.seen, &mine->walker.seen));
-    KITH_TRY(kith_alloc(words + 1, sizeof *mine->walker.touched, &mine->walker.touched));
+    if (bits == 0) KITH_TRY(kith_alloc(words + 1, sizeof *mine->walker.touched, &mine->walker.touched));
     KITH_TRY(kith_alloc(kith_walk_pool_count(ef), sizeof *mine->walker.pool, &mine->walker.pool));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.fresh, &mine->walker.fresh));
     KITH_TRY(kith_alloc(kith_walk_fresh_count(graph), sizeof *mine->walker.rows, &mine->walker.rows));
@@ -385,7 +394,8 @@ static double bulk_budget(const linking *work) {
 static double scratch_bytes(const linking *work) {
     const kith_hnsw *graph = work->graph;
     double total = (double)(work->first + work->count), edges = (double)work->batch_max * (double)graph->degree;
-    double seen = (double)work->threads * total / 8 * 2;
+    unsigned bits;
+    double seen = (double)work->threads * (double)mark_words(work, &bits) * 8;
     double walks = seen + total * 8 * (double)work->unpruned_words + (double)work->count * 4 + edges * 24;
     if (needs_restorer(work)) walks += (double)work->threads * kith_restorer_bytes(graph->code);
     double bulk = kith_hnsw_bulk_bytes(graph, work->first, work->count, bulk_budget(work));

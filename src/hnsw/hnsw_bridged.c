@@ -135,7 +135,7 @@ static kith_status offer(kith_crosser *crosser, size_t *changed) {
     walker->distance_count += count;
     if (crosser->part <= KITH_BRIDGED_DESCENT)
         crosser->nearest_count = walker->kernels->offer(crosser->nearest, crosser->nearest_count, KITH_DESCENT,
-                                                        walker->distances, walker->fresh, count, &first);
+                                                        walker->distances, walker->fresh, count, false, &first);
     return kith_walker_offer(walker, kith_min_size(count, crosser->fresh_allowed), changed);
 }
 

@@ -213,13 +213,16 @@ typedef enum kith_walk_stage {
     KITH_WALK_DISTANCES /* distances of these */
 } kith_walk_stage;
 
-/* What a walk owns. Nodes that a walk has seen are marked in `seen` until it is cleared. */
+/* What a walk owns. Nodes that a walk has seen are marked in `seen` until it is cleared: a bit per node, or, in a graph so
+ * large that these would be read from afar, a small table of those seen last (graph.h: forgotten). A node that the table
+ * has forgotten costs one more distance, and the pool knows it. */
 typedef struct kith_walker {
     const kith_hnsw *graph;
     const kith_graph_kernels *kernels;
-    uint32_t *seen;    /* a bit per node */
-    size_t seen_words; /* of `seen`: few enough to be cleared one and all; 0: those in `touched` are */
-    uint32_t *touched; /* words of it that are not 0; room for one more than there are */
+    uint32_t *seen;
+    unsigned table_bits; /* a table of 2^table_bits nodes; 0: a bit per node */
+    size_t seen_words;   /* of `seen`: few enough to be cleared one and all; 0: those in `touched` are */
+    uint32_t *touched;   /* words of it that are not 0; room for one more than there are */
     size_t touched_count;
     int64_t *pool; /* of graph.h: nearest first; room for kith_walk_pool_count(pool_capacity) */
     size_t pool_count, pool_capacity;
@@ -280,6 +283,14 @@ static inline size_t kith_walker_seeds_max(const kith_walker *walker) {
 static inline size_t kith_walk_seen_words(size_t node_count) { return node_count / 32 + 1; }
 /* Of so many marks a walk need not remember which it has set: to clear 32 KiB takes no longer than to write a list. */
 static inline size_t kith_walk_few_words(size_t words) { return words <= 8192 ? words : 0; }
+/* The table for a plain walk, which nobody is told of; 0: bits are as well. A walk sees about degree / 2 nodes for each of
+ * the ef that it follows. */
+static inline unsigned kith_walk_table_bits(const kith_hnsw *graph, size_t node_count, size_t ef) {
+    enum { BITS_MIN = 12, BITS_MAX = 24 };
+    unsigned bits = BITS_MIN;
+    while (bits < BITS_MAX && (size_t)1 << bits < graph->degree * ef) bits++;
+    return (size_t)1 << bits <= kith_walk_seen_words(node_count) / 2 ? bits : 0;
+}
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
     return kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX) + KITH_WALK_ROOM;
 }

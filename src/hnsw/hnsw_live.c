@@ -46,17 +46,19 @@ static bool next_node(kith_walker *walker, uint32_t *node) {
     return false;
 }
 
-/* Offers every node that no walk has met: after additions to a large graph there may be some that nothing links to. */
+/* Offers every node that no walk has met: after additions to a large graph there may be some that nothing links to. Where
+ * marks may be forgotten it is the pool that tells, which has room for all that was met. */
 static kith_status offer_unseen(kith_walker *walker, const kith_probe *probe) {
     for (size_t node = 0; node < walker->graph->node_count && !kith_walker_is_spent(walker); node++) {
-        if ((walker->seen[node / 32] >> (node % 32) & 1) != 0 || kith_hnsw_is_dead(walker->graph, node)) continue;
+        bool is_seen = walker->table_bits == 0 && (walker->seen[node / 32] >> (node % 32) & 1) != 0;
+        if (is_seen || kith_hnsw_is_dead(walker->graph, node)) continue;
         size_t changed;
         uint32_t nodes[PIECE] = {(uint32_t)node};
         float distances[PIECE];
         kith_probe_many(probe, nodes, 1, distances);
         walker->distance_count++;
         walker->pool_count = walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity,
-                                                    distances, nodes, 1, &changed);
+                                                    distances, nodes, 1, walker->table_bits != 0, &changed);
     }
     return KITH_OK;
 }

@@ -29,6 +29,7 @@ typedef struct hnsw_call {
     kith_probe probe;             /* all but the vector and its side */
     const unsigned char *queries; /* in the type that the probe takes */
     size_t query_stride, ef;
+    unsigned table_bits;     /* of the walkers' marks */
     size_t turns;            /* walkers per worker: more than one where walks take turns */
     bool is_packed;          /* walks go over packed rows */
     unsigned char *prepared; /* of a code: a query per walker */
@@ -103,14 +104,20 @@ static kith_status take_queries(hnsw_call *call) {
     return convert_queries(call, false);
 }
 
-/* `seen`: bits that are all zero; NULL: some are to be made. */
+/* Of the marks of one walker. */
+static size_t seen_words(const hnsw_call *call) {
+    return call->table_bits != 0 ? (size_t)1 << call->table_bits : kith_walk_seen_words(call->graph->node_count);
+}
+
+/* `seen`: marks that are all zero; NULL: some are to be made. */
 static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint32_t *seen, kith_walker *walker) {
     const kith_hnsw *graph = call->graph;
     kith_arena *arena = call->request->arena;
-    size_t words = kith_walk_seen_words(graph->node_count), fresh = kith_walk_fresh_count(graph);
+    size_t words = seen_words(call), fresh = kith_walk_fresh_count(graph);
     *walker = (kith_walker){.graph = graph,
                             .kernels = &kith_simd()->graph,
-                            .seen_words = kith_walk_few_words(words),
+                            .table_bits = call->table_bits,
+                            .seen_words = call->table_bits != 0 ? words : kith_walk_few_words(words),
                             .pool_capacity = pool_capacity,
                             .distances_max = call->request->params->max_distances,
                             .deadline_ns = call->request->meter->deadline_ns};
@@ -119,7 +126,8 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
         KITH_TRY(kith_arena_take(arena, words, sizeof *walker->seen, &walker->seen));
         memset(walker->seen, 0, words * sizeof *walker->seen);
     }
-    KITH_TRY(kith_arena_take(arena, words + 1, sizeof *walker->touched, &walker->touched));
+    if (call->table_bits == 0)
+        KITH_TRY(kith_arena_take(arena, words + 1, sizeof *walker->touched, &walker->touched));
     KITH_TRY(kith_arena_take(arena, kith_walk_pool_count(pool_capacity), sizeof *walker->pool, &walker->pool));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->fresh, &walker->fresh));
     KITH_TRY(kith_arena_take(arena, fresh, sizeof *walker->rows, &walker->rows));
@@ -159,7 +167,7 @@ static kith_status take_walkers(hnsw_call *call, size_t capacity, bool take_turn
     const kith_search_request *request = call->request;
     bool is_bridged = request->filter != NULL && call->filtered.strategy == KITH_FILTERED_BRIDGED;
     size_t walkers = kith_min_size(request->threads, request->queries.count) * call->turns;
-    size_t words = kith_walk_seen_words(call->graph->node_count), sets = is_bridged ? 2 : 1;
+    size_t words = seen_words(call), sets = is_bridged ? 2 : 1;
     uint32_t *zeros = NULL;
     if (take_turns) KITH_TRY(kith_arena_zeros(request->arena, sets * walkers, words * sizeof *zeros, &zeros));
     KITH_TRY(kith_arena_take(request->arena, walkers, sizeof *call->walkers, &call->walkers));
@@ -186,6 +194,8 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
         take_turns = request->k > 0 && call->filtered.strategy == KITH_FILTERED_BRIDGED;
     }
     if (take_turns) set_turns(call);
+    if (is_plain && !call->is_packed)
+        call->table_bits = kith_walk_table_bits(call->graph, call->graph->node_count, call->ef);
     size_t capacity = kith_max_size(call->ef, request->k);
     if (request->filter != NULL)
         capacity = kith_max_size(capacity, kith_max_size(asked_ef(call), KITH_FILTERED_FAR * call->ef));

@@ -44,30 +44,48 @@ static size_t drop_repeats(const kith_walker *walker, size_t count) {
     return kept;
 }
 
+typedef enum marking { MARK_BITS, MARK_BITS_LISTED, MARK_TABLE } marking;
+
 /* Marks nodes that have not been seen, finds their rows and asks for them. Most rows are those of the graph and take one
  * line, and where marks are few nobody needs to know which were set: both are constants here. What is read again and
  * again is held in copies, which no store changes as far as the compiler knows. */
-static inline __attribute__((always_inline)) void mark(kith_walker *walker, size_t count, bool is_line,
-                                                       bool is_listed) {
+static inline __attribute__((always_inline)) void mark_by(kith_walker *walker, size_t count, bool is_line,
+                                                          marking how) {
     const kith_probe *probe = walker->probe;
     const kith_chunks chunks = probe->graph->rows;
     const uint32_t *fresh = walker->fresh;
     const void **rows = walker->rows;
-    uint32_t *seen = walker->seen, *touched = walker->touched + walker->touched_count;
+    const unsigned bits = walker->table_bits;
+    uint32_t *seen = walker->seen,
+             *touched = how == MARK_BITS_LISTED ? walker->touched + walker->touched_count : NULL;
     for (size_t i = 0; i < count; i++) {
-        uint32_t node = fresh[i], word = seen[node / 32];
-        if (is_listed) {
-            *touched = node / 32;
-            touched += word == 0;
+        uint32_t node = fresh[i];
+        if (how == MARK_TABLE) {
+            seen[kith_seen_place(node, bits)] = ~node;
+        } else {
+            uint32_t word = seen[node / 32];
+            if (how == MARK_BITS_LISTED) {
+                *touched = node / 32;
+                touched += word == 0;
+            }
+            seen[node / 32] = word | (uint32_t)1 << (node % 32);
         }
-        seen[node / 32] = word | (uint32_t)1 << (node % 32);
         const char *row = rows[i] = is_line ? kith_chunks_at(&chunks, node) : kith_probe_row(probe, node);
         if (is_line)
             __builtin_prefetch(row);
         else
             for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
     }
-    if (is_listed) walker->touched_count = (size_t)(touched - walker->touched);
+    if (how == MARK_BITS_LISTED) walker->touched_count = (size_t)(touched - walker->touched);
+}
+
+static inline __attribute__((always_inline)) void mark(kith_walker *walker, size_t count, bool is_line) {
+    if (walker->table_bits != 0)
+        mark_by(walker, count, is_line, MARK_TABLE);
+    else if (walker->seen_words != 0)
+        mark_by(walker, count, is_line, MARK_BITS);
+    else
+        mark_by(walker, count, is_line, MARK_BITS_LISTED);
 }
 
 /* Gathers the nodes that have not been seen in `fresh`, marks them, and asks for their rows. Numbers past the last
@@ -75,22 +93,23 @@ static inline __attribute__((always_inline)) void mark(kith_walker *walker, size
  * distances leaves no room for; these stay marked. */
 static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count) {
     const kith_probe *probe = walker->probe;
+    const uint32_t node_count = (uint32_t)walker->graph->node_count;
     size_t fresh =
-        walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count, walker->fresh);
-    if (walker->copy != NULL) fresh = drop_repeats(walker, fresh);
-    bool is_line = probe->sketch == NULL && probe->prefetch_bytes > 0 && probe->prefetch_bytes <= LINE;
-    if (is_line && walker->seen_words != 0)
-        mark(walker, fresh, true, false);
-    else if (is_line)
-        mark(walker, fresh, true, true);
+        walker->table_bits != 0
+            ? walker->kernels->forgotten(walker->seen, walker->table_bits, nodes, count, node_count, walker->fresh)
+            : walker->kernels->unseen(walker->seen, nodes, count, node_count, walker->fresh);
+    if (walker->copy != NULL && walker->table_bits == 0) fresh = drop_repeats(walker, fresh);
+    if (probe->sketch == NULL && probe->prefetch_bytes > 0 && probe->prefetch_bytes <= LINE)
+        mark(walker, fresh, true);
     else
-        mark(walker, fresh, false, true);
+        mark(walker, fresh, false);
     walker->fresh_count = kith_walker_room(walker, fresh);
 }
 
 kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed) {
-    walker->pool_count = walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity,
-                                                walker->distances, walker->fresh, count, changed);
+    walker->pool_count =
+        walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity, walker->distances,
+                               walker->fresh, count, walker->table_bits != 0, changed);
     for (size_t i = 0; walker->met != NULL && i < count; i++)
         KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
     return KITH_OK;

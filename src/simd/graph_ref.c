@@ -19,6 +19,18 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
     return found;
 }
 
+static size_t forgotten(const uint32_t *table, unsigned bits, const uint32_t *nodes, size_t count,
+                        uint32_t node_count, uint32_t *fresh) {
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t node = nodes[i];
+        if (node >= node_count) continue;
+        fresh[found] = node;
+        found += table[kith_seen_place(node, bits)] != ~node;
+    }
+    return found;
+}
+
 static size_t insert(int64_t *pool, size_t count, int64_t entry) {
     size_t first = 0, length = count;
     while (length > 0) {
@@ -33,8 +45,8 @@ static size_t insert(int64_t *pool, size_t count, int64_t entry) {
 }
 
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
-                    size_t offered, size_t *first) {
-    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+                    size_t offered, bool may_repeat, size_t *first) {
+    return kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, may_repeat, first);
 }
 
-void kith_fill_ref_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, offer}; }
+void kith_fill_ref_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, forgotten, offer}; }

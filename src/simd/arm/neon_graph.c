@@ -2,7 +2,7 @@
  *
  * neon_graph.c: insertion into a pool. Instead of a search with its branches all entries are compared.
  *
- * unseen is the reference's: without a gather and a compression every node is a load, a shift and a test of its own,
+ * unseen and forgotten are the reference's: without a gather and a compression every node is a load, a shift and a test of its own,
  * and that is what the reference does, without a branch on what it finds.
  */
 #include "simd/arm/neon.h"
@@ -40,8 +40,8 @@ static size_t insert(int64_t *pool, size_t count, int64_t entry) {
 }
 
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
-                    size_t offered, size_t *first) {
-    count = kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, first);
+                    size_t offered, bool may_repeat, size_t *first) {
+    count = kith_offer_by(insert, pool, count, capacity, distances, nodes, offered, may_repeat, first);
     /* Groups are moved whole, also the last one. */
     for (size_t p = count; p % KITH_POOL_UNIT != 0 || p < capacity; p++) pool[p] = KITH_POOL_NOTHING;
     return count;

@@ -5,6 +5,7 @@
  */
 #include <immintrin.h>
 
+#include "simd/graph_offer.h"
 #include "simd/isa.h"
 #include "simd/unroll.h"
 
@@ -90,14 +91,33 @@ INLINE __m256i cut(__m256i block, __m256i last) {
     return _mm256_blendv_epi8(_mm256_set1_epi64x(KITH_POOL_NOTHING), block, last);
 }
 
+/* Where a block holds an entry, followed or not. */
+INLINE __m256i has(__m256i block, __m256i wanted) {
+    const __m256i followed = _mm256_set1_epi64x(1);
+    return _mm256_cmpeq_epi64(_mm256_or_si256(block, followed), _mm256_or_si256(wanted, followed));
+}
+
+INLINE void note(kith_pool_change *change, int64_t entry) {
+    change->nearest = entry < change->nearest ? entry : change->nearest;
+    change->count++;
+}
+
 /* Short pools stay in registers while entries are put in. */
-INLINE int64_t insert_all(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
-                          int64_t nearest) {
+INLINE void insert_all(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                       bool may_repeat, kith_pool_change *all) {
+    kith_pool_change change = *all;
     __m256i held[SHORT_BLOCKS];
     KITH_UNROLL(10)
     for (size_t b = 0; b < blocks; b++) held[b] = load(pool + b * LANES);
     for (size_t e = 0; e < taken; e++) {
-        __m256i wanted = _mm256_set1_epi64x(entries[e]), here_turned = turned(held[blocks - 1]);
+        __m256i wanted = _mm256_set1_epi64x(entries[e]);
+        if (may_repeat) {
+            __m256i found = _mm256_setzero_si256();
+            KITH_UNROLL(10)
+            for (size_t b = 0; b < blocks; b++) found = _mm256_or_si256(found, has(held[b], wanted));
+            if (!_mm256_testz_si256(found, found)) continue;
+        }
+        __m256i here_turned = turned(held[blocks - 1]);
         KITH_UNROLL(10)
         for (size_t b = blocks; --b > 0;) {
             __m256i below_turned = turned(held[b - 1]);
@@ -105,41 +125,54 @@ INLINE int64_t insert_all(int64_t *pool, size_t blocks, __m256i last, const int6
             here_turned = below_turned;
         }
         held[0] = insert_at(held[0], here_turned, _mm256_set1_epi64x(INT64_MIN), wanted);
-        nearest = entries[e] < nearest ? entries[e] : nearest;
+        note(&change, entries[e]);
     }
     held[blocks - 1] = cut(held[blocks - 1], last);
     KITH_UNROLL(10)
     for (size_t b = 0; b < blocks; b++) store(pool + b * LANES, held[b]);
-    return nearest;
+    *all = change;
 }
 
-static int64_t insert_long(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
-                           int64_t nearest) {
+INLINE void insert_long(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                        bool may_repeat, kith_pool_change *change) {
     for (size_t e = 0; e < taken; e++) {
-        insert(pool, blocks, _mm256_set1_epi64x(entries[e]));
-        nearest = entries[e] < nearest ? entries[e] : nearest;
+        __m256i wanted = _mm256_set1_epi64x(entries[e]), found = _mm256_setzero_si256();
+        for (size_t b = 0; may_repeat && b < blocks; b++)
+            found = _mm256_or_si256(found, has(load(pool + b * LANES), wanted));
+        if (!_mm256_testz_si256(found, found)) continue;
+        insert(pool, blocks, wanted);
+        note(change, entries[e]);
     }
     int64_t *end = pool + (blocks - 1) * LANES;
     store(end, cut(load(end), last));
-    return nearest;
 }
 
-/* `blocks` of the pool, of which `last` says what the last one may hold. Returns the nearest of all entries so far. */
-static int64_t insert_taken(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
-                            int64_t nearest) {
+/* `blocks` of the pool, of which `last` says what the last one may hold. may_repeat: of graph.h, known where this is called. */
+INLINE void insert_taken(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                         bool may_repeat, kith_pool_change *change) {
     switch (blocks) {
-        case 1: return insert_all(pool, 1, last, entries, taken, nearest);
-        case 2: return insert_all(pool, 2, last, entries, taken, nearest);
-        case 3: return insert_all(pool, 3, last, entries, taken, nearest);
-        case 4: return insert_all(pool, 4, last, entries, taken, nearest);
-        case 5: return insert_all(pool, 5, last, entries, taken, nearest);
-        case 6: return insert_all(pool, 6, last, entries, taken, nearest);
-        case 7: return insert_all(pool, 7, last, entries, taken, nearest);
-        case 8: return insert_all(pool, 8, last, entries, taken, nearest);
-        case 9: return insert_all(pool, 9, last, entries, taken, nearest);
-        case 10: return insert_all(pool, 10, last, entries, taken, nearest);
-        default: return insert_long(pool, blocks, last, entries, taken, nearest);
+        case 1: insert_all(pool, 1, last, entries, taken, may_repeat, change); break;
+        case 2: insert_all(pool, 2, last, entries, taken, may_repeat, change); break;
+        case 3: insert_all(pool, 3, last, entries, taken, may_repeat, change); break;
+        case 4: insert_all(pool, 4, last, entries, taken, may_repeat, change); break;
+        case 5: insert_all(pool, 5, last, entries, taken, may_repeat, change); break;
+        case 6: insert_all(pool, 6, last, entries, taken, may_repeat, change); break;
+        case 7: insert_all(pool, 7, last, entries, taken, may_repeat, change); break;
+        case 8: insert_all(pool, 8, last, entries, taken, may_repeat, change); break;
+        case 9: insert_all(pool, 9, last, entries, taken, may_repeat, change); break;
+        case 10: insert_all(pool, 10, last, entries, taken, may_repeat, change); break;
+        default: insert_long(pool, blocks, last, entries, taken, may_repeat, change);
     }
+}
+
+static void insert_new(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                       kith_pool_change *change) {
+    insert_taken(pool, blocks, last, entries, taken, false, change);
+}
+
+static void insert_if_new(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
+                          kith_pool_change *change) {
+    insert_taken(pool, blocks, last, entries, taken, true, change);
 }
 
 /* Eight numbers, of which `kept` says which are to come first, in their order. */
@@ -176,24 +209,46 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
     return found;
 }
 
+static size_t forgotten(const uint32_t *table, unsigned bits, const uint32_t *nodes, size_t count,
+                        uint32_t node_count, uint32_t *fresh) {
+    const __m256i top = _mm256_set1_epi32(INT32_MIN), all = _mm256_set1_epi32(-1);
+    const __m256i bound = _mm256_xor_si256(_mm256_set1_epi32((int)node_count), top);
+    const __m256i places_mask = _mm256_set1_epi32((int)((1u << bits) - 1));
+    const __m128i shift = _mm_cvtsi32_si128((int)bits);
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += NODES) {
+        __m256i here = lanes_below(count - i);
+        __m256i numbers = _mm256_maskload_epi32((const int *)nodes + i, here);
+        here = _mm256_and_si256(here, _mm256_cmpgt_epi32(bound, _mm256_xor_si256(numbers, top)));
+        __m256i places = _mm256_and_si256(_mm256_xor_si256(numbers, _mm256_srl_epi32(numbers, shift)), places_mask);
+        __m256i held = _mm256_mask_i32gather_epi32(all, (const int *)table, places, here, sizeof *table);
+        __m256i known = _mm256_cmpeq_epi32(_mm256_xor_si256(held, all), numbers);
+        unsigned kept = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_andnot_si256(known, here)));
+        _mm256_storeu_si256((__m256i *)(void *)(fresh + found), in_order(numbers, kept));
+        found += (size_t)__builtin_popcount(kept);
+    }
+    return found;
+}
+
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
-                    size_t offered, size_t *first) {
+                    size_t offered, bool may_repeat, size_t *first) {
     const size_t blocks = (capacity + LANES - 1) / LANES;
     const __m256i last = _mm256_cmpgt_epi64(_mm256_set1_epi64x((int64_t)(capacity - (blocks - 1) * LANES)),
                                             _mm256_setr_epi64x(0, 1, 2, 3));
-    int64_t nearest = KITH_POOL_NOTHING;
+    kith_pool_change change = {KITH_POOL_NOTHING, count};
     for (size_t i = 0; i < offered; i += 2 * NODES) {
         int64_t entries[2 * NODES];
         size_t taken = take_near(distances + i, nodes + i, offered - i, pool[capacity - 1], entries);
-        if (taken == 0) continue;
-        nearest = insert_taken(pool, blocks, last, entries, taken, nearest);
-        count = count + taken < capacity ? count + taken : capacity;
+        if (taken > 0 && may_repeat)
+            insert_if_new(pool, blocks, last, entries, taken, &change);
+        else if (taken > 0)
+            insert_new(pool, blocks, last, entries, taken, &change);
     }
-    *first = nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, nearest);
-    return count;
+    *first = change.nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, change.nearest);
+    return change.count < capacity ? change.count : capacity;
 }
 
 void kith_fill_avx2_graph(kith_simd_table *table) {
     fill_orders();
-    table->graph = (kith_graph_kernels){unseen, offer};
+    table->graph = (kith_graph_kernels){unseen, forgotten, offer};
 }

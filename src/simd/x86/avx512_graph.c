@@ -4,6 +4,7 @@
  */
 #include <immintrin.h>
 
+#include "simd/graph_offer.h"
 #include "simd/isa.h"
 #include "simd/unroll.h"
 
@@ -24,6 +25,26 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
         __m512i bits = _mm512_sllv_epi32(one, _mm512_and_si512(numbers, _mm512_set1_epi32(31)));
         here = _mm512_mask_testn_epi32_mask(here, words, bits);
         /* Compressed in a register first: compressing stores are slow on some processors. */
+        _mm512_storeu_si512(fresh + found, _mm512_maskz_compress_epi32(here, numbers));
+        found += (size_t)__builtin_popcount(here);
+    }
+    return found;
+}
+
+static size_t forgotten(const uint32_t *table, unsigned bits, const uint32_t *nodes, size_t count,
+                        uint32_t node_count, uint32_t *fresh) {
+    const __m512i bound = _mm512_set1_epi32((int)node_count), all = _mm512_set1_epi32(-1);
+    const __m512i places_mask = _mm512_set1_epi32((int)((1u << bits) - 1));
+    const __m128i shift = _mm_cvtsi32_si128((int)bits);
+    size_t found = 0;
+    for (size_t i = 0; i < count; i += NODES) {
+        size_t left = count - i;
+        __mmask16 here = left < NODES ? (__mmask16)_bzhi_u32(0xffff, (unsigned)left) : 0xffff;
+        __m512i numbers = _mm512_maskz_loadu_epi32(here, nodes + i);
+        here = _mm512_mask_cmplt_epu32_mask(here, numbers, bound);
+        __m512i places = _mm512_and_si512(_mm512_xor_si512(numbers, _mm512_srl_epi32(numbers, shift)), places_mask);
+        __m512i held = _mm512_mask_i32gather_epi32(all, here, places, table, sizeof *table);
+        here = _mm512_mask_cmpneq_epu32_mask(here, _mm512_xor_si512(held, all), numbers);
         _mm512_storeu_si512(fresh + found, _mm512_maskz_compress_epi32(here, numbers));
         found += (size_t)__builtin_popcount(here);
     }
@@ -85,67 +106,101 @@ static inline size_t take_near(const float *distances, const uint32_t *nodes, si
     return (size_t)__builtin_popcount(near);
 }
 
+/* Does a block hold an entry, followed or not? */
+INLINE __mmask8 has(__m512i block, __m512i wanted) {
+    const __m512i followed = _mm512_set1_epi64(1);
+    return _mm512_cmpeq_epi64_mask(_mm512_or_si512(block, followed), _mm512_or_si512(wanted, followed));
+}
+
+INLINE void note(kith_pool_change *change, int64_t entry) {
+    change->nearest = entry < change->nearest ? entry : change->nearest;
+    change->count++;
+}
+
 /* Short pools stay in registers while entries are put in. */
-INLINE int64_t insert_all(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
-                          int64_t nearest) {
+INLINE void insert_all(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                       bool may_repeat, kith_pool_change *all) {
+    kith_pool_change change = *all;
     __m512i held[SHORT_BLOCKS];
     KITH_UNROLL(8)
     for (size_t b = 0; b < blocks; b++) held[b] = _mm512_load_si512(pool + b * LANES);
     for (size_t e = 0; e < taken; e++) {
         __m512i wanted = _mm512_set1_epi64(entries[e]);
+        if (may_repeat) {
+            __mmask8 found = 0;
+            KITH_UNROLL(8)
+            for (size_t b = 0; b < blocks; b++) found |= has(held[b], wanted);
+            if (found != 0) continue;
+        }
         KITH_UNROLL(8)
         for (size_t b = blocks; --b > 0;) held[b] = insert_at(held[b], held[b - 1], wanted);
         held[0] = insert_at(held[0], _mm512_set1_epi64(INT64_MIN), wanted);
-        nearest = entries[e] < nearest ? entries[e] : nearest;
+        note(&change, entries[e]);
     }
     held[blocks - 1] = _mm512_mask_mov_epi64(_mm512_set1_epi64(KITH_POOL_NOTHING), last, held[blocks - 1]);
     KITH_UNROLL(8)
     for (size_t b = 0; b < blocks; b++) _mm512_store_si512(pool + b * LANES, held[b]);
-    return nearest;
+    *all = change;
 }
 
-static int64_t insert_long(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
-                           int64_t nearest) {
+INLINE void insert_long(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                        bool may_repeat, kith_pool_change *change) {
     for (size_t e = 0; e < taken; e++) {
-        insert(pool, blocks, _mm512_set1_epi64(entries[e]));
-        nearest = entries[e] < nearest ? entries[e] : nearest;
+        __m512i wanted = _mm512_set1_epi64(entries[e]);
+        __mmask8 found = 0;
+        for (size_t b = 0; may_repeat && b < blocks; b++) found |= has(_mm512_load_si512(pool + b * LANES), wanted);
+        if (found != 0) continue;
+        insert(pool, blocks, wanted);
+        note(change, entries[e]);
     }
     int64_t *end = pool + (blocks - 1) * LANES;
     _mm512_store_si512(end,
                        _mm512_mask_mov_epi64(_mm512_set1_epi64(KITH_POOL_NOTHING), last, _mm512_load_si512(end)));
-    return nearest;
 }
 
-/* `blocks` of the pool, of which `last` says what the last one may hold. Returns the nearest of all entries so far. */
-static int64_t insert_taken(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
-                            int64_t nearest) {
+/* `blocks` of the pool, of which `last` says what the last one may hold. may_repeat: of graph.h, known where this is called. */
+INLINE void insert_taken(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                         bool may_repeat, kith_pool_change *change) {
     switch (blocks) {
-        case 1: return insert_all(pool, 1, last, entries, taken, nearest);
-        case 2: return insert_all(pool, 2, last, entries, taken, nearest);
-        case 3: return insert_all(pool, 3, last, entries, taken, nearest);
-        case 4: return insert_all(pool, 4, last, entries, taken, nearest);
-        case 5: return insert_all(pool, 5, last, entries, taken, nearest);
-        case 6: return insert_all(pool, 6, last, entries, taken, nearest);
-        case 7: return insert_all(pool, 7, last, entries, taken, nearest);
-        case 8: return insert_all(pool, 8, last, entries, taken, nearest);
-        default: return insert_long(pool, blocks, last, entries, taken, nearest);
+        case 1: insert_all(pool, 1, last, entries, taken, may_repeat, change); break;
+        case 2: insert_all(pool, 2, last, entries, taken, may_repeat, change); break;
+        case 3: insert_all(pool, 3, last, entries, taken, may_repeat, change); break;
+        case 4: insert_all(pool, 4, last, entries, taken, may_repeat, change); break;
+        case 5: insert_all(pool, 5, last, entries, taken, may_repeat, change); break;
+        case 6: insert_all(pool, 6, last, entries, taken, may_repeat, change); break;
+        case 7: insert_all(pool, 7, last, entries, taken, may_repeat, change); break;
+        case 8: insert_all(pool, 8, last, entries, taken, may_repeat, change); break;
+        default: insert_long(pool, blocks, last, entries, taken, may_repeat, change);
     }
+}
+
+static void insert_new(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                       kith_pool_change *change) {
+    insert_taken(pool, blocks, last, entries, taken, false, change);
+}
+
+static void insert_if_new(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
+                          kith_pool_change *change) {
+    insert_taken(pool, blocks, last, entries, taken, true, change);
 }
 
 static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *distances, const uint32_t *nodes,
-                    size_t offered, size_t *first) {
+                    size_t offered, bool may_repeat, size_t *first) {
     const size_t blocks = (capacity + LANES - 1) / LANES;
     const __mmask8 last = (__mmask8)(0xff >> (blocks * LANES - capacity));
-    int64_t nearest = KITH_POOL_NOTHING;
+    kith_pool_change change = {KITH_POOL_NOTHING, count};
     for (size_t i = 0; i < offered; i += NODES) {
         _Alignas(64) int64_t entries[NODES];
         size_t taken = take_near(distances + i, nodes + i, offered - i, pool[capacity - 1], entries);
-        if (taken == 0) continue;
-        nearest = insert_taken(pool, blocks, last, entries, taken, nearest);
-        count = count + taken < capacity ? count + taken : capacity;
+        if (taken > 0 && may_repeat)
+            insert_if_new(pool, blocks, last, entries, taken, &change);
+        else if (taken > 0)
+            insert_new(pool, blocks, last, entries, taken, &change);
     }
-    *first = nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, nearest);
-    return count;
+    *first = change.nearest == KITH_POOL_NOTHING ? capacity : rank_of(pool, blocks, change.nearest);
+    return change.count < capacity ? change.count : capacity;
 }
 
-void kith_fill_avx512_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, offer}; }
+void kith_fill_avx512_graph(kith_simd_table *table) {
+    table->graph = (kith_graph_kernels){unseen, forgotten, offer};
+}
