@@ -326,3 +326,68 @@ Test(exact, short_rows_have_no_direction) {
     cr_assert_eq(kith_exact_inverse_norm(tiny, KITH_F32, 3), 0);
     cr_assert_eq(kith_exact_inverse_norm(unit, KITH_F32, 3), 0.5f);
 }
+
+/* Queries of whole numbers, and others, held against gathered rows of bytes: the float kernel's bits, whatever the size of
+ * sums. */
+static void check_gathered(kith_dtype type, kith_metric metric, size_t dim, size_t *whole_count,
+                           size_t *large_count) {
+    enum { QUERIES = 37, GATHERED = 40 };
+    rows_of rows = make_rows(type, GATHERED, dim, 31, 0), queries = make_rows(KITH_F32, QUERIES, dim, 32, 0);
+    float *values = (float *)(void *)queries.stored;
+    for (size_t i = 0; i < QUERIES * dim; i++) values[i] = draw(type, 33, i, 0);
+    for (size_t q = 0; q < QUERIES; q++) { /* near some row, far from all, and such as are no bytes */
+        float *query = values + q * dim;
+        if (q % 3 == 0)
+            for (size_t d = 0; d < dim; d++) query[d] = rows.values[q * dim + d];
+        if (q % 8 == 5) query[q % dim] = type == KITH_I8 ? 128 : 256;
+        if (q % 8 == 6) query[dim - 1 - q % dim] = type == KITH_I8 ? -129 : -1;
+        if (q % 8 == 7) query[q % dim] += 0.5f;
+    }
+    kith_arena arena = {0};
+    const kith_exact_request request = {.queries = view_of(&queries, 0, QUERIES),
+                                        .metric = metric,
+                                        .row_dtype = type,
+                                        .threads = 1 + dim % 3,
+                                        .gathers = true,
+                                        .arena = &arena};
+    kith_exact *exact;
+    kith_arena_begin(&arena);
+    cr_assert_eq(kith_exact_open(&request, &exact), KITH_OK, "%s", kith_error_message());
+    for (size_t q = 0; q < QUERIES; q++) {
+        if (exact->whole_pair != NULL) {
+            cr_assert_eq(exact->is_whole[q], q % 8 < 5);
+            *whole_count += exact->is_whole[q];
+        }
+        for (size_t r = 0; r < GATHERED; r += 4) {
+            const void *four[4];
+            float norms[4];
+            int32_t keys[4];
+            for (size_t i = 0; i < 4; i++) {
+                four[i] = rows.stored + (r + i) * dim;
+                norms[i] = kith_exact_inverse_norm(four[i], type, dim);
+            }
+            kith_exact_four(exact, q, four, norms, keys);
+            for (size_t i = 0; i < 4; i++) {
+                int32_t want = kith_exact_float_key(exact, q, four[i], norms[i]);
+                cr_assert_eq(keys[i], want, "%s, metric %d, %zu dimensions: query %zu, row %zu",
+                             kith_dtype_name(type), (int)metric, dim, q, r + i);
+                *large_count += metric == KITH_L2 && kith_exact_value(exact, want) > 0x1p24f;
+            }
+        }
+    }
+    kith_arena_free(&arena);
+    free_rows(&rows);
+    free_rows(&queries);
+}
+
+Test(exact, gathered_bytes_and_queries_of_whole_numbers) {
+    static const size_t dims[] = {1, 7, 31, 64, 130, 784, 1024, 1025, 2000};
+    static const kith_dtype types[] = {KITH_U8, KITH_I8};
+    size_t whole_count = 0, large_count = 0;
+    for (size_t t = 0; t < 2; t++)
+        for (size_t m = 0; m < 3; m++)
+            for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+                check_gathered(types[t], metrics[m], dims[d], &whole_count, &large_count);
+    cr_assert_gt(whole_count, 800);
+    cr_assert_gt(large_count, 2000);
+}

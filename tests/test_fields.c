@@ -398,3 +398,36 @@ Test(fields, queries_are_rounded_to_whole_numbers) {
         }
     }
 }
+
+/* One value among whole numbers: `is_byte` says whether it is one of lowest..lowest + 255. */
+static void check_bytes(const guarded at[2], size_t count, int32_t lowest, float odd, bool is_byte) {
+    float *values = place(at[0], count * 4);
+    size_t odd_at = count == 0 ? 0 : (size_t)(bits_now() % count);
+    for (size_t i = 0; i < count; i++) values[i] = (float)((int32_t)(bits_now() % 256) + lowest);
+    if (count > 0) values[odd_at] = odd;
+    EACH_TABLE(table) {
+        uint8_t *bytes = place(at[1], count);
+        bool are_bytes = table->rounding.as_bytes(values, count, lowest, bytes);
+        cr_assert_eq(are_bytes, is_byte || count == 0, "%s: %g at %zu of %zu, from %d on", table->full_name,
+                     (double)odd, odd_at, count, lowest);
+        for (size_t i = 0; are_bytes && i < count; i++)
+            cr_assert_eq(lowest == 0 ? (float)bytes[i] : (float)(int8_t)bytes[i], values[i], "%s, %zu of %zu",
+                         table->full_name, i, count);
+    }
+}
+
+Test(fields, queries_of_bytes_are_known) {
+    enum { MOST = 300 };
+    const guarded at[2] = {guarded_make(MOST * 4), guarded_make(MOST)};
+    static const float no_bytes[] = {-0.0f, 0.5f,  -0x1p-140f, 254.99998f, 256,      -129,      1e9f,
+                                     3e9f,  -3e9f, 1e30f,      -1e30f,     INFINITY, -INFINITY, NAN};
+    for (size_t count = 0; count <= MOST; count += count < 140 ? 1 : 23)
+        for (int32_t lowest = -128; lowest <= 0; lowest += 128) {
+            check_bytes(at, count, lowest, (float)lowest, true);
+            check_bytes(at, count, lowest, (float)(lowest + 255), true);
+            check_bytes(at, count, lowest, (float)(lowest + 256), false);
+            check_bytes(at, count, lowest, (float)(lowest - 1), false);
+            for (size_t i = 0; i < sizeof no_bytes / sizeof *no_bytes; i++)
+                check_bytes(at, count, lowest, no_bytes[i], false);
+        }
+}

@@ -169,6 +169,7 @@ static kith_status prepare(kith_exact *exact) {
     if (exact->int_pair == NULL && exact->float_pair == NULL)
         return kith_error(KITH_ERR_TYPE, "search: no kernels for rows of type %s", kith_dtype_name(row_dtype));
     KITH_TRY(take_queries(exact));
+    if (exact->request.gathers && !integer) KITH_TRY(kith_exact_take_whole(exact));
     if (exact->request.gathers && exact->request.metric != KITH_COSINE) return KITH_OK;
     KITH_TRY(take_query_norms(exact));
     if (exact->request.gathers) return KITH_OK;

@@ -40,6 +40,10 @@ struct kith_exact {
     double *query_norm;        /* float pairs */
     float *query_inverse_norm; /* cosine */
     int32_t *query_norm2_int;  /* integer pairs */
+    /* Queries of whole numbers held against rows of bytes, where rows are gathered: exact_gather.c. */
+    const kith_int_kernels *whole_pair; /* NULL: there is no such query */
+    uint8_t *whole_rows;                /* dim for each query */
+    bool *is_whole;
     /* Tiles; NULL when the batch is small and streams. */
     uint32_t *packed_queries;
     int32_t *query_terms;
@@ -88,6 +92,9 @@ kith_status kith_exact_stream_gathered(const kith_exact *exact, const void *cons
 kith_status kith_exact_tiles_gathered(const kith_exact *exact, const void *const *rows, const int64_t *ids,
                                       size_t count, kith_exact_worker *worker, const uint32_t *members,
                                       size_t member_count, const kith_exact_sinks *sinks);
+
+/* Finds the queries of whole numbers; part of opening where rows are gathered. */
+kith_status kith_exact_take_whole(kith_exact *exact);
 
 /* Packs all queries; part of opening. */
 kith_status kith_exact_pack_queries(kith_exact *exact);

@@ -24,6 +24,7 @@
 #ifndef KITH_SIMD_FIELDS_H
 #define KITH_SIMD_FIELDS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -75,6 +76,9 @@ typedef struct kith_rounding_kernels {
     int32_t (*to_s8)(const float *values, size_t count, float factor, int8_t *out);
     /* The same held to -16,256..16,256, in two parts: 128 * high[i] + low[i] with -64 <= low[i] < 64. */
     int32_t (*to_s15)(const float *values, size_t count, float factor, int8_t *high, int8_t *low);
+    /* Are all values whole numbers of lowest..lowest + 255, and none -0? `lowest` is 0 or -128. If so, out[i] is
+     * values[i] as u8 or i8; if not, anything. Values need not be finite. */
+    bool (*as_bytes)(const float *values, size_t count, int32_t lowest, uint8_t *out);
 } kith_rounding_kernels;
 
 #endif

@@ -133,6 +133,16 @@ static int32_t to_s15(const float *values, size_t count, float factor, int8_t *h
     return sum;
 }
 
+static bool as_bytes(const float *values, size_t count, int32_t lowest, uint8_t *out) {
+    for (size_t i = 0; i < count; i++) {
+        if (!(values[i] >= (float)lowest && values[i] <= (float)(lowest + 255))) return false;
+        int32_t whole_value = (int32_t)values[i];
+        if ((float)whole_value != values[i] || (values[i] == 0 && signbit(values[i]))) return false;
+        out[i] = (uint8_t)whole_value;
+    }
+    return true;
+}
+
 void kith_fill_ref_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
@@ -142,5 +152,5 @@ void kith_fill_ref_fields(kith_simd_table *table) {
                                                .four = estimate_four,
                                                .lines = {lines_1, lines_2, lines_4, lines_8},
                                                .next_plane = next_plane};
-    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15, as_bytes};
 }

@@ -93,7 +93,7 @@ ALWAYS_INLINE int32x4_t whole(const float *values, size_t count, float factor, f
     return vcvtnq_s32_f32(vmaxq_f32(vminq_f32(product, vdupq_n_f32(limit)), vdupq_n_f32(-limit)));
 }
 
-/* The first `count` of four words that fit a byte. */
+/* The lowest bytes of the first `count` of four words. */
 ALWAYS_INLINE void store_bytes(int8_t *out, int32x4_t words, size_t count) {
     int16x4_t halves = vmovn_s32(words);
     int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
@@ -123,11 +123,28 @@ static int32_t to_s15(const float *values, size_t count, float factor, int8_t *h
     return vaddvq_s32(sum);
 }
 
+static bool as_bytes(const float *values, size_t count, int32_t lowest, uint8_t *out) {
+    for (size_t i = 0; i < count; i += LANES) {
+        float some[LANES] = {0};
+        const float *from = values + i;
+        if (count - i < LANES) from = memcpy(some, from, (count - i) * sizeof *values);
+        float32x4_t value = vld1q_f32(from);
+        int32x4_t word = vcvtnq_s32_f32(value);
+        uint32x4_t above = vreinterpretq_u32_s32(vsubq_s32(word, vdupq_n_s32(lowest)));
+        uint32x4_t same =
+            vandq_u32(vceqq_u32(vreinterpretq_u32_f32(vcvtq_f32_s32(word)), vreinterpretq_u32_f32(value)),
+                      vcleq_u32(above, vdupq_n_u32(255)));
+        if (vminvq_u32(same) == 0) return false;
+        store_bytes((int8_t *)out + i, word, count - i);
+    }
+    return true;
+}
+
 void kith_fill_neon_fields(kith_simd_table *table) {
     fill_fields(table);
     table->estimates.block = estimate_block;
     table->estimates.block_f16 = estimate_block_f16;
     table->estimates.four = estimate_four;
     table->estimates.next_plane = next_plane;
-    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15, as_bytes};
 }

@@ -59,6 +59,11 @@ INLINE __m256 min_f32(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 INLINE __m256 max_f32(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 INLINE __m256 magnitude(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
+INLINE __m256i bits_of_f32(__m256 v) { return _mm256_castps_si256(v); }
+INLINE __m256i or_words(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
+INLINE __m256i xor_words(__m256i a, __m256i b) { return _mm256_xor_si256(a, b); }
+INLINE bool has_bits(__m256i words) { return !_mm256_testz_si256(words, words); }
+
 INLINE float largest_lane(__m256 v) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
@@ -71,10 +76,13 @@ INLINE int32_t sum_of_lanes(__m256i words) {
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 
-/* The first `count` of eight words that fit a byte. */
+/* The lowest bytes of the first `count` of eight words. */
 INLINE void store_bytes(int8_t *out, __m256i words, size_t count) {
-    __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-    int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(halves, halves));
+    const __m256i lowest = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8,
+                                            12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    __m256i fours = _mm256_shuffle_epi8(words, lowest);
+    int64_t bytes =
+        _mm_cvtsi128_si64(_mm_unpacklo_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1)));
     if (count >= LANES)
         memcpy(out, &bytes, sizeof bytes);
     else
@@ -196,5 +204,5 @@ void kith_fill_avx2_fields(kith_simd_table *table) {
     table->estimates.lines[1] = lines_2;
     table->estimates.lines[2] = lines_4;
     table->estimates.lines[3] = lines_8;
-    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15, as_bytes};
 }

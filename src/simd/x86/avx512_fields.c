@@ -64,11 +64,18 @@ INLINE __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_p
 INLINE __m512 min_f32(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 INLINE __m512 max_f32(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 INLINE __m512 magnitude(__m512 v) { return _mm512_abs_ps(v); }
+INLINE __m512i bits_of_f32(__m512 v) { return _mm512_castps_si512(v); }
+INLINE __m512i or_words(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+INLINE __m512i xor_words(__m512i a, __m512i b) { return _mm512_xor_si512(a, b); }
+INLINE bool has_bits(__m512i words) { return _mm512_test_epi32_mask(words, words) != 0; }
 INLINE float largest_lane(__m512 v) { return _mm512_reduce_max_ps(v); }
 INLINE int32_t sum_of_lanes(__m512i words) { return _mm512_reduce_add_epi32(words); }
-/* The first `count` of sixteen words that fit a byte. */
+/* The lowest bytes of the first `count` of sixteen words. */
 INLINE void store_bytes(int8_t *out, __m512i words, size_t count) {
-    _mm512_mask_cvtepi32_storeu_epi8(out, lanes_below(count), words);
+    if (count >= LANES)
+        _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(words));
+    else
+        _mm512_mask_cvtepi32_storeu_epi8(out, lanes_below(count), words);
 }
 
 #include "simd/x86/fields_estimates.h"
@@ -76,5 +83,5 @@ INLINE void store_bytes(int8_t *out, __m512i words, size_t count) {
 
 void kith_fill_avx512_fields(kith_simd_table *table) {
     fill_fields(table);
-    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15};
+    table->rounding = (kith_rounding_kernels){largest, to_s8, to_s15, as_bytes};
 }

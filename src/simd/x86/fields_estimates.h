@@ -82,15 +82,18 @@ static float largest(const float *values, size_t count) {
     return largest_lane(max_f32(first, second));
 }
 
-INLINE VEC whole(const float *values, size_t count, FVEC factor, FVEC limit, FVEC least) {
-    FVEC product = multiply_f32(load_f32_part(values, count), factor);
-    return words_of_f32(max_f32(min_f32(product, limit), least));
+INLINE FVEC load_some(const float *values, size_t count) {
+    return count >= LANES ? load_f32(values) : load_f32_part(values, count);
+}
+
+INLINE VEC whole(FVEC values, FVEC factor, FVEC limit, FVEC least) {
+    return words_of_f32(max_f32(min_f32(multiply_f32(values, factor), limit), least));
 }
 
 static int32_t to_s8(const float *values, size_t count, float factor, int8_t *out) {
     VEC sums = set_words(0);
     for (size_t i = 0; i < count; i += LANES) {
-        VEC value = whole(values + i, count - i, set_f32(factor), set_f32(127), set_f32(-127));
+        VEC value = whole(load_some(values + i, count - i), set_f32(factor), set_f32(127), set_f32(-127));
         sums = add_32(sums, value);
         store_bytes(out + i, value, count - i);
     }
@@ -101,11 +104,34 @@ static int32_t to_s15(const float *values, size_t count, float factor, int8_t *h
     enum { LIMIT = 127 * 128 };
     VEC sums = set_words(0);
     for (size_t i = 0; i < count; i += LANES) {
-        VEC value = whole(values + i, count - i, set_f32(factor), set_f32(LIMIT), set_f32(-LIMIT));
+        VEC value = whole(load_some(values + i, count - i), set_f32(factor), set_f32(LIMIT), set_f32(-LIMIT));
         VEC top = shift_right_signed(add_32(value, set_words(64)), 7);
         sums = add_32(sums, value);
         store_bytes(high + i, top, count - i);
         store_bytes(low + i, sub_32(value, shift_left_by(top, 7)), count - i);
     }
     return sum_of_lanes(sums);
+}
+
+/* Values as bytes; what comes back has bits where one is no whole number, or none of lowest..lowest + 255. */
+INLINE VEC some_as_bytes(const float *values, size_t count, int32_t lowest, uint8_t *out) {
+    FVEC value = load_some(values, count);
+    VEC words = words_of_f32(value);
+    store_bytes((int8_t *)out, words, count);
+    VEC above = and_words(sub_32(words, set_words((uint32_t)lowest)), set_words(0xffffff00));
+    return or_words(above, xor_words(bits_of_f32(f32_of_words(words)), bits_of_f32(value)));
+}
+
+static bool as_bytes(const float *values, size_t count, int32_t lowest, uint8_t *out) {
+    enum { AT_ONCE = 4 };
+    size_t i = 0;
+    VEC wrong = set_words(0);
+    for (; count - i >= AT_ONCE * LANES; i += AT_ONCE * LANES) {
+        KITH_UNROLL(4)
+        for (size_t v = 0; v < AT_ONCE; v++)
+            wrong = or_words(wrong, some_as_bytes(values + i + v * LANES, LANES, lowest, out + i + v * LANES));
+        if (has_bits(wrong)) return false;
+    }
+    for (; i < count; i += LANES) wrong = or_words(wrong, some_as_bytes(values + i, count - i, lowest, out + i));
+    return !has_bits(wrong);
 }
