@@ -96,7 +96,7 @@ static size_t word_count_at(size_t i) {
 typedef struct block_case {
     unsigned log2;
     size_t word_count, query_bytes;
-    guarded words_at, out_at, query_at[QUERIES];
+    guarded words_at, out_at, query_at[QUERIES], split_at[QUERIES];
     const int8_t *queries[QUERIES];
     const uint32_t *words;
     int32_t want[QUERIES * KITH_BLOCK_ROWS];
@@ -124,6 +124,22 @@ static void check_block_definition(const block_case *c) {
         }
 }
 
+static void check_splits(const block_case *c, const kith_simd_table *table, size_t first, size_t count,
+                         const uint32_t *ahead, int32_t *out) {
+    const size_t split_bytes = kith_split_bytes(c->word_count), bytes = count * KITH_BLOCK_ROWS * sizeof *out;
+    const int8_t *splits[QUERIES];
+    for (size_t q = 0; q < count; q++) {
+        int8_t *to = place(c->split_at[q], split_bytes);
+        memset(to, 0x55, split_bytes);
+        table->splits.split(c->queries[first + q], c->word_count, to);
+        splits[q] = to;
+    }
+    memset(out, 0x55, bytes);
+    table->splits.block(splits, count, c->words, c->word_count, ahead, out);
+    cr_assert_arr_eq(out, c->want + first * KITH_BLOCK_ROWS, bytes, "%s: %zu words, %zu split queries",
+                     table->full_name, c->word_count, count);
+}
+
 static void check_block_tables(const block_case *c) {
     EACH_TABLE(table) {
         for (size_t count = 1; count <= QUERIES; count++) {
@@ -135,10 +151,11 @@ static void check_block_tables(const block_case *c) {
             memset(out, 0x55, bytes);
             /* The last queries: another choice for each count. */
             size_t first = QUERIES - count;
-            table->fields[c->log2].block(c->queries + first, count, c->words, c->word_count,
-                                         count % 2 == 0 ? c->words : NULL, out);
+            const uint32_t *ahead = count % 2 == 0 ? c->words : NULL;
+            table->fields[c->log2].block(c->queries + first, count, c->words, c->word_count, ahead, out);
             cr_assert_arr_eq(out, c->want + first * KITH_BLOCK_ROWS, bytes, "%s: width %u, %zu words, %zu queries",
                              table->full_name, 1u << c->log2, c->word_count, count);
+            if (c->log2 == 3 && table->splits.split != NULL) check_splits(c, table, first, count, ahead, out);
         }
     }
 }
@@ -148,6 +165,7 @@ static void check_block(unsigned log2) {
     c.words_at = guarded_make(1024 * KITH_BLOCK_ROWS * 4);
     c.out_at = guarded_make(sizeof c.want);
     for (size_t q = 0; q < QUERIES; q++) c.query_at[q] = guarded_make(1024 * 32);
+    for (size_t q = 0; log2 == 3 && q < QUERIES; q++) c.split_at[q] = guarded_make(kith_split_bytes(8192));
     for (size_t i = 0; (c.word_count = word_count_at(i)) > 0; i++) {
         if (c.word_count * 32 >> log2 > 32768) break; /* dimensions */
         c.query_bytes = c.word_count * 32 >> log2;

@@ -12,7 +12,8 @@ static const float nothing = 1e-34f; /* a query this small is 0: the inverse of 
 /* ---- Layout --------------------------------------------------------------------------------------------------- */
 
 /* A prepared query begins with its kith_affine, whose base is the query's shift; then, for each part, its bytes in
- * natural order and those in step order for each plane. For a plane of 8 bits, which is alone, both are the same. */
+ * natural order and those in step order for each plane. For a plane of 8 bits, which is alone, both are the same, and
+ * behind them comes the split form (fields.h) where this processor has one. */
 
 static size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -50,6 +51,10 @@ void kith_grid_init(kith_grid *grid, size_t dim, size_t bits, kith_grid_factors 
     for (size_t p = 0; p < grid->plane_count; p++) {
         if (grid->planes[p].width == 8) {
             grid->natural_bytes = grid->part_bytes = padded_words(grid, p) * sizeof(uint32_t);
+            if (kith_simd()->splits.split != NULL) {
+                grid->split_first = grid->natural_bytes;
+                grid->part_bytes += round_up(kith_split_bytes(grid->word_count), CACHE_LINE);
+            }
             continue; /* step order is natural order */
         }
         grid->step_first[p] = grid->part_bytes;
@@ -251,7 +256,11 @@ static float fill_query(const kith_grid *grid, const float *vector, float multip
     float inverse = largest > nothing ? steps / largest : 0, step = largest > nothing ? largest / steps : 0;
     *(kith_affine *)query = (kith_affine){multiplier * step * stored_ratio(grid), 0, grid->add_unit, 0};
     int32_t sum = round_query(grid, vector, inverse, query);
-    for (size_t part = 0; part < grid->query_parts; part++) fill_steps(grid, part_of(grid, query, part));
+    for (size_t p = 0; p < grid->query_parts; p++) {
+        int8_t *part = part_of(grid, query, p);
+        fill_steps(grid, part);
+        if (grid->split_first > 0) kith_simd()->splits.split(part, grid->word_count, part + grid->split_first);
+    }
     return (float)sum * step;
 }
 
@@ -344,7 +353,7 @@ void kith_grid_rows(const kith_grid *grid, const void *query, float base, const 
 enum { PARTS_MAX = 2 * KITH_CODE_QUERIES_MAX, AHEAD_BYTES = 4096 };
 typedef int32_t block_dots[PARTS_MAX * KITH_BLOCK_ROWS];
 
-/* `ahead`: a block to come, or NULL. */
+/* `parts`: in natural order, or split. `ahead`: a block to come, or NULL. */
 static void dots_of_block(const kith_grid *grid, const int8_t *const *parts, size_t part_count,
                           const uint32_t *words, const uint32_t *ahead, block_dots sums) {
     const kith_simd_table *simd = kith_simd();
@@ -352,8 +361,9 @@ static void dots_of_block(const kith_grid *grid, const int8_t *const *parts, siz
         const kith_grid_plane *plane = &grid->planes[p];
         block_dots more;
         size_t first = plane->first_word * BLOCK_WORDS;
-        simd->fields[plane->width_log2].block(parts, part_count, words + first, plane->word_count,
-                                              ahead == NULL ? NULL : ahead + first, p == 0 ? sums : more);
+        (grid->split_first > 0 ? simd->splits.block : simd->fields[plane->width_log2].block)(
+            parts, part_count, words + first, plane->word_count, ahead == NULL ? NULL : ahead + first,
+            p == 0 ? sums : more);
         if (p > 0) simd->estimates.next_plane(sums, more, plane->width, part_count * KITH_BLOCK_ROWS);
     }
 }
@@ -382,7 +392,7 @@ void kith_grid_scan(const kith_grid *grid, const void *const *queries, const flo
     kith_affine affines[KITH_CODE_QUERIES_MAX];
     for (size_t q = 0; q < query_count; q++) {
         for (size_t p = 0; p < grid->query_parts; p++)
-            parts[q * grid->query_parts + p] = part_of_const(grid, queries[q], p);
+            parts[q * grid->query_parts + p] = part_of_const(grid, queries[q], p) + grid->split_first;
         affines[q] = affine_of(queries[q], bases[q]);
     }
     const size_t block_words = grid->block_bytes / sizeof(uint32_t),

@@ -44,6 +44,7 @@ typedef struct kith_grid {
     size_t factor_words;                             /* 0, 1 or 2 */
     size_t row_bytes, block_bytes, query_bytes;      /* query_bytes: a multiple of 64 */
     size_t part_bytes, step_first[4], natural_bytes; /* layout of a prepared query */
+    size_t split_first;                              /* where its split form begins; 0: there is none */
 } kith_grid;
 
 /* 1 <= bits <= 8, dim >= 1. */

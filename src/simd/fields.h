@@ -36,6 +36,17 @@ typedef struct kith_field_kernels {
     void (*four)(const int8_t *query, const uint32_t *const rows[4], size_t word_count, int32_t out[4]);
 } kith_field_kernels;
 
+/* Where two products of bytes are added in 16 bits, a query for fields of 8 bits can be `split` once, into numbers that
+ * never overflow there, and then be asked for of many blocks: `block` is fields[3].block for split queries, and
+ * faster. Both NULL: fields[3].block needs none of this. At most 65,536 words. */
+typedef struct kith_split_kernels {
+    void (*split)(const int8_t *query, size_t word_count, int8_t *out); /* kith_split_bytes(word_count) */
+    void (*block)(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
+                  const uint32_t *ahead, int32_t *out);
+} kith_split_kernels;
+
+static inline size_t kith_split_bytes(size_t word_count) { return 8 * (word_count + 1); }
+
 /* What turns the product of a query with a row into an estimate:
  *
  *     fma(step, fma(scale, inner, add), base), with

@@ -142,6 +142,7 @@ typedef struct kith_simd_table {
 
     kith_field_kernels fields[KITH_FIELD_WIDTHS]; /* of scalar quantisers and their kin: fields.h */
     kith_estimate_kernels estimates;
+    kith_split_kernels splits;
     kith_rounding_kernels rounding;
 
     kith_graph_kernels graph; /* of walks along links: graph.h */

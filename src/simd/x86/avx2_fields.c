@@ -22,8 +22,13 @@ INLINE __m256i lanes_below(size_t count) { /* the first `count` of eight; count 
 INLINE __m256i load_part(const uint32_t *p, size_t count) {
     return _mm256_maskload_epi32((const int *)p, lanes_below(count));
 }
+INLINE void store_part(void *p, __m256i words, size_t count) {
+    _mm256_maskstore_epi32(p, lanes_below(count), words);
+}
 INLINE __m256i set_words(uint32_t word) { return _mm256_set1_epi32((int)word); }
 INLINE __m256i and_words(__m256i a, __m256i b) { return _mm256_and_si256(a, b); }
+INLINE __m256i or_words(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
+INLINE __m256i xor_words(__m256i a, __m256i b) { return _mm256_xor_si256(a, b); }
 INLINE __m256i shift_right(__m256i words, unsigned bits) { return _mm256_srli_epi32(words, (int)bits); }
 INLINE __m256i shift_right_8_u16(__m256i v) { return _mm256_srli_epi16(v, 8); }
 INLINE __m256i shift_right_8_i16(__m256i v) { return _mm256_srai_epi16(v, 8); }
@@ -32,6 +37,10 @@ INLINE __m256i maddubs(__m256i fields, __m256i bytes) { return _mm256_maddubs_ep
 INLINE __m256i madd(__m256i a, __m256i b) { return _mm256_madd_epi16(a, b); }
 INLINE __m256i add_16(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
 INLINE __m256i add_32(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+INLINE __m256i sub_8(__m256i a, __m256i b) { return _mm256_sub_epi8(a, b); }
+INLINE __m256i sub_16(__m256i a, __m256i b) { return _mm256_sub_epi16(a, b); }
+INLINE __m256i abs_16(__m256i v) { return _mm256_abs_epi16(v); }
+INLINE uint32_t sign_bits(__m256i words) { return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(words)); }
 
 /* The sums of four registers, in order. */
 INLINE __m128i fold_four(const __m256i v[4]) {
@@ -60,8 +69,6 @@ INLINE __m256 max_f32(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 INLINE __m256 magnitude(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
 INLINE __m256i bits_of_f32(__m256 v) { return _mm256_castps_si256(v); }
-INLINE __m256i or_words(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
-INLINE __m256i xor_words(__m256i a, __m256i b) { return _mm256_xor_si256(a, b); }
 INLINE bool has_bits(__m256i words) { return !_mm256_testz_si256(words, words); }
 
 INLINE float largest_lane(__m256 v) {

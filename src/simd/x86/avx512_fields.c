@@ -22,8 +22,13 @@ INLINE void store_words(void *p, __m512i words) { _mm512_storeu_si512(p, words);
 INLINE __m512i load_part(const uint32_t *p, size_t count) {
     return _mm512_maskz_loadu_epi32(lanes_below(count), p);
 }
+INLINE void store_part(void *p, __m512i words, size_t count) {
+    _mm512_mask_storeu_epi32(p, lanes_below(count), words);
+}
 INLINE __m512i set_words(uint32_t word) { return _mm512_set1_epi32((int)word); }
 INLINE __m512i and_words(__m512i a, __m512i b) { return _mm512_and_si512(a, b); }
+INLINE __m512i or_words(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+INLINE __m512i xor_words(__m512i a, __m512i b) { return _mm512_xor_si512(a, b); }
 INLINE __m512i shift_right(__m512i words, unsigned bits) { return _mm512_srli_epi32(words, bits); }
 INLINE __m512i shift_right_8_u16(__m512i v) { return _mm512_srli_epi16(v, 8); }
 INLINE __m512i shift_right_8_i16(__m512i v) { return _mm512_srai_epi16(v, 8); }
@@ -32,6 +37,10 @@ INLINE __m512i maddubs(__m512i fields, __m512i bytes) { return _mm512_maddubs_ep
 INLINE __m512i madd(__m512i a, __m512i b) { return _mm512_madd_epi16(a, b); }
 INLINE __m512i add_16(__m512i a, __m512i b) { return _mm512_add_epi16(a, b); }
 INLINE __m512i add_32(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+INLINE __m512i sub_8(__m512i a, __m512i b) { return _mm512_sub_epi8(a, b); }
+INLINE __m512i sub_16(__m512i a, __m512i b) { return _mm512_sub_epi16(a, b); }
+INLINE __m512i abs_16(__m512i v) { return _mm512_abs_epi16(v); }
+INLINE uint32_t sign_bits(__m512i words) { return _mm512_movepi32_mask(words); }
 
 INLINE __m512i pair_up(__m512i a, __m512i b) {
     return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -65,8 +74,6 @@ INLINE __m512 min_f32(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 INLINE __m512 max_f32(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 INLINE __m512 magnitude(__m512 v) { return _mm512_abs_ps(v); }
 INLINE __m512i bits_of_f32(__m512 v) { return _mm512_castps_si512(v); }
-INLINE __m512i or_words(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
-INLINE __m512i xor_words(__m512i a, __m512i b) { return _mm512_xor_si512(a, b); }
 INLINE bool has_bits(__m512i words) { return _mm512_test_epi32_mask(words, words) != 0; }
 INLINE float largest_lane(__m512 v) { return _mm512_reduce_max_ps(v); }
 INLINE int32_t sum_of_lanes(__m512i words) { return _mm512_reduce_add_epi32(words); }

@@ -279,6 +279,7 @@ void kith_fill_avx512_vnni_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
+    table->splits = (kith_split_kernels){NULL, NULL};
     table->estimates.lines[0] = lines_1;
     table->estimates.lines[1] = lines_2;
     table->estimates.lines[2] = lines_4;

@@ -5,8 +5,9 @@
  * the operations below and the kernels of estimates.
  *
  * maddubs adds two products of an unsigned field with a signed byte in 16 bits. For fields of up to 4 bits that is
- * exact, and so are a few such sums added up, before madd takes them to 32 bits. Fields of 8 bits would overflow at
- * once: even and odd bytes are widened to 16 bits, and madd adds two products of these in 32.
+ * exact, and so are a few such sums added up, before madd takes them to 32 bits. Two products of fields of 8 bits may
+ * overflow at once: block splits its queries (below), four widens even and odd bytes to 16 bits, and madd adds two
+ * products of these in 32.
  */
 #include <string.h>
 
@@ -16,11 +17,10 @@
 #define STAYS(sum) __asm__("" : "+v"(sum))
 
 enum { TILE_VECTORS = 2, TILE_ROWS = TILE_VECTORS * LANES, SUM16_MAX = INT16_MAX, QUERY_MAX = 127 };
-enum { WIDE_WORDS = 64 }; /* of queries of bytes that are widened at a time: a multiple of LANES */
 
 /* Words whose sums fit 16 bits: each adds 8 / width times two products, at most. */
 INLINE size_t chunk_words(unsigned width) {
-    return width == 8 ? WIDE_WORDS : (size_t)SUM16_MAX / (2 * QUERY_MAX * ((1u << width) - 1)) * width / 8;
+    return (size_t)SUM16_MAX / (2 * QUERY_MAX * ((1u << width) - 1)) * width / 8;
 }
 
 INLINE VEC field_of(VEC words, unsigned width, unsigned step) {
@@ -61,56 +61,20 @@ INLINE void add_word(unsigned width, size_t count, const int8_t *const *queries,
     }
 }
 
-/* Words of a tile's queries, their even and their odd bytes as 16 bits each. */
-typedef struct wide_queries {
-    int8_t even[TILE_QUERIES][WIDE_WORDS * 4], odd[TILE_QUERIES][WIDE_WORDS * 4];
-} wide_queries;
-
-INLINE void widen(size_t count, const int8_t *const *queries, size_t first, size_t word_count, wide_queries *wide) {
-    KITH_UNROLL(8)
-    for (size_t q = 0; q < count; q++)
-        for (size_t w = 0; w < word_count; w += LANES) {
-            const void *from = queries[q] + (first + w) * 4;
-            VEC bytes = word_count - w >= LANES ? load_words(from) : load_part(from, word_count - w);
-            store_words(wide->even[q] + w * 4, even_bytes(bytes));
-            store_words(wide->odd[q] + w * 4, odd_bytes(bytes));
-        }
-}
-
-INLINE void add_byte_word(size_t count, const wide_queries *wide, size_t at, const uint32_t *words,
-                          VEC sums[TILE_QUERIES][TILE_VECTORS]) {
-    VEC first = load_words(words), second = load_words(words + LANES);
-    VEC even[2] = {even_fields(first), even_fields(second)}, odd[2] = {odd_fields(first), odd_fields(second)};
-    KITH_UNROLL(8)
-    for (size_t q = 0; q < count; q++) {
-        VEC even_query = query_word(wide->even[q] + at), odd_query = query_word(wide->odd[q] + at);
-        KITH_UNROLL(2)
-        for (size_t v = 0; v < TILE_VECTORS; v++) {
-            sums[q][v] = add_32(sums[q][v], add_32(madd(even[v], even_query), madd(odd[v], odd_query)));
-            STAYS(sums[q][v]);
-        }
-    }
-}
-
 /* TILE_ROWS rows, whose words are at words[w * KITH_BLOCK_ROWS]; `next`: those that are fetched meanwhile. */
 INLINE void block_part(unsigned width, size_t count, const int8_t *const *queries, const uint32_t *words,
                        size_t word_count, const uint32_t *next, int32_t *out) {
     const size_t word_bytes = 32 / width;
-    wide_queries wide;
     size_t w = 0;
     do {
         VEC sums[TILE_QUERIES][TILE_VECTORS];
         KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) sums[q][0] = sums[q][1] = set_words(0);
         const size_t first = w, end = word_count - w > chunk_words(width) ? w + chunk_words(width) : word_count;
-        if (width == 8) widen(count, queries, first, end - first, &wide);
         for (; w < end; w++) {
             _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS), _MM_HINT_T0);
             if (LANES == 16) _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS + LANES), _MM_HINT_T0);
-            if (width == 8)
-                add_byte_word(count, &wide, (w - first) * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
-            else
-                add_word(width, count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
+            add_word(width, count, queries, w * word_bytes, words + w * KITH_BLOCK_ROWS, sums);
         }
         KITH_UNROLL(8)
         for (size_t q = 0; q < count; q++) {
@@ -149,6 +113,174 @@ INLINE void block(unsigned width, const int8_t *const *queries, size_t query_cou
             block_tile(width, count = 2, queries, words, word_count, next, out);
         else
             block_tile(width, count = 1, queries, words, word_count, next, out);
+    }
+}
+
+/* ---- block of bytes ---- */
+
+/* Two products u q + u' q' of fields of up to 255 fit 16 bits where |q + q'| <= 128, and nearly all q and q' that
+ * stand side by side have opposite signs or are that small. So a query is split once into
+ *
+ *   pairs    four bytes a word as maddubs takes them, but odd ones negated: they meet 255 - u, and `term`, 255 times
+ *            their sum, makes up for that. Neighbours of one sign, as in pictures, so get opposite ones.
+ *   wide     words of which a pair is too large nevertheless: their odd bytes are 0 among the pairs, and stand here,
+ *            to be widened: in the odd bytes of a word whose even ones hold its number.
+ *
+ * It lies in memory as term, the number of wide words, pairs, wide words. */
+enum { SPLIT_HEAD = 2 * sizeof(int32_t), PAIR_MAX = 128, FIELD_MAX = 255, SPLIT_WORDS = 64 };
+
+typedef struct split_head {
+    int32_t term;
+    uint32_t wide_count;
+} split_head;
+
+INLINE uint32_t get_word(const int8_t *from) {
+    uint32_t word;
+    memcpy(&word, from, sizeof word);
+    return word;
+}
+INLINE void put_word(int8_t *to, uint32_t word) { memcpy(to, &word, sizeof word); }
+
+/* Which words have a pair, of 16 bits each, beyond PAIR_MAX: a bit for each. */
+INLINE uint32_t large_pairs(VEC pairs) {
+    VEC left = sub_16(set_words(PAIR_MAX * 0x10001u), abs_16(pairs));
+    return sign_bits(or_words(left, shift_left_by(left, 16)));
+}
+
+static void split(const int8_t *query, size_t word_count, int8_t *out) {
+    const VEC odd = set_words(0xff00ff00u);
+    int8_t *pairs = out + SPLIT_HEAD, *wide = pairs + word_count * 4;
+    split_head head = {0, 0};
+    VEC sums = set_words(0);
+    for (size_t w = 0; w < word_count; w += LANES) {
+        const size_t left = word_count - w;
+        VEC bytes = left >= LANES ? load_words(query + w * 4)
+                                  : load_part((const uint32_t *)(const void *)(query + w * 4), left);
+        VEC signs = sub_8(xor_words(bytes, odd), odd);
+        if (left >= LANES)
+            store_words(pairs + w * 4, signs);
+        else
+            store_part(pairs + w * 4, signs, left);
+        sums = add_32(sums, madd(shift_right_8_i16(bytes), set_words(0x10001)));
+        for (uint32_t large = large_pairs(maddubs(set_words(0x01010101), signs)); large != 0; large &= large - 1) {
+            const uint32_t at = (uint32_t)w + (uint32_t)__builtin_ctz(large), word = get_word(query + at * 4);
+            put_word(pairs + at * 4, word & 0x00ff00ffu);
+            put_word(wide + head.wide_count++ * 4, (word & 0xff00ff00u) | (at & 0xff) | (at & 0xff00) << 8);
+            head.term -= query[at * 4 + 1] + query[at * 4 + 3];
+        }
+    }
+    head.term = (head.term + sum_of_lanes(sums)) * FIELD_MAX;
+    memcpy(out, &head, sizeof head);
+}
+
+INLINE void add_wide(size_t vectors, const int8_t *wide, size_t wide_count, const uint32_t *words,
+                     VEC sums[VECTORS]) {
+    for (; wide_count > 0; wide_count--, wide += 4) {
+        const uint32_t word = get_word(wide);
+        const uint32_t *at = words + ((word & 0xff) | (word >> 8 & 0xff00)) * KITH_BLOCK_ROWS;
+        VEC bytes = odd_bytes(set_words(word));
+        KITH_UNROLL(4)
+        for (size_t v = 0; v < vectors; v++)
+            sums[v] = add_32(sums[v], madd(odd_fields(load_words(at + v * LANES)), bytes));
+    }
+}
+
+/* `vectors` registers of rows, whose words are at words[w * KITH_BLOCK_ROWS]. The sums are added to those in `out`, or
+ * replace them; `next`: words that are fetched meanwhile. */
+INLINE void split_part(size_t count, size_t vectors, const int8_t *const *queries, const uint32_t *words,
+                       size_t word_count, const uint32_t *next, bool adds, int32_t *out) {
+    const VEC odd = set_words(0xff00ff00u), ones = set_words(0x00010001);
+    split_head heads[TILE_QUERIES];
+    VEC sums[TILE_QUERIES][VECTORS];
+    KITH_UNROLL(8)
+    for (size_t q = 0; q < count; q++) {
+        memcpy(&heads[q], queries[q], sizeof heads[q]);
+        KITH_UNROLL(4)
+        for (size_t v = 0; v < vectors; v++) sums[q][v] = set_words((uint32_t)heads[q].term);
+    }
+    for (size_t w = 0; w < word_count; w++) {
+        const uint32_t *at = words + w * KITH_BLOCK_ROWS;
+        VEC fields[VECTORS];
+        KITH_UNROLL(4)
+        for (size_t v = 0; v < vectors; v++) {
+            fields[v] = xor_words(load_words(at + v * LANES), odd);
+            if (v * LANES % 16 == 0)
+                _mm_prefetch((const char *)(next + w * KITH_BLOCK_ROWS + v * LANES), _MM_HINT_T0);
+        }
+        KITH_UNROLL(8)
+        for (size_t q = 0; q < count; q++) {
+            VEC bytes = query_word(queries[q] + SPLIT_HEAD + w * 4);
+            KITH_UNROLL(4)
+            for (size_t v = 0; v < vectors; v++) {
+                sums[q][v] = add_32(sums[q][v], madd(maddubs(fields[v], bytes), ones));
+                STAYS(sums[q][v]);
+            }
+        }
+    }
+    KITH_UNROLL(8)
+    for (size_t q = 0; q < count; q++) {
+        add_wide(vectors, queries[q] + SPLIT_HEAD + word_count * 4, heads[q].wide_count, words, sums[q]);
+        KITH_UNROLL(4)
+        for (size_t v = 0; v < vectors; v++) {
+            int32_t *to = out + q * KITH_BLOCK_ROWS + v * LANES;
+            store_words(to, adds ? add_32(load_words(to), sums[q][v]) : sums[q][v]);
+        }
+    }
+}
+
+/* Rows `vectors` registers at a time for all queries: of many dimensions no more than these stay in the first level. */
+INLINE void split_rows(size_t vectors, const int8_t *const *all_queries, size_t query_count, const uint32_t *words,
+                       size_t word_count, const uint32_t *next, bool adds, int32_t *all_out) {
+    for (size_t r = 0; r < KITH_BLOCK_ROWS; r += vectors * LANES) {
+        const int8_t *const *queries = all_queries;
+        const uint32_t *at = words + r, *ahead = next + r;
+        int32_t *out = all_out + r;
+        size_t left = query_count;
+        for (; TILE_QUERIES == 8 && vectors == TILE_VECTORS && left >= 8;
+             left -= 8, queries += 8, out += 8 * KITH_BLOCK_ROWS, ahead = at)
+            split_part(8, vectors, queries, at, word_count, ahead, adds, out);
+        for (; vectors == TILE_VECTORS && left >= 4;
+             left -= 4, queries += 4, out += 4 * KITH_BLOCK_ROWS, ahead = at)
+            split_part(4, vectors, queries, at, word_count, ahead, adds, out);
+        if (vectors == TILE_VECTORS && left == 3)
+            split_part(3, vectors, queries, at, word_count, ahead, adds, out);
+        else if (left == 2)
+            split_part(2, vectors, queries, at, word_count, ahead, adds, out);
+        else if (left == 1)
+            split_part(1, vectors, queries, at, word_count, ahead, adds, out);
+    }
+}
+
+/* Few queries have registers to spare for all rows at once. */
+static void split_sums(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
+                       const uint32_t *ahead, bool adds, int32_t *out) {
+    if (ahead == NULL) ahead = words;
+    if (query_count <= 2)
+        split_rows(VECTORS, queries, query_count, words, word_count, ahead, adds, out);
+    else
+        split_rows(TILE_VECTORS, queries, query_count, words, word_count, ahead, adds, out);
+}
+
+static void split_block(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
+                        const uint32_t *ahead, int32_t *out) {
+    split_sums(queries, query_count, words, word_count, ahead, false, out);
+}
+
+/* Queries that are not split yet: some words of a few of them at a time. */
+static void block_8(const int8_t *const *queries, size_t query_count, const uint32_t *words, size_t word_count,
+                    const uint32_t *ahead, int32_t *out) {
+    int8_t splits[TILE_QUERIES][SPLIT_HEAD + 8 * SPLIT_WORDS];
+    const int8_t *at[TILE_QUERIES];
+    for (size_t q = 0; q < query_count; q += TILE_QUERIES) {
+        const size_t count = query_count - q < TILE_QUERIES ? query_count - q : TILE_QUERIES;
+        for (size_t w = 0; w < word_count; w += SPLIT_WORDS) {
+            const size_t some = word_count - w < SPLIT_WORDS ? word_count - w : SPLIT_WORDS,
+                         first = w * KITH_BLOCK_ROWS;
+            for (size_t i = 0; i < count; i++) split(queries[q + i] + w * 4, some, splits[i]);
+            for (size_t i = 0; i < count; i++) at[i] = splits[i];
+            split_sums(at, count, words + first, some, ahead == NULL ? NULL : ahead + first, w > 0,
+                       out + q * KITH_BLOCK_ROWS);
+        }
     }
 }
 
@@ -216,11 +348,16 @@ static void estimate_four(const kith_affine *query, size_t parts, const int32_t 
 
 /* ---- the table ---- */
 
-#define KERNELS(WIDTH)                                                                                             \
+#define BLOCK(WIDTH)                                                                                               \
     static void block_##WIDTH(const int8_t *const *queries, size_t query_count, const uint32_t *words,             \
                               size_t word_count, const uint32_t *ahead, int32_t *out) {                            \
         block(WIDTH, queries, query_count, words, word_count, ahead != NULL ? ahead : words, out);                 \
-    }                                                                                                              \
+    }
+BLOCK(1)
+BLOCK(2)
+BLOCK(4)
+
+#define KERNELS(WIDTH)                                                                                             \
     static void four_##WIDTH(const int8_t *query, const uint32_t *const rows[4], size_t word_count,                \
                              int32_t out[4]) {                                                                     \
         _mm_storeu_si128((__m128i *)(void *)out, dots_of_four(WIDTH, query, rows, word_count));                    \
@@ -234,6 +371,7 @@ static void fill_fields(kith_simd_table *table) {
     static const kith_field_kernels fields[KITH_FIELD_WIDTHS] = {
         {block_1, four_1}, {block_2, four_2}, {block_4, four_4}, {block_8, four_8}};
     memcpy(table->fields, fields, sizeof fields);
+    table->splits = (kith_split_kernels){split, split_block};
     table->estimates.block = estimate_block;
     table->estimates.block_f16 = estimate_block_f16;
     table->estimates.four = estimate_four;
