@@ -252,6 +252,8 @@ static void scan_all(const set *s, size_t first, size_t count, float *out) {
     kith_grid_scan(&s->grid, s->queries + first, s->base + first, count, s->blocks, BLOCKS, out, ROWS + 3);
 }
 
+enum { CALL_ROWS = 20 }; /* at most, of rows in one call: a multiple of 4 */
+
 static void check_estimates(const set *s) {
     const kith_grid *grid = &s->grid;
     static float all[QUERIES * (ROWS + 3)], some[QUERIES * (ROWS + 3)];
@@ -263,14 +265,15 @@ static void check_estimates(const set *s) {
                              "dim %zu, %zu bits, %zu queries", grid->dim, grid->bits, count);
     }
     for (size_t q = 0; q < QUERIES; q++)
-        for (size_t r = 0; r < ROWS; r += 4) {
-            const unsigned char *rows[4];
-            float four[4];
-            for (size_t i = 0; i < 4; i++) rows[i] = s->rows + (r + i) * grid->row_bytes;
-            kith_grid_four(grid, s->queries[q], s->base[q], rows, four);
-            cr_assert_arr_eq(four, all + q * (ROWS + 3) + r, sizeof four,
-                             "dim %zu, %zu bits, factors %d, %zu parts", grid->dim, grid->bits, grid->factors,
-                             grid->query_parts);
+        for (size_t r = 0, count; r < ROWS; r += count) {
+            const unsigned char *rows[CALL_ROWS];
+            float got[CALL_ROWS];
+            count = kith_min_size(4 + (r + 4 * q) % CALL_ROWS, ROWS - r);
+            for (size_t i = 0; i < count; i++) rows[i] = s->rows + (r + i) * grid->row_bytes;
+            kith_grid_rows(grid, s->queries[q], s->base[q], rows, count, got);
+            cr_assert_arr_eq(got, all + q * (ROWS + 3) + r, count * sizeof *got,
+                             "dim %zu, %zu bits, factors %d, %zu parts, %zu rows", grid->dim, grid->bits,
+                             grid->factors, grid->query_parts, count);
         }
     for (size_t q = 0; q < QUERIES; q += 3)
         for (size_t r = 0; r < ROWS; r += 3) {
@@ -293,7 +296,7 @@ Test(grid, a_shift_is_added_to_all_estimates) {
         cr_assert_arr_eq(got, want, ROWS * sizeof *got);
         const unsigned char *rows[4] = {s.rows, s.rows, s.rows, s.rows};
         float four[4];
-        kith_grid_four(&s.grid, s.queries[0], s.base[0], rows, four);
+        kith_grid_rows(&s.grid, s.queries[0], s.base[0], rows, 4, four);
         cr_assert_eq(four[3], got[0]);
         set_free(&s);
     }
