@@ -137,12 +137,15 @@ INLINE __m512i pair_up(__m512i a, __m512i b) {
     return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
 }
 
+INLINE __m128i sum_quarters(__m512i v) {
+    __m256i two = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+}
+
 /* The sums of four registers, in order. */
 INLINE __m128i fold_four(const __m512i v[4]) {
     __m512i ab = pair_up(v[0], v[1]), cd = pair_up(v[2], v[3]);
-    __m512i four = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-    __m256i two = _mm256_add_epi32(_mm512_castsi512_si256(four), _mm512_extracti64x4_epi64(four, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+    return sum_quarters(_mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)));
 }
 
 /* Rows of bytes have one product a line: a second set of sums halves the wait for the one before. */
@@ -194,31 +197,42 @@ INLINE __m512i factor_words(const unsigned char *const rows[16], size_t word) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
 }
 
-/* The word of the factors meets zeros of the query, here and in fours. */
+INLINE __m512i pack_and_halve(__m512i a, __m512i b) {
+    return _mm512_madd_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16(1));
+}
+
+/* The products of four rows, of which each quarter of a register holds a part. In one line of the cache fields of up to 4
+ * bits leave sums, and sums of two such, that fit 16 bits: two rows then share a register at once. */
+INLINE __m512i quarters_of_four(unsigned width, const int8_t *query, const unsigned char *const rows[4],
+                                size_t word_count) {
+    const size_t step_bytes = word_count / LANES * LANES * sizeof(uint32_t) + LANES * sizeof(uint32_t);
+    __m512i sums[4], words[4];
+    KITH_UNROLL(4)
+    for (size_t r = 0; r < 4; r++) sums[r] = _mm512_setzero_si512();
+    size_t w = 0;
+    for (; word_count + 1 - w >= LANES; w += LANES) {
+        KITH_UNROLL(4)
+        for (size_t r = 0; r < 4; r++) words[r] = _mm512_loadu_si512(rows[r] + 4 * w);
+        add_line(width, query + 4 * w, step_bytes, words, sums);
+    }
+    if (w < word_count) { /* else only the factors are left */
+        __mmask16 lanes = (__mmask16)_bzhi_u32(0xffff, (unsigned)(word_count - w));
+        KITH_UNROLL(4)
+        for (size_t r = 0; r < 4; r++) words[r] = _mm512_maskz_loadu_epi32(lanes, rows[r] + 4 * w);
+        add_line(width, query + 4 * w, step_bytes, words, sums);
+    }
+    if (width < 8 && word_count < LANES)
+        return pack_and_halve(pack_and_halve(sums[0], sums[1]), pack_and_halve(sums[2], sums[3]));
+    __m512i ab = pair_up(sums[0], sums[1]), cd = pair_up(sums[2], sums[3]);
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+/* The word of the factors meets zeros of the query, here and in four_lines. */
 INLINE void sixteen_lines(unsigned width, const int8_t *query, const unsigned char *const rows[16],
                           size_t word_count, const kith_affine *affine, float out[16]) {
-    const size_t step_bytes = word_count / LANES * LANES * sizeof(uint32_t) + LANES * sizeof(uint32_t);
     __m512i four[4];
     KITH_UNROLL(4)
-    for (size_t f = 0; f < 4; f++) {
-        __m512i sums[4], words[4];
-        KITH_UNROLL(4)
-        for (size_t r = 0; r < 4; r++) sums[r] = _mm512_setzero_si512();
-        size_t w = 0;
-        for (; word_count + 1 - w >= LANES; w += LANES) {
-            KITH_UNROLL(4)
-            for (size_t r = 0; r < 4; r++) words[r] = _mm512_loadu_si512(rows[4 * f + r] + 4 * w);
-            add_line(width, query + 4 * w, step_bytes, words, sums);
-        }
-        if (w < word_count) { /* else only the factors are left */
-            __mmask16 lanes = (__mmask16)_bzhi_u32(0xffff, (unsigned)(word_count - w));
-            KITH_UNROLL(4)
-            for (size_t r = 0; r < 4; r++) words[r] = _mm512_maskz_loadu_epi32(lanes, rows[4 * f + r] + 4 * w);
-            add_line(width, query + 4 * w, step_bytes, words, sums);
-        }
-        __m512i ab = pair_up(sums[0], sums[1]), cd = pair_up(sums[2], sums[3]);
-        four[f] = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-    }
+    for (size_t f = 0; f < 4; f++) four[f] = quarters_of_four(width, query, rows + 4 * f, word_count);
     __m512i words = factor_words(rows, word_count);
     __m512 add = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
     __m512 scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
@@ -228,15 +242,25 @@ INLINE void sixteen_lines(unsigned width, const int8_t *query, const unsigned ch
     _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_set1_ps(affine->step), in_steps, _mm512_set1_ps(affine->base)));
 }
 
-INLINE void lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
-                  size_t word_count, const kith_affine *affine, float *out) {
+INLINE void four_lines(unsigned width, const int8_t *query, const unsigned char *const rows[4], size_t word_count,
+                       const kith_affine *affine, float out[4]) {
+    const uint32_t *const words[4] = {words_at(rows[0]), words_at(rows[1]), words_at(rows[2]), words_at(rows[3])};
+    finish_line(sum_quarters(quarters_of_four(width, query, rows, word_count)), words, word_count, affine, out);
+}
+
+INLINE void lines_of(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                     size_t word_count, const kith_affine *affine, float *out) {
     size_t i = 0;
     for (; count - i >= 16; i += 16) sixteen_lines(width, query, rows + i, word_count, affine, out + i);
-    for (; i < count; i += 4) {
-        const uint32_t *const four[4] = {words_at(rows[i]), words_at(rows[i + 1]), words_at(rows[i + 2]),
-                                         words_at(rows[i + 3])};
-        finish_line(dots_of_four(width, query, four, word_count + 1), four, word_count, affine, out + i);
-    }
+    for (; i < count; i += 4) four_lines(width, query, rows + i, word_count, affine, out + i);
+}
+
+INLINE void lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                  size_t word_count, const kith_affine *affine, float *out) {
+    if (word_count + 1 == LANES)
+        lines_of(width, query, rows, count, LANES - 1, affine, out);
+    else
+        lines_of(width, query, rows, count, word_count, affine, out);
 }
 
 /* ---- the table ---- */
