@@ -2,6 +2,7 @@
 """kith as a peer: built by the command, searched through libkith, as a program in another language uses it."""
 import ctypes
 import filecmp
+import functools
 import json
 import os
 import subprocess
@@ -50,9 +51,8 @@ class Kith:
         for name, result in {"kith_error_message": ctypes.c_char_p, "kith_index_spec": ctypes.c_char_p,
                              "kith_index_param_count": ctypes.c_size_t, "kith_index_param": ctypes.POINTER(SearchParam)}.items():
             getattr(self.kith, name).restype = result
-        self.kith.kith_index_search.argtypes = [ctypes.c_void_p, ctypes.POINTER(View), ctypes.c_size_t] + 4 * [ctypes.c_void_p]
         self.index, self.context, self.filter = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.one = None
+        self.last = None
         self.buffer = ctypes.create_string_buffer(PARAMS_BYTES)
         self.check(self.kith.kith_search_context_create(ctypes.byref(self.context)))
 
@@ -122,32 +122,36 @@ class Kith:
         self.check(self.kith.kith_filter_bitset(ctypes.c_void_p(words.ctypes.data), ctypes.c_size_t(len(mask)), ctypes.byref(self.filter)))
 
     def search(self, queries, k):
-        if len(queries) == 1:
-            return self.search_one(queries, k)
-        output = Output(queries, k)
-        self.call(output, k)
-        return output.ids
-
-    def search_one(self, query, k):
-        """Into arrays that stay: to make them, and to ask them for their addresses, takes longer than a search may."""
-        if self.one is None or self.one.query.dtype != query.dtype or self.one.ids.shape[1] != k:
-            self.one = Output(query.copy(), k)
-        self.one.query[:] = query
-        self.call(self.one, k)
-        return self.one.ids
-
-    def call(self, output, k):
-        self.check(self.kith.kith_index_search(self.index, output.view, k, self.buffer, *output.addresses))
+        """Into arrays that stay while calls are alike: to make them, and to turn the arguments of a call into C's each time, takes
+        longer than a search may."""
+        if self.last is None or not self.last.suits(queries, k):
+            self.last = Output(self, queries, k)
+        return self.last.search(queries)
 
 
 class Output:
-    """Queries as a view, and where their results go."""
+    """Queries as a view, where their results go, and the call with its arguments."""
 
-    def __init__(self, queries, k):
+    def __init__(self, kith, queries, k):
         import numpy as np
 
         count, dim = queries.shape
-        self.query = queries
-        self.view = ctypes.byref(View(queries.ctypes.data, DTYPES[queries.dtype.name], count, dim, queries.strides[0]))
+        self.check, self.k = kith.check, k
+        self.single = queries.copy() if count == 1 else None
+        self.queries = queries if count > 1 else self.single
         self.ids, self.distances, self.counts = np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.empty(count, np.uint64)
-        self.addresses = [ctypes.c_void_p(array.ctypes.data) for array in (self.ids, self.distances, self.counts)]
+        view = ctypes.byref(View(self.queries.ctypes.data, DTYPES[queries.dtype.name], count, dim, self.queries.strides[0]))
+        self.call = functools.partial(kith.kith.kith_index_search, kith.index, view, ctypes.c_size_t(k), kith.buffer,
+                                      *(ctypes.c_void_p(array.ctypes.data) for array in (self.ids, self.distances, self.counts)))
+
+    def suits(self, queries, k):
+        """A single query is copied; a batch has to be the same."""
+        if self.single is None:
+            return queries is self.queries and k == self.k
+        return len(queries) == 1 and k == self.k and queries.dtype == self.single.dtype
+
+    def search(self, queries):
+        if self.single is not None:
+            self.single[:] = queries
+        self.check(self.call())
+        return self.ids
