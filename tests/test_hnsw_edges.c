@@ -152,7 +152,8 @@ static int search_all(isa_results *out) {
         kith_index *index;
         kith_search_params params;
         kith_search_params_init(&params);
-        params.ef = 20;
+        params.ef = c % 2 == 0 ? 20 : 100;
+        params.stop_percent = c % 2 == 0 ? 0 : 115;
         if (kith_index_create(isa_cases[c].spec, ISA_DIM, isa_cases[c].metric, &index) != KITH_OK ||
             kith_index_train(index, &all, NULL) != KITH_OK || kith_index_add(index, &all, NULL, NULL) != KITH_OK ||
             kith_index_search(index, &query, ISA_K, &params, out->ids[c], out->distances[c], NULL) != KITH_OK)

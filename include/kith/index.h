@@ -294,6 +294,12 @@ typedef struct kith_search_params {
                         1 + nprobe / 32 the next list, of rank p from 1 on, is read only while p (C / D)^4 <= early; C is the
                         squared distance of its centroid, D that of the worst of the k results so far, k_factor times as many
                         under a refinement. Default 0: nprobe lists are read */
+    size_t
+        stop_percent; /* graphs: a walk ends before ef nodes have been followed, at the first one that is further away than so
+                         many per cent of the k-th nearest found so far. Distances are squared (l2; cosine: of vectors of
+                         length 1); under ip it ends where the product is less by (stop_percent - 100) % of the k-th,
+                         or below 0. Range searches, and filters that are asked about each node, do without. Up to 10000;
+                         default 0: ef nodes are followed */
 } kith_search_params;
 
 KITH_API void kith_search_params_init(kith_search_params *params);

@@ -19,10 +19,10 @@ typedef struct kith_tune_options {
     double sure;   /* default 0.9, of 0.5..0.999: a setting is taken when a normal approximation gives this
                       probability, by the queries it is chosen on, that queries like them reach `recall` on average;
                       at 0.5 their own mean decides */
-    const char *const *
-        grid; /* default NULL: every parameter of the index but threads, error_percent, early and max_distances is free over
-                                its range; max_distances for an index that has no other. Else axes as of a sweep:
-                                their parameters take these values alone, by rising effort */
+    const char *const
+        *grid; /* default NULL: every parameter of the index but threads, error_percent, early, stop_percent and
+                                max_distances is free over its range; max_distances for an index that has no other. Else
+                                axes as of a sweep: their parameters take these values alone, by rising effort */
     size_t grid_count;
     size_t threads;            /* default 1: how many the speed counts on; 0: all processors */
     size_t repeats;            /* default 3: timed runs, medians count. 1..1000 */

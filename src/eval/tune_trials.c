@@ -102,7 +102,8 @@ kith_status kith_tune_read_params(kith_tune_work *work) {
     for (size_t i = 0; i < kith_index_param_count(work->index); i++) {
         const kith_search_param *shown = kith_index_param(work->index, i);
         bool is_special = strcmp(shown->name, "threads") == 0 || strcmp(shown->name, "max_distances") == 0 ||
-                          strcmp(shown->name, "error_percent") == 0 || strcmp(shown->name, "early") == 0;
+                          strcmp(shown->name, "error_percent") == 0 || strcmp(shown->name, "early") == 0 ||
+                          strcmp(shown->name, "stop_percent") == 0;
         if (!is_special && !is_listed(work, shown->name)) KITH_TRY(add_free(work, shown));
     }
     const kith_search_param *bound = find_param(work->index, "max_distances");

@@ -291,6 +291,9 @@ static const kith_param params[] = {
     KITH_PARAM_MAX_DISTANCES,
     KITH_PARAM(ef, "how many of the nearest nodes are followed; more find more and take longer", 0, UINT32_MAX,
                KITH_HNSW_EF_DEFAULT),
+    KITH_PARAM(stop_percent,
+               "stop at a node so many per cent as far as the k-th nearest, see docs/graph.md; 0: never", 0, 10000,
+               0),
 };
 
 /* Where nodes have been removed a walker's marks are made for the call, which is to be done once. */

@@ -146,6 +146,7 @@ void kith_bridged_begin(kith_crosser *crosser, const kith_probe *probe, size_t e
     const kith_hnsw_filtered *filtered = crosser->filtered;
     kith_pool_clear(crosser->nearest, 0, KITH_DESCENT);
     kith_pool_clear(walker->pool, 0, kith_max_size(ef, k));
+    kith_walker_widen(walker);
     walker->probe = probe;
     walker->ef = ef;
     crosser->k = k;
@@ -183,7 +184,7 @@ static bool follow(kith_crosser *crosser) {
     size_t end = kith_min_size(walker->pool_count, walker->ef), at = walker->at;
     while (at < end && (walker->pool[at] & FOLLOWED) != 0) at++;
     walker->at = at;
-    if (at >= end) return false;
+    if (at >= end || kith_walker_is_far(walker, walker->pool[at])) return false;
     walker->pool[at] |= FOLLOWED;
     walker->hop_count++;
     end = kith_min_size(end, at + 1 + walker->graph->prefetch.links);

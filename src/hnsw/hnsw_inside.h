@@ -17,6 +17,8 @@
 #ifndef KITH_HNSW_HNSW_INSIDE_H
 #define KITH_HNSW_HNSW_INSIDE_H
 
+#include <math.h>
+
 #include "base/bitset.h"
 #include "base/chunks.h"
 #include "base/deadset.h"
@@ -213,6 +215,13 @@ typedef enum kith_walk_stage {
     KITH_WALK_DISTANCES /* distances of these */
 } kith_walk_stage;
 
+/* Where a walk ends that does not follow ef nodes: at a node that is further than the `rank`-th nearest live one by more
+ * than so large a share of that one's distance. `kept` >= rank of the nearest stay in the pool however far they are. */
+typedef struct kith_walk_stop {
+    size_t rank, kept; /* 0: it follows ef nodes */
+    float share, zero; /* distances count from `zero` on */
+} kith_walk_stop;
+
 /* What a walk owns. Nodes that a walk has seen are marked in `seen` until it is cleared: a bit per node, or, in a graph so
  * large that these would be read from afar, a small table of those seen last (graph.h: forgotten). A node that the table
  * has forgotten costs one more distance, and the pool knows it. */
@@ -237,6 +246,9 @@ typedef struct kith_walker {
     kith_walk_stage stage;
     uint64_t distance_count, distances_max; /* of the walk; 0: no bound */
     uint64_t hop_count;
+    kith_walk_stop stop;
+    float reach,
+        limit; /* the walk ends at a node further than `reach`; none further than `limit` comes into the pool */
     uint64_t deadline_ns; /* on kith_now_ns; 0: none */
     uint32_t looks;       /* how often it was asked for; the clock is read for one in KITH_WALK_LOOK_EVERY */
     bool is_late;         /* the deadline has passed: walks end, and so do all later ones */
@@ -276,7 +288,17 @@ static inline bool kith_walker_has_left(const kith_walker *walker, size_t count)
 static inline size_t kith_walker_seeds_max(const kith_walker *walker) {
     enum { SEEDS_MIN = 4, SEED_SHARE = 4, SOON = 2 * KITH_HNSW_ENTRIES_MAX };
     if (walker->distances_max != 0 && walker->distances_max <= SOON) return walker->pool_capacity;
-    return kith_min_size(walker->pool_capacity, kith_max_size(SEEDS_MIN, walker->ef / SEED_SHARE));
+    size_t followed = walker->stop.rank != 0 ? kith_min_size(walker->ef, walker->stop.kept) : walker->ef;
+    return kith_min_size(walker->pool_capacity, kith_max_size(SEEDS_MIN, followed / SEED_SHARE));
+}
+
+/* Before a walk: nothing is too far. */
+static inline void kith_walker_widen(kith_walker *walker) { walker->reach = walker->limit = INFINITY; }
+/* Afterwards: it has followed all that lies within its reach. */
+static inline bool kith_walker_has_reach(const kith_walker *walker) { return walker->reach < INFINITY; }
+/* Is an entry of the pool further than the walk goes? */
+static inline bool kith_walker_is_far(const kith_walker *walker, int64_t entry) {
+    return kith_pool_distance(entry) > walker->reach;
 }
 
 /* How many items each array of a walker for a graph of `node_count` nodes has room for. */

@@ -124,9 +124,9 @@ static size_t count_links(const uint32_t *links, size_t degree) {
 static size_t take_near(kith_walker *walker, const uint32_t *links, size_t count) {
     const kith_hnsw *graph = walker->graph;
     size_t taken = 0;
-    float worst = INFINITY;
+    float worst = walker->limit;
     if (walker->pool_count == walker->pool_capacity)
-        worst = kith_pool_distance(walker->pool[walker->pool_capacity - 1]);
+        worst = fminf(worst, kith_pool_distance(walker->pool[walker->pool_capacity - 1]));
     size_t near = kith_simd()->filter_below_f32(walker->estimates, count, worst, walker->places);
     for (size_t i = 0; i < near; i++) {
         uint32_t node = links[walker->places[i]];

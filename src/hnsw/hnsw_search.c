@@ -2,6 +2,7 @@
  *
  * hnsw_search.c: the searches: a walk for each query, queries shared out among threads.
  */
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -109,6 +110,17 @@ static size_t seen_words(const hnsw_call *call) {
     return call->table_bits != 0 ? (size_t)1 << call->table_bits : kith_walk_seen_words(call->graph->node_count);
 }
 
+/* Where walks end before ef nodes have been followed. Codes of normalised vectors estimate inner products. */
+static kith_walk_stop stop_of(const hnsw_call *call) {
+    const kith_search_request *request = call->request;
+    size_t percent = request->params->stop_percent;
+    if (percent == 0 || request->wanted == 0) return (kith_walk_stop){0};
+    return (kith_walk_stop){.rank = request->wanted,
+                            .kept = request->k,
+                            .share = ((float)percent - 100) / 100,
+                            .zero = call->graph->base.metric == KITH_COSINE ? -1 : 0};
+}
+
 /* `seen`: marks that are all zero; NULL: some are to be made. */
 static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint32_t *seen, kith_walker *walker) {
     const kith_hnsw *graph = call->graph;
@@ -120,6 +132,9 @@ static kith_status take_walker(const hnsw_call *call, size_t pool_capacity, uint
                             .seen_words = call->table_bits != 0 ? words : kith_walk_few_words(words),
                             .pool_capacity = pool_capacity,
                             .distances_max = call->request->params->max_distances,
+                            .stop = stop_of(call),
+                            .reach = INFINITY,
+                            .limit = INFINITY,
                             .deadline_ns = call->request->meter->deadline_ns};
     walker->seen = seen;
     if (seen == NULL) {
@@ -333,6 +348,7 @@ static void leave(hnsw_call *call, size_t query, const kith_walker *walker) {
 static kith_status search_asked(hnsw_call *call, size_t query, kith_walker *walker, const kith_probe *probe,
                                 meeting *met) {
     walker->pool_capacity = asked_ef(call);
+    walker->stop.rank = 0; /* the nearest are those that the filter allows */
     walker->met = meet_and_ask;
     walker->met_context = met;
     KITH_TRY(kith_hnsw_walk(walker, probe, asked_ef(call)));
@@ -482,11 +498,12 @@ static kith_status end_plain(const hnsw_call *call, const turn *own) {
 }
 
 /* A walk that gives up, or has met all it could reach and found too few, leaves its query for a look at all allowed
- * nodes. */
+ * nodes. One that may end by distance keeps no more than it needs: fewer than k are too few then. */
 static kith_status end_bridged(hnsw_call *call, const turn *own) {
     kith_crosser *crosser = &call->crossers[own->walker];
     kith_walker *walker = crosser->walker;
-    size_t enough = kith_min_size(walker->pool_capacity, call->filtered.allowed_count);
+    size_t enough = kith_walker_has_reach(walker) ? call->request->k : walker->pool_capacity;
+    enough = kith_min_size(enough, call->filtered.allowed_count);
     bool wants_more = (walker->pool_count < enough || crosser->gives_up) && !kith_walker_is_spent(walker);
     bool is_left = wants_more && kith_walker_has_left(walker, call->filtered.allowed_count);
     if (is_left) leave(call, own->query, walker);
@@ -601,6 +618,7 @@ static kith_status turn_pass(hnsw_call *call) {
     KITH_TRY(take_crossers(call, workers, NULL));
     for (size_t w = 0; w < workers; w++) {
         call->walkers[w].met = NULL;
+        call->walkers[w].stop = stop_of(call);
         kith_walker_clear(&call->walkers[w]);
     }
     call->queries_per_task = 1;

@@ -7,6 +7,7 @@
  * What is waited for is memory: rows of vectors are prefetched as soon as their numbers are known, and the links of
  * the nodes that are likely to be followed next while distances are being computed.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -106,10 +107,75 @@ static void take_unseen(kith_walker *walker, const uint32_t *nodes, size_t count
     walker->fresh_count = kith_walker_room(walker, fresh);
 }
 
+/* Leaves out those of the first `count` fresh nodes that are too far. Returns how many are left. */
+static size_t drop_far(kith_walker *walker, size_t count) {
+    enum { PIECE = 64 };
+    uint32_t places[PIECE];
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i += PIECE) {
+        size_t piece = kith_min_size(PIECE, count - i);
+        size_t near = kith_simd()->filter_below_f32(walker->distances + i, piece, walker->limit, places);
+        for (size_t n = 0; n < near; n++, kept++) {
+            walker->distances[kept] = walker->distances[i + places[n]];
+            walker->fresh[kept] = walker->fresh[i + places[n]];
+        }
+    }
+    return kept;
+}
+
+/* The place of the n-th nearest live node of the pool; the pool's count, if there are fewer. */
+static size_t place_of_live(const kith_walker *walker, size_t n) {
+    size_t place = 0;
+    if (walker->graph->dead.count == 0) return kith_min_size(n - 1, walker->pool_count);
+    for (; place < walker->pool_count; place++) {
+        n -= !kith_hnsw_is_dead(walker->graph, kith_pool_node(walker->pool[place]));
+        if (n == 0) break;
+    }
+    return place;
+}
+
+/* How far the walk still goes, by what is in the pool now. The nearer the one that counts, the less far: so what lies
+ * too far once does so for ever. */
+static void narrow(kith_walker *walker) {
+    size_t rank = place_of_live(walker, walker->stop.rank);
+    if (rank == walker->pool_count) return;
+    float distance = kith_pool_distance(walker->pool[rank]), above = distance - walker->stop.zero;
+    walker->reach = distance + (above < 0 ? -fminf(walker->stop.share, 1) : walker->stop.share) * above;
+}
+
+/* What lies further than the walk goes, and is not to be kept, leaves the pool; it is not let in either. */
+static void trim(kith_walker *walker) {
+    size_t last = place_of_live(walker, walker->stop.kept);
+    if (last == walker->pool_count || !kith_walker_has_reach(walker)) return;
+    walker->limit = fmaxf(walker->reach, kith_pool_distance(walker->pool[last]));
+    while (kith_pool_distance(walker->pool[walker->pool_count - 1]) > walker->limit)
+        walker->pool[--walker->pool_count] = KITH_POOL_NOTHING;
+}
+
+/* The same for a walk that ends by distance. A pool with room for more than a vector kernel holds in registers is kept as
+ * short as it can be, which changes nothing of what is followed or found. */
+static void offer_within(kith_walker *walker, size_t count, size_t *changed) {
+    enum { SHORT = 64 };
+    size_t capacity = walker->pool_capacity;
+    if (capacity > SHORT) {
+        if (walker->limit < INFINITY) count = drop_far(walker, count);
+        capacity = kith_min_size(capacity, kith_max_size(SHORT, walker->pool_count + count));
+    }
+    *changed = capacity;
+    if (count == 0) return;
+    walker->pool_count = walker->kernels->offer(walker->pool, walker->pool_count, capacity, walker->distances,
+                                                walker->fresh, count, walker->table_bits != 0, changed);
+    narrow(walker);
+    if (walker->pool_capacity > SHORT) trim(walker);
+}
+
 kith_status kith_walker_offer(kith_walker *walker, size_t count, size_t *changed) {
-    walker->pool_count =
-        walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity, walker->distances,
-                               walker->fresh, count, walker->table_bits != 0, changed);
+    if (walker->stop.rank != 0)
+        offer_within(walker, count, changed);
+    else
+        walker->pool_count =
+            walker->kernels->offer(walker->pool, walker->pool_count, walker->pool_capacity, walker->distances,
+                                   walker->fresh, count, walker->table_bits != 0, changed);
     for (size_t i = 0; walker->met != NULL && i < count; i++)
         KITH_TRY(walker->met(walker->met_context, walker->fresh[i], walker->distances[i]));
     return KITH_OK;
@@ -150,7 +216,7 @@ static bool choose(kith_walker *walker) {
     if (kith_walker_is_spent(walker)) return false;
     while (at < end && (walker->pool[at] & FOLLOWED) != 0) at++;
     walker->at = at;
-    if (at >= end) return false;
+    if (at >= end || kith_walker_is_far(walker, walker->pool[at])) return false;
     walker->pool[at] |= FOLLOWED;
     if (walker->estimates != NULL) {
         kith_hnsw_prefetch_packed(walker->graph, kith_pool_node(walker->pool[at]));
@@ -165,6 +231,7 @@ void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef) {
     walker->probe = probe;
     walker->ef = ef;
     walker->stage = KITH_WALK_ENTRIES;
+    kith_walker_widen(walker);
     kith_pool_clear(walker->pool, 0, walker->pool_capacity);
     take_unseen(walker, walker->graph->entries, walker->graph->entry_count);
 }

@@ -212,7 +212,7 @@ static kith_status search_together(search_call *call, const kith_search_results 
         kith_search_request request;
         KITH_TRY(begin_block(call, first, kith_min_size(block, count - first), call->threads,
                              scratch_of(call)->arenas, &request));
-        request.k = results->k;
+        request.k = request.wanted = results->k;
         KITH_TRY(search_block(call, results, &request, first));
     }
     fill_with_padding(call, results, kith_min_size(first, count), count);
@@ -240,7 +240,7 @@ static kith_status search_part(void *context, size_t item, size_t worker) {
     }
     KITH_TRY(begin_block(call, first, count, 1, &scratch_of(call)->arenas[worker], &request));
     KITH_TRY(kith_check_vectors("queries", &request.queries, first, call->index->metric, 1));
-    request.k = shared->results->k;
+    request.k = request.wanted = shared->results->k;
     return search_block(call, shared->results, &request, first);
 }
 

@@ -61,10 +61,11 @@ typedef struct kith_addition {
 
 /* One call of search, or a part of its queries. */
 typedef struct kith_search_request {
-    kith_view queries;                /* checked, with a stride */
-    size_t k;                         /* 1..count; range search: 0 */
-    float radius;                     /* range search only; not NaN */
-    size_t threads;                   /* at least 1 */
+    kith_view queries; /* checked, with a stride */
+    size_t k;          /* 1..count; range search: 0 */
+    size_t wanted;     /* so many of the k will be kept, once they have been compared again; 0: that is not known */
+    float radius;      /* range search only; not NaN */
+    size_t threads;    /* at least 1 */
     const kith_search_params *params; /* of the library's own size, defaults filled in */
     const kith_filter *filter;        /* NULL: every id is allowed */
     kith_meter *meter;                /* counts queries x vectors; says when a deadline has passed */
