@@ -15,7 +15,7 @@
 #include "base/random.h"
 #include "simd/simd.h"
 
-static const char *const names[] = {"ref", "avx2", "avx512", "avx512-vnni", "neon", "neon-dotprod"};
+static const char *const names[] = {"ref", "avx2", "avx512", "avx512-vbmi", "avx512-vnni", "neon", "neon-dotprod"};
 #define EACH_TABLE(table)                                                                                          \
     for (size_t n_ = 0; n_ < sizeof names / sizeof *names; n_++)                                                   \
         for (const kith_simd_table *table = kith_simd_find(names[n_]); table != NULL; table = NULL)

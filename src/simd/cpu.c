@@ -19,6 +19,7 @@ enum {
     L7_AVX512DQ = 1 << 17,
     L7_AVX512BW = 1 << 30,
     L7C_VBMI = 1 << 1,
+    L7C_GFNI = 1 << 8,
     L7C_VNNI = 1 << 11,
     L7C_VPOPCNTDQ = 1 << 14,
     L7D_FP16 = 1 << 23,
@@ -49,7 +50,7 @@ unsigned kith_cpu_features(void) {
     if (!has_all(b, L7_AVX512F | L7_AVX512DQ | L7_AVX512BW | l7_avx512vl)) return features;
     features |= KITH_CPU_AVX512;
     if (has_all(c, L7C_VNNI)) features |= KITH_CPU_AVX512_VNNI;
-    if (has_all(c, L7C_VBMI | L7C_VNNI)) features |= KITH_CPU_AVX512_VBMI;
+    if (has_all(c, L7C_VBMI | L7C_GFNI | L7C_VNNI)) features |= KITH_CPU_AVX512_VBMI;
     if (has_all(c, L7C_VPOPCNTDQ)) features |= KITH_CPU_AVX512_VPOPCNTDQ;
     if (has_all(d, L7D_FP16)) features |= KITH_CPU_AVX512_FP16;
     unsigned subleaf_max = a;

@@ -21,7 +21,7 @@ enum {
     KITH_CPU_NEON = 1 << 6,         /* AArch64's base: Advanced SIMD */
     KITH_CPU_NEON_DOTPROD = 1 << 7, /* SDOT, UDOT */
     KITH_CPU_NEON_FP16 = 1 << 8,    /* half-precision arithmetic */
-    KITH_CPU_AVX512_VBMI = 1 << 9   /* bytes permuted across a register; with VNNI */
+    KITH_CPU_AVX512_VBMI = 1 << 9   /* bytes permuted across a register, and their bits: GFNI; with VNNI */
 };
 
 /* All of them that this machine runs: the processor has it and the system saves its registers. */
@@ -55,6 +55,7 @@ void kith_fill_avx512_vnni_fields(kith_simd_table *table);
 void kith_fill_avx512_vnni_peaks(kith_simd_table *table);
 void kith_fill_avx512_vpopcntdq(kith_simd_table *table);
 void kith_fill_avx512_vbmi(kith_simd_table *table);
+void kith_fill_avx512_gfni(kith_simd_table *table);
 void kith_fill_avx512_bf16(kith_simd_table *table);
 void kith_fill_avx512_fp16(kith_simd_table *table);
 void kith_fill_neon(kith_simd_table *table);

@@ -57,7 +57,11 @@ static const level levels[] = {
      {kith_fill_avx512_vnni, kith_fill_avx512_vnni_fields, kith_fill_avx512_vnni_peaks}},
 #endif
 #ifdef KITH_SIMD_AVX512_VBMI
-    {"vbmi", "avx512", NULL, KITH_CPU_AVX512_VBMI, {kith_fill_avx512_vbmi}},
+    {"vbmi",
+     "avx512",
+     NULL,
+     KITH_CPU_AVX512_VBMI | KITH_CPU_AVX512_VNNI,
+     {kith_fill_avx512_vbmi, kith_fill_avx512_gfni}},
 #endif
 #ifdef KITH_SIMD_AVX512_VPOPCNTDQ
     {"vpopcntdq", "avx512", NULL, KITH_CPU_AVX512_VPOPCNTDQ, {kith_fill_avx512_vpopcntdq}},
@@ -131,7 +135,8 @@ static unsigned parse_name(const char *name, unsigned features) {
         length = strcspn(name, "-");
         int sub = find_level(levels[base].name, name, length);
         if (sub < 0) return 0;
-        chosen &= ~(1u << sub);
+        for (int l = 0; l < LEVEL_COUNT; l++) /* what needs it goes with it */
+            if ((levels[l].feature & levels[sub].feature) == levels[sub].feature) chosen &= ~(1u << l);
     }
     return chosen;
 }

@@ -101,16 +101,16 @@ INLINE void store_bytes(int8_t *out, __m256i words, size_t count) {
 
 /* ---- lines ---- */
 
-/* Lines are estimated eight at a time, while their sums fit 16 bits: lines of up to 128 bytes. */
-enum { EIGHT = 8, GROUP_BYTES = 32, GROUPS_MAX = 4 };
+/* Lines of 32, 64 and 128 bytes, one, two and four groups, are estimated eight at a time: their sums fit 16 bits. */
+enum { EIGHT = 8, GROUP_BYTES = 32 };
 
 /* The sums of a row's fields with the query, for width 8 in 32 bits, else in 16. Fields of 1 and 2 bits are multiplied
  * where they lie in every other place of their bytes too, and the sums of these are shifted: half of the shifts. */
-INLINE __m256i line_sums(unsigned width, const int8_t *query, size_t step_bytes, const unsigned char *row,
-                         size_t groups) {
+INLINE __m256i line_sums(unsigned width, const int8_t *query, const unsigned char *row, size_t groups) {
+    const size_t step_bytes = (groups + 1) / 2 * 2 * GROUP_BYTES;
     const unsigned places = width < 4 ? 2 : 1;
     __m256i sums[2] = {set_words(0), set_words(0)};
-    KITH_UNROLL(2)
+    KITH_UNROLL(4)
     for (size_t g = 0; g < groups; g++) {
         const __m256i words = load_words(row + g * GROUP_BYTES);
         const int8_t *bytes = query + g * GROUP_BYTES;
@@ -164,30 +164,29 @@ INLINE void finish_eight(__m256i dots, __m256i factors, const kith_affine *affin
     store_f32(out, multiply_add(set_f32(affine->step), in_steps, set_f32(affine->base)));
 }
 
-/* The word of the factors meets zeros of the query, here and in fours. */
-INLINE void eight_lines(unsigned width, const int8_t *query, size_t step_bytes,
-                        const unsigned char *const rows[EIGHT], size_t groups, const kith_affine *affine,
-                        float out[EIGHT]) {
-    __m256i sums[EIGHT];
-    KITH_UNROLL(8)
-    for (size_t r = 0; r < EIGHT; r++) {
-        sums[r] = flush(line_sums(width, query, step_bytes, rows[r], groups), width);
-        STAYS(sums[r]);
+/* `count` is a multiple of eight. The word of the factors meets zeros of the query, here and in fours. */
+INLINE void eights(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                   size_t groups, const kith_affine *affine, float *out) {
+    for (size_t i = 0; i < count; i += EIGHT) {
+        __m256i sums[EIGHT];
+        KITH_UNROLL(8)
+        for (size_t r = 0; r < EIGHT; r++) {
+            sums[r] = flush(line_sums(width, query, rows[i + r], groups), width);
+            STAYS(sums[r]);
+        }
+        finish_eight(fold_eight(sums), words_of_eight(rows + i, groups * LANES - 1), affine, out + i);
     }
-    finish_eight(fold_eight(sums), words_of_eight(rows, groups * LANES - 1), affine, out);
 }
 
 INLINE void lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
                   size_t word_count, const kith_affine *affine, float *out) {
-    const size_t groups = (word_count + 1) / LANES, step_bytes = word_count / 16 * 64 + 64;
-    size_t i = 0;
-    if ((word_count + 1) % LANES == 0 && groups <= GROUPS_MAX)
-        for (; count - i >= EIGHT; i += EIGHT) {
-            if (groups == 2)
-                eight_lines(width, query, step_bytes, rows + i, 2, affine, out + i);
-            else
-                eight_lines(width, query, step_bytes, rows + i, groups, affine, out + i);
-        }
+    size_t i = count / EIGHT * EIGHT;
+    switch (word_count) {
+        case LANES - 1: eights(width, query, rows, i, 1, affine, out); break;
+        case 2 * LANES - 1: eights(width, query, rows, i, 2, affine, out); break;
+        case 4 * LANES - 1: eights(width, query, rows, i, 4, affine, out); break;
+        default: i = 0;
+    }
     for (; i < count; i += 4) {
         const uint32_t *const four[4] = {words_at(rows[i]), words_at(rows[i + 1]), words_at(rows[i + 2]),
                                          words_at(rows[i + 3])};
