@@ -13,6 +13,8 @@ DTYPES = {"float32": 1, "float16": 2, "int8": 4, "uint8": 5}  # enum kith_dtype
 PARAMS_BYTES = 1024  # more than kith_search_params has; kith_search_params_init writes its size
 PROBES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 FACTORS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
+STOPS = [0, 103, 106, 110, 116]  # of walks of more than STOP_EF nodes
+STOP_EF = 16
 EF = [5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 360, 540, 800]
 
 
@@ -91,9 +93,13 @@ class Kith:
         names = {self.kith.kith_index_param(self.index, i)[0].name.decode() for i in range(self.kith.kith_index_param_count(self.index))}
         main, values = ("nprobe", PROBES) if "nprobe" in names else ("ef", EF) if "ef" in names else (None, [])
         self.ladders = []
-        for factor in FACTORS if "k_factor" in names else [1]:
-            fixed = {"k_factor": factor} if "k_factor" in names else {}
-            self.ladders.append([{**fixed, main: value} for value in values] if main else [fixed])
+        for stop in STOPS if "stop_percent" in names else [0]:
+            if stop:
+                self.ladders.append([])
+            for factor in FACTORS if "k_factor" in names else [1]:
+                fixed = {**({"k_factor": factor} if "k_factor" in names else {}), **({"stop_percent": stop} if stop else {})}
+                rungs = [{**fixed, main: value} for value in values if not stop or value > STOP_EF] if main else [fixed]
+                self.ladders.append(rungs)
 
     def ready(self, data):
         """Who has vectors of bytes has queries of bytes: an index that stores u8 or i8 gets them so."""

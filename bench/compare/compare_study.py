@@ -115,12 +115,15 @@ def measure_point(engine, number, threads):
 
 def scan(engine, args):
     """Climbs every ladder on the first thread count; stops where recall is enough, stands still, or is had for far less. A rung
-    that the last ladder gained nothing on is left out of those to come: they differ by a parameter that only adds effort."""
+    that the last ladder gained nothing on is left out of those to come: they differ by a parameter that only adds effort. An
+    empty ladder stands before those that differ by more."""
     threads, enough = args.threads[0], KINDS[args.command].recall_enough
     engine.ask(engine.ladders[0][0], threads)  # the first call is slow everywhere
     points, reached, spent = [], {}, set()
     for rungs in engine.ladders:
         before, idle = 0.0, 0
+        if not rungs:
+            reached, spent = {}, set()
         for place, number in enumerate(rungs):
             if place in spent:
                 continue
