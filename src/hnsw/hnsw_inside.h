@@ -226,7 +226,7 @@ typedef struct kith_walk_stop {
  * large that these would be read from afar, a small table of those seen last (graph.h: forgotten). A node that the table
  * has forgotten costs one more distance, and the pool knows it. */
 typedef struct kith_walker {
-    const kith_hnsw *graph;
+    _Alignas(KITH_ALIGNMENT) const kith_hnsw *graph; /* no two walkers share a cache line */
     const kith_graph_kernels *kernels;
     uint32_t *seen;
     unsigned table_bits; /* a table of 2^table_bits nodes; 0: a bit per node */
@@ -414,7 +414,7 @@ typedef enum kith_bridged_part {
 
 /* What a bridged walk owns beside its walker, whose fresh nodes have room for those of a hop across others. */
 typedef struct kith_crosser {
-    const kith_hnsw_filtered *filtered;
+    _Alignas(KITH_ALIGNMENT) const kith_hnsw_filtered *filtered;
     kith_walker *walker;
     uint32_t *crossed; /* a bit per node that is not allowed: its links have been offered in place of it */
     uint32_t *touched; /* words of it that are not 0 */

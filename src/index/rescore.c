@@ -21,7 +21,7 @@ typedef struct query_rows {
 } query_rows;
 
 typedef struct scratch {
-    query_rows turns[2]; /* this query's and the next one's */
+    _Alignas(KITH_ALIGNMENT) query_rows turns[2]; /* this query's and the next one's */
     kith_hit *hits;
 } scratch;
 
