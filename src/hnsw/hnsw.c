@@ -239,6 +239,7 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
         {"ids", kith_idlist_bytes(&graph->ids)},
         {"removed", kith_deadset_bytes(&graph->dead)},
         {"parents", graph->parent_room * sizeof *graph->parents},
+        {"codebooks", graph->code != NULL ? graph->code->vtable->memory(graph->code) : 0},
         {"fixed", sizeof *graph},
         {"packed", kith_chunks_bytes(&graph->packed)},
     };
