@@ -53,6 +53,15 @@ typedef struct kith_filter kith_filter;
  * metric hamming. */
 KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric,
                                        kith_index **out) KITH_CHECK_RESULT;
+/* The same for `count` vectors that shall take at most memory_bytes_max bytes as kith_index_memory_for tells them, with
+ * has_ids as there; 0: no bound. "HNSW" without a number, alone or with an element type, stands for one of a few graphs,
+ * the fastest first (docs/graph.md, "Within a budget"), and *out is the first that fits: kith_index_spec says which. Any
+ * other spec stands for itself.
+ * Errors: those of kith_index_create and kith_index_memory_for; KITH_ERR_BUDGET says how many bytes the smallest takes;
+ * KITH_ERR_EMPTY for no vectors. */
+KITH_API kith_status kith_index_create_within(const char *spec, size_t dim, kith_metric metric, size_t count,
+                                              int has_ids, uint64_t memory_bytes_max,
+                                              kith_index **out) KITH_CHECK_RESULT;
 /* Takes NULL. */
 KITH_API void kith_index_free(kith_index *index);
 /* A deep copy, independent of the original. That of a mapped index lies in memory and can be changed; what loading
@@ -77,6 +86,15 @@ typedef struct kith_memory_part {
 } kith_memory_part;
 KITH_API kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, size_t capacity,
                                        size_t *count) KITH_CHECK_RESULT;
+
+/* What these parts will add up to with `count` vectors, added in one call to the index while it is empty, under the ids
+ * 0, 1, ..., or (has_ids not 0) under ids that do not rise, which take the most: 8 bytes in each half of a refinement, and
+ * the way back from an id. Exact but for what the index is still to learn when it is not trained. Each addition of a few
+ * vectors to a graph of many makes it up to 4.5 bytes a vector more.
+ * Errors: KITH_ERR_OVERFLOW for more vectors than it can hold; KITH_ERR_UNSUPPORTED where the memory depends on the
+ * vectors (inverted lists), or is not told (transforms, RFile). */
+KITH_API kith_status kith_index_memory_for(const kith_index *index, size_t count, int has_ids,
+                                           uint64_t *bytes) KITH_CHECK_RESULT;
 
 /* Vectors in each inverted list. Writes up to `capacity` numbers and that of the lists to *count, which is 0 for an
  * index without lists; sizes may be NULL. */

@@ -3,11 +3,9 @@
  * assemble.c: from a plan to an index: the structure first, then what is put around it; new, or in place in a file.
  */
 #include <stdio.h>
-#include <string.h>
 
 #include "api/structures.h"
 #include "base/error.h"
-#include "hnsw/hnsw.h"
 #include "index/live.h"
 #include "wrap/refine.h"
 #include "wrap/transformed.h"
@@ -105,21 +103,6 @@ kith_status kith_plan_open(const kith_plan *plan, kith_container *file, const ki
     return make(plan, &from, out);
 }
 
-/* "HNSW" without a number, alone or with an element type, is a graph of kith's choice. A row of more than one cache line
- * is walked on as a code of one line, and the vectors refine it. */
-static const char *choose(const char *spec, size_t dim, char chosen[KITH_SPEC_BYTES_MAX]) {
-    enum { LINE_BYTES = 64 };
-    size_t name = strlen(KITH_HNSW_NAME);
-    kith_dtype dtype = KITH_F32;
-    if (strncmp(spec, KITH_HNSW_NAME, name) != 0) return spec;
-    if (spec[name] != '\0' && (spec[name] != ',' || kith_dtype_parse(spec + name + 1, &dtype) != KITH_OK))
-        return spec;
-    if (kith_dtype_row_bytes(dtype, dim) <= LINE_BYTES) return spec;
-    (void)snprintf(chosen, KITH_SPEC_BYTES_MAX, "%s32,Line64,R%s", KITH_HNSW_NAME,
-                   dtype == KITH_F32 ? "Flat" : kith_dtype_name(dtype));
-    return chosen;
-}
-
 kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric, kith_index **out) {
     if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "create: out must not be NULL");
     *out = NULL;
@@ -132,7 +115,7 @@ kith_status kith_index_create(const char *spec, size_t dim, kith_metric metric, 
         return kith_error(KITH_ERR_ARGUMENT, "create: metric %d is not one of l2, ip, cosine", (int)metric);
     kith_plan plan;
     char chosen[KITH_SPEC_BYTES_MAX];
-    KITH_TRY(kith_plan_read(choose(spec, dim, chosen), &plan));
+    KITH_TRY(kith_plan_read(kith_spec_choice(spec, dim, 0, chosen), &plan));
     source from = {.meta = {.dim = dim, .metric = metric}};
     KITH_TRY(make(&plan, &from, out));
     return kith_live_hand_out(out);

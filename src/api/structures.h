@@ -54,6 +54,12 @@ bool kith_transform_is_named(const kith_spec_part *part);
 /* The plan's transforms, untrained, as one: a chain when there are several. Errors as above. */
 kith_status kith_plan_transforms(const kith_plan *plan, size_t dim, kith_metric metric, kith_transform **out);
 
+/* ---- spec_choice.c -------------------------------------------------------------------------------------------- */
+
+/* Number `number`, from 0, of the graphs that "HNSW", alone or with an element type, stands for: from the fastest to the
+ * smallest. Another spec stands for itself. `out` has room for the text, which is returned. NULL: there are no more. */
+const char *kith_spec_choice(const char *spec, size_t dim, size_t number, char out[KITH_SPEC_BYTES_MAX]);
+
 /* ---- assemble.c ----------------------------------------------------------------------------------------------- */
 
 /* The index in place in a file: the common part is `meta`, whose spec the plan was read from. */

@@ -86,11 +86,16 @@ static void drop_chunks(kith_chunks *chunks, size_t kept) {
         kith_free(chunks->granule[first_granule(chunks, chunks->chunk_count - 1)]);
 }
 
-kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count) {
+/* With room left for what rounding up adds, and for sums. */
+static kith_status check_bytes(size_t item_bytes, size_t count) {
     size_t bytes;
-    if (kith_mul_overflows(count, chunks->item_bytes, &bytes))
-        return kith_error(KITH_ERR_OVERFLOW, "memory: %zu items of %zu bytes do not fit the address space", count,
-                          chunks->item_bytes);
+    if (!kith_mul_overflows(count, item_bytes, &bytes) && bytes <= SIZE_MAX / 16) return KITH_OK;
+    return kith_error(KITH_ERR_OVERFLOW, "memory: %zu items of %zu bytes do not fit the address space", count,
+                      item_bytes);
+}
+
+kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count) {
+    KITH_TRY(check_bytes(chunks->item_bytes, count));
     if (count <= chunks->room) return KITH_OK;
     if (chunks->borrowed) return kith_error(KITH_ERR_READ_ONLY, "the vectors belong to a mapped file");
     size_t had = chunks->chunk_count, needed = chunks_for(chunks, count);
@@ -125,6 +130,15 @@ void kith_chunks_retire(kith_chunks *chunks) {
 uint64_t kith_chunks_bytes(const kith_chunks *chunks) {
     return (uint64_t)chunks->granule_capacity * sizeof *chunks->granule +
            (uint64_t)chunks->room * chunks->item_bytes;
+}
+
+kith_status kith_chunks_bytes_for(size_t item_bytes, size_t count, uint64_t *bytes) {
+    KITH_TRY(check_bytes(item_bytes, count));
+    kith_chunks empty;
+    kith_chunks_init(&empty, item_bytes);
+    size_t granules = first_granule(&empty, chunks_for(&empty, count));
+    *bytes += (uint64_t)granules * (sizeof *empty.granule + (item_bytes << empty.shift));
+    return KITH_OK;
 }
 
 void *kith_chunks_run(const kith_chunks *chunks, size_t i, size_t *run) {

@@ -48,6 +48,8 @@ void kith_chunks_retire(kith_chunks *chunks);
 static inline size_t kith_chunks_blocks(const kith_chunks *chunks) { return chunks->chunk_count + 1; }
 /* Of the items there is room for and of the table. */
 uint64_t kith_chunks_bytes(const kith_chunks *chunks);
+/* Adds to *bytes what that is once an empty array has been given room for `count` items. KITH_ERR_OVERFLOW. */
+kith_status kith_chunks_bytes_for(size_t item_bytes, size_t count, uint64_t *bytes);
 
 static inline void *kith_chunks_at(const kith_chunks *chunks, size_t i) {
     size_t first = i >> chunks->shift << chunks->shift;

@@ -3,6 +3,8 @@
 
 #include <assert.h>
 
+#include "base/error.h"
+
 void kith_idlist_init(kith_idlist *list) {
     *list = (kith_idlist){.rises = true};
     kith_chunks_init(&list->ids, sizeof(int64_t));
@@ -132,4 +134,9 @@ void kith_idlist_append(kith_idlist *list, const kith_new_ids *more) {
 
 uint64_t kith_idlist_bytes(const kith_idlist *list) {
     return kith_chunks_bytes(&list->ids) + (uint64_t)list->map.slot_count * sizeof *list->map.slots;
+}
+
+kith_status kith_idlist_bytes_for(size_t count, uint64_t *bytes) {
+    KITH_TRY(kith_chunks_bytes_for(sizeof(int64_t), count, bytes));
+    return kith_idmap_bytes_for(count, bytes);
 }

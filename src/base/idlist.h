@@ -64,5 +64,7 @@ void kith_idlist_unreserve(kith_idlist *list);
 void kith_idlist_append(kith_idlist *list, const kith_new_ids *more);
 
 uint64_t kith_idlist_bytes(const kith_idlist *list);
+/* Adds to *bytes what an empty list takes once it holds `count` ids that do not rise. KITH_ERR_OVERFLOW. */
+kith_status kith_idlist_bytes_for(size_t count, uint64_t *bytes);
 
 #endif

@@ -33,12 +33,28 @@ void kith_idmap_clear(kith_idmap *map) {
     map->count = 0;
 }
 
+/* How many slots a table of *slot_count grows to for `count` ids. */
+static kith_status grow(size_t count, size_t *slot_count) {
+    if (*slot_count == 0) *slot_count = 16;
+    while (*slot_count / 8 * 7 < count)
+        if (kith_mul_overflows(*slot_count, 2, slot_count))
+            return kith_error(KITH_ERR_OVERFLOW, "id map: %zu ids do not fit the address space", count);
+    return KITH_OK;
+}
+
+kith_status kith_idmap_bytes_for(size_t count, uint64_t *bytes) {
+    size_t slot_count = 0, table;
+    KITH_TRY(grow(count, &slot_count));
+    if (kith_mul_overflows(slot_count, sizeof(kith_idmap_slot), &table) || table > SIZE_MAX / 16)
+        return kith_error(KITH_ERR_OVERFLOW, "id map: %zu ids do not fit the address space", count);
+    *bytes += table;
+    return KITH_OK;
+}
+
 kith_status kith_idmap_reserve(kith_idmap *map, size_t count) {
     if (count <= map->slot_count / 8 * 7) return KITH_OK;
-    size_t slot_count = map->slot_count != 0 ? map->slot_count : 16;
-    while (slot_count / 8 * 7 < count)
-        if (kith_mul_overflows(slot_count, 2, &slot_count))
-            return kith_error(KITH_ERR_OVERFLOW, "id map: %zu ids do not fit the address space", count);
+    size_t slot_count = map->slot_count;
+    KITH_TRY(grow(count, &slot_count));
     kith_idmap grown = {.slot_count = slot_count, .epoch = map->epoch};
     KITH_TRY(kith_epoch_reserve(map->epoch, 1));
     KITH_TRY(kith_alloc(slot_count, sizeof *grown.slots, &grown.slots));

@@ -31,6 +31,8 @@ void kith_idmap_free(kith_idmap *map);
 void kith_idmap_clear(kith_idmap *map);
 /* Makes room for `count` ids in all, so that the puts up to there cannot fail. */
 kith_status kith_idmap_reserve(kith_idmap *map, size_t count);
+/* Adds to *bytes what the table takes then, of an empty map. KITH_ERR_OVERFLOW. */
+kith_status kith_idmap_bytes_for(size_t count, uint64_t *bytes);
 /* Adds or replaces. The room has been reserved; id >= 0. */
 void kith_idmap_put(kith_idmap *map, int64_t id, uint64_t row);
 bool kith_idmap_get(const kith_idmap *map, int64_t id, uint64_t *row);

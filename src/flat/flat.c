@@ -102,6 +102,15 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
     return count;
 }
 
+static kith_status memory_for(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes) {
+    const kith_flat *flat = kith_flat_of_const(index);
+    KITH_TRY(kith_chunks_bytes_for(flat->vectors.item_bytes, count, bytes));
+    if (kith_flat_has_norms(flat)) KITH_TRY(kith_chunks_bytes_for(flat->inverse_norms.item_bytes, count, bytes));
+    if (has_ids) KITH_TRY(kith_idrows_bytes_for(count, bytes));
+    *bytes += sizeof *flat;
+    return KITH_OK;
+}
+
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
     const kith_flat *flat = kith_flat_of_const(index);
     uint64_t *rows;
@@ -141,6 +150,7 @@ const kith_index_vtable kith_flat_vtable = {
     .clone = clone,
     .clone_empty = clone_empty,
     .memory = memory,
+    .memory_for = memory_for,
     .train = NULL,
     .add = kith_flat_add,
     .remove = kith_flat_remove,

@@ -248,6 +248,20 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
     return count;
 }
 
+static kith_status memory_for(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes) {
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    if (count > KITH_HNSW_NODES_MAX)
+        return kith_error(KITH_ERR_OVERFLOW, "memory: %zu vectors; a graph holds at most %zu", count,
+                          KITH_HNSW_NODES_MAX);
+    KITH_TRY(kith_chunks_bytes_for(graph->rows.item_bytes, count, bytes));
+    if (kith_hnsw_has_side(graph)) KITH_TRY(kith_chunks_bytes_for(graph->side.item_bytes, count, bytes));
+    KITH_TRY(kith_chunks_bytes_for(graph->links.item_bytes, count, bytes));
+    if (kith_hnsw_packs(graph->code)) KITH_TRY(kith_chunks_bytes_for(graph->packed.item_bytes, count, bytes));
+    if (has_ids) KITH_TRY(kith_idlist_bytes_for(count, bytes));
+    *bytes += sizeof *graph + (graph->code != NULL ? graph->code->vtable->memory(graph->code) : 0);
+    return KITH_OK;
+}
+
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
     const kith_hnsw *graph = kith_hnsw_of_const(index);
     uint64_t *rows;
@@ -310,6 +324,7 @@ const kith_index_vtable kith_hnsw_vtable = {
     .release = release,
     .clone = clone,
     .memory = memory,
+    .memory_for = memory_for,
     .graph_stats = kith_hnsw_graph_stats,
     .prefetch = prefetch,
     .train = kith_hnsw_train,

@@ -14,6 +14,11 @@ void kith_idrows_init(kith_idrows *rows) {
     kith_chunks_init(&rows->ids, sizeof(int64_t));
 }
 
+kith_status kith_idrows_bytes_for(size_t count, uint64_t *bytes) {
+    KITH_TRY(kith_chunks_bytes_for(sizeof(int64_t), count, bytes));
+    return kith_idmap_bytes_for(count, bytes);
+}
+
 void kith_idrows_free(kith_idrows *rows) {
     kith_chunks_free(&rows->ids);
     kith_idmap_free(&rows->map);

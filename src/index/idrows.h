@@ -39,6 +39,9 @@ void kith_idrows_free(kith_idrows *rows);
 /* What the vtable's set_epoch asks for. */
 void kith_idrows_set_epoch(kith_idrows *rows, kith_epoch *epoch);
 
+/* Adds to *bytes what an empty table takes once it holds `count` ids that do not rise. KITH_ERR_OVERFLOW. */
+kith_status kith_idrows_bytes_for(size_t count, uint64_t *bytes);
+
 /* ---- Looking up ---------------------------------------------------------------------------------------------- */
 
 static inline size_t kith_idrows_live(const kith_idrows *rows) { return rows->count - rows->dead.count; }

@@ -90,6 +90,22 @@ kith_status kith_index_memory(const kith_index *index, kith_memory_part *parts, 
     return KITH_OK;
 }
 
+kith_status kith_index_memory_for_inner(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes) {
+    if (index->vtable->memory_for == NULL)
+        return kith_error(KITH_ERR_UNSUPPORTED, "memory: what %s takes depends on the vectors", index->spec);
+    return index->vtable->memory_for(index, count, has_ids, bytes);
+}
+
+kith_status kith_index_memory_for(const kith_index *index, size_t count, int has_ids, uint64_t *bytes) {
+    if (bytes == NULL) return kith_error(KITH_ERR_ARGUMENT, "memory: bytes must not be NULL");
+    *bytes = 0;
+    if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "memory: index must not be NULL");
+    uint64_t sum = 0;
+    KITH_TRY(kith_index_memory_for_inner(index, count, has_ids != 0, &sum));
+    *bytes = sum;
+    return KITH_OK;
+}
+
 kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity, size_t *count) {
     if (count == NULL) return kith_error(KITH_ERR_ARGUMENT, "list sizes: count must not be NULL");
     *count = 0;

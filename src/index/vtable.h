@@ -181,6 +181,9 @@ struct kith_index_vtable {
     kith_status (*clone_empty)(const kith_index *index, kith_index **out);
     /* Writes at most `capacity` parts and returns how many there are. */
     size_t (*memory)(const kith_index *index, kith_memory_part *parts, size_t capacity);
+    /* Adds to *bytes what these parts would be with `count` vectors: kith_index_memory_for. NULL: it depends on the
+     * vectors. */
+    kith_status (*memory_for)(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes);
     /* The vectors of each inverted list: writes at most `capacity` numbers and returns how many lists there are. A
      * wrapper hands it on. NULL: no lists. */
     size_t (*list_sizes)(const kith_index *index, uint64_t *sizes, size_t capacity);
@@ -263,6 +266,8 @@ kith_status kith_index_search_view(const kith_index *index, const kith_view *que
 /* The vtable's call, or KITH_ERR_UNSUPPORTED. */
 kith_status kith_index_graph_stats_inner(const kith_index *index, kith_graph_stats *stats, uint64_t *degrees,
                                          size_t capacity);
+/* The vtable's call, or KITH_ERR_UNSUPPORTED. */
+kith_status kith_index_memory_for_inner(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes);
 /* The vtable's call, or NULL. */
 kith_prefetch *kith_index_prefetch_inner(kith_index *index);
 /* KITH_ERR_ARGUMENT for settings out of range. */

@@ -108,6 +108,14 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
     return count;
 }
 
+static kith_status memory_for(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes) {
+    const kith_coderows *own = kith_coderows_of_const(index);
+    KITH_TRY(kith_chunks_bytes_for(own->rows.item_bytes, count, bytes));
+    if (has_ids) KITH_TRY(kith_idrows_bytes_for(count, bytes));
+    *bytes += sizeof *own + own->code->vtable->memory(own->code);
+    return KITH_OK;
+}
+
 /* ---- Looking up ---------------------------------------------------------------------------------------------- */
 
 static kith_status reconstruct(const kith_index *index, const int64_t *ids, size_t count, float *out) {
@@ -273,6 +281,7 @@ static const kith_index_vtable coderows_vtable = {
     .release = release,
     .clone = clone,
     .memory = memory,
+    .memory_for = memory_for,
     .train = kith_coderows_train,
     .add = kith_coderows_add,
     .remove = kith_coderows_remove,

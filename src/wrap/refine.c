@@ -56,6 +56,12 @@ static size_t memory(const kith_index *index, kith_memory_part *parts, size_t ca
     return count + 1;
 }
 
+static kith_status memory_for(const kith_index *index, size_t count, bool has_ids, uint64_t *bytes) {
+    const kith_refine *both = kith_refine_of_const(index);
+    KITH_TRY(kith_index_memory_for_inner(both->base, count, has_ids, bytes));
+    return kith_index_memory_for_inner(both->store, count, has_ids, bytes);
+}
+
 static size_t list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity) {
     const kith_index *base = kith_refine_of_const(index)->base;
     return base->vtable->list_sizes != NULL ? base->vtable->list_sizes(base, sizes, capacity) : 0;
@@ -326,6 +332,7 @@ static const kith_index_vtable refine_vtable = {
     .release = release,
     .clone = clone,
     .memory = memory,
+    .memory_for = memory_for,
     .list_sizes = list_sizes,
     .graph_stats = graph_stats,
     .prefetch = prefetch,
