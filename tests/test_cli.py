@@ -200,6 +200,36 @@ class Build(CliTest):
         self.refused(USAGE, ["--store f16", "names what is stored"], "build", "--base", self.at("base.fvecs"),
                      "--spec", "Flat,u8", "--store", "f16", "--out", self.at("no.kith"))
 
+    def test_choice_within_a_budget(self):
+        """A little less than what a graph takes makes it the next one; below the smallest there is a number."""
+        base = ["build", "--spec", "HNSW", "--base", self.at("graph.fvecs"), "--out", self.at("graph.kith")]
+        write_vecs(self.at("graph.fvecs"), small_integers(2000, 40, 3), "f")
+        report, specs = self.kith_json(*base), []
+        self.assertEqual(report["spec"], "HNSW32,Line64,RFlat")
+        self.assertNotIn("choice", report)
+        budget = 10**9
+        for _ in range(5):
+            report = self.kith_json(*base, "--budget-bytes", str(budget))
+            specs.append(report["spec"])
+            self.assertEqual(report["budget_bytes"], budget)
+            self.assertLessEqual(abs(report["memory_bytes"] - report["estimated_bytes"]), 100)
+            self.assertTrue(report["choice"].startswith(report["spec"] + ", the first that %d bytes hold" % budget), report["choice"])
+            budget = report["estimated_bytes"] - 24 * 1024  # more than what it learns
+        self.assertEqual(specs, ["HNSW32,Line64,RFlat", "HNSW32,Line64,Rf16", "HNSW16,Line64,Rf16", "HNSW16,Line64,RSQ8", "HNSW16,SQ8"])
+        self.assertIn("chosen ", self.kith_ok(*base, "--budget-bytes", "1G"))
+        self.assertEqual(self.kith_json("info", self.at("graph.kith"))[0]["spec"], specs[0])
+        self.refused(MEMORY, ["create HNSW", "2000 vectors of 40 dimensions need ", "the budget is %d" % budget],
+                     *base[:-1], self.at("no.kith"), "--budget-bytes", str(budget))
+        bytes_of = ["build", "--spec", "HNSW", "--store", "u8", "--base", self.at("base.bvecs"), "--out", self.at("typed.kith")]
+        self.assertEqual(self.kith_json(*bytes_of, "--budget-bytes", "1G")["spec"], "HNSW32,u8")
+        flat = ["build", "--spec", "Flat", "--base", self.at("graph.fvecs")]
+        self.kith_ok(*flat, "--out", self.at("flat.kith"), "--budget-bytes", "1M")
+        self.refused(MEMORY, ["--spec Flat", "would take about", "--budget-bytes is 204800"], *flat, "--out", self.at("no.kith"),
+                     "--budget-bytes", "200K")
+        self.refused(MEMORY, ["--spec IVF4,Flat", "would take about"], "build", "--spec", "IVF4,Flat", "--base", self.at("graph.fvecs"),
+                     "--out", self.at("no.kith"), "--budget-bytes", "200K")
+        self.assertNotIn("no.kith", self.names())
+
     def test_type_that_no_index_stores(self):
         numbers = array.array("d", [x for row in self.base for x in row])
         write_npy(self.at("base64.npy"), BASE_COUNT, DIM, "<f8", numbers.tobytes())

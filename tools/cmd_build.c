@@ -2,6 +2,7 @@
  *
  * cmd_build.c: `kith build`: an index file from a vector file.
  */
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "commands.h"
@@ -11,6 +12,7 @@ typedef struct build_settings {
     kith_tool_common common;
     const char *spec, *metric, *base, *out, *ids, *store;
     size_t threads, seed, train, batch;
+    uint64_t budget_bytes;
 } build_settings;
 
 static const build_settings defaults = {.spec = "Flat", .metric = "l2", .store = "auto", .seed = 1};
@@ -26,6 +28,9 @@ static const kith_tool_option options[] = {
      KITH_TOOL_FILE, false, 0, 0},
     {"store", "auto|f32|f16|bf16|i8|u8", "element type when SPEC is Flat or HNSW alone (default auto: the file's)",
      offsetof(build_settings, store), KITH_TOOL_CHOICE, false, 0, 0},
+    {"budget-bytes", "SIZE",
+     "refuse an index that takes more memory: 512M, 2G; HNSW alone becomes one that does not",
+     offsetof(build_settings, budget_bytes), KITH_TOOL_BYTES, false, 0, 0},
     {"train", "N", "train on so many random rows (default: what the index recommends)",
      offsetof(build_settings, train), KITH_TOOL_COUNT, false, 1, SIZE_MAX},
     {"batch", "N", "add so many rows at a time (default: a GiB of f32)", offsetof(build_settings, batch),
@@ -37,11 +42,34 @@ static const kith_tool_option options[] = {
     KITH_TOOL_QUIET,
 };
 
+/* What "HNSW" has become, in a line. */
+static void put_choice(json_t *object, const build_settings *settings, const kith_index *index,
+                       const kith_tool_build_times *times) {
+    char text[512];
+    if (settings->budget_bytes == 0) return;
+    kith_tool_put_count(object, "budget_bytes", settings->budget_bytes);
+    kith_tool_put_count(object, "estimated_bytes", times->estimated_bytes);
+    if (!kith_tool_is_choice(settings->spec)) return;
+    (void)snprintf(text, sizeof text, "%s, the first that %llu bytes hold: %zu vectors take about %llu",
+                   kith_index_spec(index), (unsigned long long)settings->budget_bytes, kith_index_count(index),
+                   (unsigned long long)times->estimated_bytes);
+    kith_tool_put_text(object, "choice", text);
+}
+
+/* Why there is no index. */
+static int refuse(const build_settings *settings, const kith_tool_build_times *times) {
+    if (times->estimated_bytes == 0) return kith_tool_error(KITH_EXIT_MEMORY, "%s", kith_error_message());
+    return kith_tool_error(KITH_EXIT_MEMORY, "--spec %s: would take about %llu bytes, --budget-bytes is %llu",
+                           settings->spec, (unsigned long long)times->estimated_bytes,
+                           (unsigned long long)settings->budget_bytes);
+}
+
 static int report(const build_settings *settings, const kith_index *index, const kith_tool_build_times *times,
                   double save_seconds) {
     static const kith_tool_column columns[] = {
         {"file", "file", KITH_TOOL_CELL_TEXT},
         {"spec", "index", KITH_TOOL_CELL_TEXT},
+        {"choice", "chosen", KITH_TOOL_CELL_TEXT},
         {"metric", "metric", KITH_TOOL_CELL_TEXT},
         {"count", "vectors", KITH_TOOL_CELL_COUNT},
         {"dim", "dimension", KITH_TOOL_CELL_COUNT},
@@ -61,6 +89,7 @@ static int report(const build_settings *settings, const kith_index *index, const
     json_t *object = kith_tool_object();
     kith_tool_put_text(object, "file", settings->out);
     kith_tool_put_text(object, "spec", kith_index_spec(index));
+    put_choice(object, settings, index, times);
     kith_tool_put_text(object, "metric", kith_metric_name(kith_index_metric(index)));
     kith_tool_put_text(object, "dtype", kith_dtype_name(kith_index_dtype(index)));
     kith_tool_put_count(object, "count", kith_index_count(index));
@@ -92,6 +121,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
         .seed = settings->seed,
         .train_count = settings->train,
         .batch_rows = settings->batch,
+        .budget_bytes = settings->budget_bytes,
     };
     kith_vectors *base = NULL;
     kith_index *index = NULL;
@@ -99,6 +129,7 @@ static int run(const void *given, const kith_tool_operands *operands) {
     int code;
     KITH_TOOL_GO(kith_tool_vectors_open(settings->base, NULL, &base));
     KITH_TOOL_GO(kith_tool_index_build(&build, base, &index, &times));
+    if (index == NULL) KITH_TOOL_GO(refuse(settings, &times));
     double start = kith_tool_seconds();
     KITH_TOOL_GO(kith_tool_stop_if_interrupted());
     KITH_TOOL_GO(kith_tool_check(kith_index_save(index, settings->out), settings->out));

@@ -25,8 +25,10 @@ typedef struct tune_settings {
 static const tune_settings defaults = {
     .metric = "l2", .k = 10, .threads = 1, .repeats = 3, .latency_queries = 1000, .seed = 1};
 
-/* What is tried when no spec is given: from the most memory a vector to the least, graphs and lists. */
-static const char *const usual_specs[] = {"HNSW32,Flat", "IVF,Flat", "IVF,Line64,RFlat", "HNSW32,SQ8", "IVF,SQ8"};
+/* What is tried when no spec is given: kith's own choice of a graph, for the file's type and within the budget; then from
+ * the most memory a vector to the least, graphs and lists. */
+static const char *const usual_specs[] = {"HNSW",       "HNSW32,Flat", "IVF,Flat", "IVF,Line64,RFlat",
+                                          "HNSW32,SQ8", "IVF,SQ8"};
 
 static const kith_tool_option options[] = {
     {"index", "FILE", "the index to tune", offsetof(tune_settings, index), KITH_TOOL_FILE, false, 0, 0},
@@ -206,7 +208,7 @@ static int try_spec(tune_state *state, const char *spec) {
     kith_tool_put_real(row, "build_seconds", times.train_seconds + times.add_seconds);
     if (index == NULL) { /* it would not have fitted */
         kith_tool_put_text(row, "spec", spec);
-        kith_tool_put_count(row, "memory_bytes", times.estimated_bytes);
+        if (times.estimated_bytes > 0) kith_tool_put_count(row, "memory_bytes", times.estimated_bytes);
         kith_tool_put_bool(row, "is_within_budget", false);
     } else {
         KITH_TOOL_GO(judge(state, &index, row));

@@ -17,6 +17,10 @@ static kith_dtype store_auto(kith_dtype dtype) {
     return is_stored ? dtype : KITH_F32;
 }
 
+bool kith_tool_is_choice(const char *spec) {
+    return strcmp(spec, "HNSW") == 0 || strncmp(spec, "HNSW,", strlen("HNSW,")) == 0;
+}
+
 /* "Flat" and "HNSW" leave the type open: --store, or the base file, decides it. */
 static int spec_complete(const kith_tool_build *build, kith_dtype base, char *out) {
     bool is_open = strcmp(build->spec, "Flat") == 0 || strcmp(build->spec, "HNSW") == 0,
@@ -133,8 +137,8 @@ done:
     return code;
 }
 
-/* What the whole index will take, judged by a part of the rows: a twentieth, and at least 10,000. The part is taken out
- * again. */
+/* What the whole index will take. Where it cannot tell, a part of the rows does: a twentieth, and at least 10,000, which is
+ * taken out again. */
 static int estimate_bytes(kith_index *index, const kith_tool_build *build, kith_vectors *base, const kith_job *job,
                           uint64_t *bytes) {
     size_t rows = kith_vectors_count(base), part = rows / 20 > 10000 ? rows / 20 : 10000;
@@ -142,6 +146,7 @@ static int estimate_bytes(kith_index *index, const kith_tool_build *build, kith_
     kith_view view;
     void *owned = NULL;
     int code;
+    if (kith_index_memory_for(index, rows, build->ids_path != NULL, bytes) == KITH_OK) return KITH_EXIT_OK;
     if (part > rows) part = rows;
     KITH_TOOL_GO(kith_tool_index_memory(index, &empty));
     KITH_TOOL_GO(sample_take(build, base, part, &view, &owned));
@@ -195,17 +200,31 @@ int kith_tool_index_add(kith_index *index, const kith_tool_build *build, kith_ve
     return code;
 }
 
+/* An empty index; *out stays NULL when the budget holds no graph that "HNSW" stands for. */
+static int create(const kith_tool_build *build, const kith_vectors *base, kith_index **out) {
+    char spec[SPEC_BYTES_MAX];
+    size_t count = kith_vectors_count(base), dim = kith_vectors_dim(base);
+    kith_metric metric;
+    int code;
+    KITH_TOOL_GO(kith_tool_check(kith_metric_parse(build->metric, &metric), NULL));
+    KITH_TOOL_GO(spec_complete(build, kith_vectors_dtype(base), spec));
+    if (build->budget_bytes == 0 || !kith_tool_is_choice(spec))
+        return kith_tool_check(kith_index_create(spec, dim, metric, out), NULL);
+    kith_status status =
+        kith_index_create_within(spec, dim, metric, count, build->ids_path != NULL, build->budget_bytes, out);
+    if (status != KITH_ERR_BUDGET) code = kith_tool_check(status, build->base_path);
+done:
+    return code;
+}
+
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
                           kith_tool_build_times *times) {
-    char spec[SPEC_BYTES_MAX];
     int64_t *ids = NULL;
-    kith_metric metric;
     kith_index *index = NULL;
     int code;
     *out = NULL;
-    KITH_TOOL_GO(kith_tool_check(kith_metric_parse(build->metric, &metric), NULL));
-    KITH_TOOL_GO(spec_complete(build, kith_vectors_dtype(base), spec));
-    KITH_TOOL_GO(kith_tool_check(kith_index_create(spec, kith_vectors_dim(base), metric, &index), NULL));
+    KITH_TOOL_GO(create(build, base, &index));
+    if (index == NULL) return KITH_EXIT_OK;
     if (kith_index_wants_vectors(index))
         KITH_TOOL_GO(kith_tool_check(kith_index_attach_vectors(index, build->base_path), build->base_path));
     KITH_TOOL_GO(ids_open(build, base, &ids));

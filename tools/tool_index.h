@@ -12,21 +12,23 @@ typedef struct kith_tool_build {
     const char *base_path;
     const char *ids_path; /* may be NULL */
     size_t threads, seed;
-    size_t train_count; /* rows of the training sample; 0: as many as the index recommends */
-    size_t batch_rows;  /* rows added at a time; 0: as many as make a GiB of f32 */
-    bool upsert;        /* rows whose ids are there replace what is there; needs ids_path */
-    uint64_t
-        budget_bytes; /* 0: none; else no index, *out = NULL, when a part of the rows shows that it would take more */
+    size_t train_count;    /* rows of the training sample; 0: as many as the index recommends */
+    size_t batch_rows;     /* rows added at a time; 0: as many as make a GiB of f32 */
+    bool upsert;           /* rows whose ids are there replace what is there; needs ids_path */
+    uint64_t budget_bytes; /* 0: none; else no index, *out = NULL, when it would take more: see below */
 } kith_tool_build;
 
 typedef struct kith_tool_build_times {
     double train_seconds, add_seconds;
     size_t train_count, batch_count; /* rows trained on, 0 without training; batches added */
     size_t replaced_count;           /* by an upsert */
-    uint64_t estimated_bytes;        /* of the index, where there is a budget */
+    uint64_t estimated_bytes;        /* of the index, where there is a budget; 0: see below */
 } kith_tool_build_times;
 
-/* An index of all vectors of a file. Free *out with kith_index_free. */
+/* Is the spec "HNSW", alone or with a type, of which the budget chooses what it is? */
+bool kith_tool_is_choice(const char *spec);
+/* An index of all vectors of a file. Free *out with kith_index_free. Under a budget *out is NULL where the index would
+ * take a tenth more, times->estimated_bytes; 0: none that "HNSW" stands for fits, and kith_error_message says why. */
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
                           kith_tool_build_times *times);
 /* Adds all vectors of a file to an index that is there. */
