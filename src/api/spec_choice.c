@@ -2,9 +2,9 @@
  *
  * spec_choice.c: "HNSW" without a number, alone or with an element type: a graph of kith's choice.
  *
- * A row of more than one cache line is walked on as a code of one line, and the vectors refine it: that is the fastest.
- * Then step by step less memory, first what costs the least: vectors in half the bytes, half the links, vectors in a
- * quarter of the bytes; last no line codes: what refined them is walked on itself. docs/graph.md says what each step costs.
+ * A row of more than one cache line is walked on as a code of one line, and the vectors refine it: fast, and exact. Then
+ * step by step less memory, first what costs the least: vectors in half the bytes, half the links, vectors in a quarter of
+ * the bytes; last no line codes: what refined them is walked on itself. docs/graph.md says what each step costs.
  */
 #include <stdio.h>
 #include <string.h>

@@ -56,7 +56,7 @@ kith_status kith_plan_transforms(const kith_plan *plan, size_t dim, kith_metric 
 
 /* ---- spec_choice.c -------------------------------------------------------------------------------------------- */
 
-/* Number `number`, from 0, of the graphs that "HNSW", alone or with an element type, stands for: from the fastest to the
+/* Number `number`, from 0, of the graphs that "HNSW", alone or with an element type, stands for: from the largest to the
  * smallest. Another spec stands for itself. `out` has room for the text, which is returned. NULL: there are no more. */
 const char *kith_spec_choice(const char *spec, size_t dim, size_t number, char out[KITH_SPEC_BYTES_MAX]);
 
