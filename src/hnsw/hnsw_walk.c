@@ -152,14 +152,15 @@ static void trim(kith_walker *walker) {
         walker->pool[--walker->pool_count] = KITH_POOL_NOTHING;
 }
 
-/* The same for a walk that ends by distance. A pool with room for more than a vector kernel holds in registers is kept as
- * short as it can be, which changes nothing of what is followed or found. */
+/* The same for a walk that ends by distance. A pool with room for more than kernels hold in registers, AVX2 SHORT and
+ * AVX-512 MIDDLE of them, is kept as short as it can be, which changes nothing of what is followed or found. */
 static void offer_within(kith_walker *walker, size_t count, size_t *changed) {
-    enum { SHORT = 64 };
+    enum { SHORT = 40, MIDDLE = 64 };
     size_t capacity = walker->pool_capacity;
     if (capacity > SHORT) {
         if (walker->limit < INFINITY) count = drop_far(walker, count);
-        capacity = kith_min_size(capacity, kith_max_size(SHORT, walker->pool_count + count));
+        size_t needed = walker->pool_count + count;
+        capacity = kith_min_size(capacity, needed <= SHORT ? SHORT : kith_max_size(MIDDLE, needed));
     }
     *changed = capacity;
     if (count == 0) return;
