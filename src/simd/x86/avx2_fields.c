@@ -164,30 +164,40 @@ INLINE void finish_eight(__m256i dots, __m256i factors, const kith_affine *affin
     store_f32(out, multiply_add(set_f32(affine->step), in_steps, set_f32(affine->base)));
 }
 
-/* `count` is a multiple of eight. The word of the factors meets zeros of the query, here and in fours. */
-INLINE void eights(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
-                   size_t groups, const kith_affine *affine, float *out) {
-    for (size_t i = 0; i < count; i += EIGHT) {
-        __m256i sums[EIGHT];
-        KITH_UNROLL(8)
-        for (size_t r = 0; r < EIGHT; r++) {
-            sums[r] = flush(line_sums(width, query, rows[i + r], groups), width);
-            STAYS(sums[r]);
-        }
-        finish_eight(fold_eight(sums), words_of_eight(rows + i, groups * LANES - 1), affine, out + i);
+/* Flushed. */
+INLINE void sums_of_lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                          size_t groups, __m256i *sums) {
+    KITH_UNROLL(8)
+    for (size_t r = 0; r < count; r++) {
+        sums[r] = flush(line_sums(width, query, rows[r], groups), width);
+        STAYS(sums[r]);
     }
+}
+
+/* The word of the factors meets zeros of the query, here and where rows have any length. */
+INLINE void lines_of(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
+                     size_t groups, const kith_affine *affine, float *out) {
+    const size_t word = groups * LANES - 1;
+    __m256i sums[EIGHT];
+    for (; count >= EIGHT; count -= EIGHT, rows += EIGHT, out += EIGHT) {
+        sums_of_lines(width, query, rows, EIGHT, groups, sums);
+        finish_eight(fold_eight(sums), words_of_eight(rows, word), affine, out);
+    }
+    if (count == 0) return;
+    sums_of_lines(width, query, rows, 4, groups, sums);
+    const uint32_t *const four[4] = {words_at(rows[0]), words_at(rows[1]), words_at(rows[2]), words_at(rows[3])};
+    finish_line(fold_four(sums), four, word, affine, out);
 }
 
 INLINE void lines(unsigned width, const int8_t *query, const unsigned char *const *rows, size_t count,
                   size_t word_count, const kith_affine *affine, float *out) {
-    size_t i = count / EIGHT * EIGHT;
     switch (word_count) {
-        case LANES - 1: eights(width, query, rows, i, 1, affine, out); break;
-        case 2 * LANES - 1: eights(width, query, rows, i, 2, affine, out); break;
-        case 4 * LANES - 1: eights(width, query, rows, i, 4, affine, out); break;
-        default: i = 0;
+        case LANES - 1: lines_of(width, query, rows, count, 1, affine, out); return;
+        case 2 * LANES - 1: lines_of(width, query, rows, count, 2, affine, out); return;
+        case 4 * LANES - 1: lines_of(width, query, rows, count, 4, affine, out); return;
+        default: break;
     }
-    for (; i < count; i += 4) {
+    for (size_t i = 0; i < count; i += 4) {
         const uint32_t *const four[4] = {words_at(rows[i]), words_at(rows[i + 1]), words_at(rows[i + 2]),
                                          words_at(rows[i + 3])};
         finish_line(dots_of_four(width, query, four, word_count + 1), four, word_count, affine, out + i);
