@@ -349,7 +349,8 @@ void kith_grid_rows(const kith_grid *grid, const void *query, float base, const 
     for (size_t i = 0; i < count; i += 4) estimate_four(grid, query, &affine, rows + i, out + i);
 }
 
-/* What is fetched from memory ahead of its use, at least. */
+/* How far from its use a word is fetched from memory: no more, as a block of many dimensions fills half of the first
+ * level. */
 enum { PARTS_MAX = 2 * KITH_CODE_QUERIES_MAX, AHEAD_BYTES = 4096 };
 typedef int32_t block_dots[PARTS_MAX * KITH_BLOCK_ROWS];
 
@@ -395,14 +396,12 @@ void kith_grid_scan(const kith_grid *grid, const void *const *queries, const flo
             parts[q * grid->query_parts + p] = part_of_const(grid, queries[q], p) + grid->split_first;
         affines[q] = affine_of(queries[q], bases[q]);
     }
-    const size_t block_words = grid->block_bytes / sizeof(uint32_t),
-                 blocks_ahead = (AHEAD_BYTES - 1) / grid->block_bytes + 1;
+    const size_t block_words = grid->block_bytes / sizeof(uint32_t);
     block_dots dots;
     for (size_t b = 0; b < block_count; b++) {
-        const uint32_t *words = (const uint32_t *)(const void *)(blocks + b * grid->block_bytes);
-        const uint32_t *ahead = NULL;
-        if (b + blocks_ahead < block_count) {
-            ahead = words + blocks_ahead * block_words;
+        const uint32_t *words = (const uint32_t *)(const void *)(blocks + b * grid->block_bytes), *ahead = NULL;
+        if (b + 1 < block_count) {
+            ahead = words + kith_min_size(AHEAD_BYTES / sizeof *words, (block_count - 1 - b) * block_words);
             for (size_t w = grid->word_count * BLOCK_WORDS; w < block_words; w += CACHE_LINE / sizeof *words)
                 __builtin_prefetch(ahead + w);
         }

@@ -12,8 +12,8 @@
  *
  *   block  `query_count` queries x 32 rows, interleaved: word w of row r at words[w * 32 + r].
  *          queries[q] is in natural order: the byte of dimension d at queries[q][d], word_count * 32 / width bytes,
- *          0 past the last dimension. out[q * 32 + r]. `ahead`: where as many words of a block to come begin, which
- *          are fetched from memory meanwhile; or NULL.
+ *          0 past the last dimension. out[q * 32 + r]. `ahead`: as many words that will be read soon, of this block
+ *          or another, which are fetched from memory meanwhile; or NULL.
  *   four   one query x four rows anywhere, word w of row r at rows[r][w].
  *          The query is in step order: the four bytes of step j of word w from query[(j * words_padded + w) * 4] on;
  *          words_padded is word_count rounded up to a multiple of 16 (for lines: word_count + 1), and words past
