@@ -326,7 +326,9 @@ static void wide_projection(subject *of, size_t value) {
 /* Kernels of the walk that belong to other instruction sets. */
 static const char *const sets[] = {"ref", "avx2", "avx512-vnni", "neon"};
 static void unseen(subject *of, size_t value) {
-    of->kernels->graph.unseen = kith_simd_find(sets[value])->graph.unseen;
+    const kith_graph_kernels *other = &kith_simd_find(sets[value])->graph;
+    of->kernels->graph.unseen = other->unseen;
+    of->kernels->graph.forgotten = other->forgotten;
 }
 static void offer(subject *of, size_t value) {
     of->kernels->graph.offer = kith_simd_find(sets[value])->graph.offer;

@@ -10,7 +10,8 @@
 #include "hnsw/hnsw_inside.h"
 #include "kith/kith.h"
 
-enum { DIM = 6, NODES = 3000, EF = 40, CAPACITY = 60, QUERIES = 50 };
+/* More nodes than where all entries are kept. */
+enum { DIM = 6, NODES = 5000, EF = 40, CAPACITY = 60, QUERIES = 50 };
 
 static kith_index *make_graph(void) {
     static float vectors[NODES * DIM];
@@ -85,9 +86,39 @@ Test(hnsw_marks, a_table_finds_what_bits_do) {
 Test(hnsw_marks, tables_are_for_large_graphs) {
     kith_index *index = make_graph();
     const kith_hnsw *graph = kith_hnsw_of_const(index);
-    cr_assert_eq(kith_walk_table_bits(graph, 100000, 64), 0);
-    cr_assert_eq(kith_walk_table_bits(graph, 300000, 64), 12);
-    cr_assert_eq(kith_walk_table_bits(graph, 300000, 5000), 0);
-    cr_assert_eq(kith_walk_table_bits(graph, 100000000, 5000), 17);
+    cr_assert_eq(kith_walk_table_bits(graph, 100000, 64, 10), 0);
+    cr_assert_eq(kith_walk_table_bits(graph, 300000, 64, 10), 12);
+    cr_assert_eq(kith_walk_table_bits(graph, 300000, 5000, 10), 0);
+    cr_assert_eq(kith_walk_table_bits(graph, 100000000, 5000, 10), 17);
+    cr_assert_eq(kith_walk_table_bits(graph, 100000000, 64, 100000), 19);
+    kith_index_free(index);
+}
+
+/* A walk that goes on until so many have been met finds them all, each once, whatever it has forgotten. */
+Test(hnsw_marks, all_are_found_in_the_end) {
+    kith_index *index = make_graph();
+    const kith_hnsw *graph = kith_hnsw_of_const(index);
+    for (unsigned bits = 0; bits <= 8; bits += 4) {
+        static bool is_met[NODES];
+        kith_walker walker;
+        float query[DIM] = {500, 400, 300, 200, 100, 0};
+        make_walker(graph, bits, &walker);
+        walker.pool_capacity = NODES;
+        free(walker.pool);
+        walker.pool = aligned_alloc(64, kith_walk_pool_count(NODES) * sizeof *walker.pool);
+        kith_probe probe = kith_probe_query(graph, KITH_F32);
+        probe.vector = query;
+        cr_assert_eq(kith_hnsw_walk(&walker, &probe, EF), KITH_OK);
+        cr_assert_lt(walker.pool_count, NODES);
+        cr_assert_eq(kith_hnsw_walk_on(&walker, &probe, NODES), KITH_OK);
+        cr_assert_eq(walker.pool_count, NODES);
+        memset(is_met, 0, sizeof is_met);
+        for (size_t i = 0; i < NODES; i++) {
+            uint32_t node = kith_pool_node(walker.pool[i]);
+            cr_assert(!is_met[node], "table of 2^%u: node %u twice", bits, node);
+            is_met[node] = true;
+        }
+        free_walker(&walker);
+    }
     kith_index_free(index);
 }

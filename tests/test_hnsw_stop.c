@@ -255,6 +255,27 @@ Test(hnsw_stop, removed_nodes_do_not_count) {
     scene_free(&s);
 }
 
+/* Candidates for a refinement are more than what says where the walk ends: removed ones among them do not send it to the
+ * end of the graph. */
+Test(hnsw_stop, removed_nodes_among_candidates) {
+    enum { GONE = NB / 20 };
+    static answers near;
+    scene s = scene_make("HNSW8,SQ8,RFlat", KITH_L2);
+    int64_t *gone = first_ids(GONE, 20);
+    size_t removed;
+    OK(kith_index_remove(s.index, gone, GONE, &removed));
+    cr_assert_eq(removed, GONE);
+    kith_search_params params = params_of(12, 102);
+    params.k_factor = 3;
+    search(&s, params, &near);
+    for (size_t q = 0; q < NQ; q++) {
+        cr_assert_eq(near.counts[q], K);
+        cr_assert_lt(near.reports[q].distances, NB / 2, "query %zu", q);
+    }
+    free(gone);
+    scene_free(&s);
+}
+
 /* A whole neighbourhood is gone: what stands in its place lies far away, and is found all the same. */
 Test(hnsw_stop, where_all_around_is_gone) {
     enum { EACH = NB / 20 };
@@ -316,19 +337,22 @@ Test(hnsw_stop, filters) {
 }
 
 Test(hnsw_stop, range_searches_have_radii) {
-    scene s = scene_make("HNSW8", KITH_L2);
-    kith_view view = view_of(s.queries, NQ, DIM);
-    kith_range_result *plain, *near;
-    kith_search_params params = params_of(50, 0);
-    OK(kith_index_range_search(s.index, &view, 3, &params, &plain));
-    params.stop_percent = 1;
-    OK(kith_index_range_search(s.index, &view, 3, &params, &near));
-    cr_assert_gt(plain->limits[NQ], 0);
-    cr_assert_eq(memcmp(plain->limits, near->limits, (NQ + 1) * sizeof *plain->limits), 0);
-    cr_assert_eq(memcmp(plain->ids, near->ids, plain->limits[NQ] * sizeof *plain->ids), 0);
-    kith_range_result_free(plain);
-    kith_range_result_free(near);
-    scene_free(&s);
+    static const char *const specs[] = {"HNSW8", "HNSW8,SQ8,RFlat"};
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        scene s = scene_make(specs[i], KITH_L2);
+        kith_view view = view_of(s.queries, NQ, DIM);
+        kith_range_result *plain, *near;
+        kith_search_params params = params_of(50, 0);
+        OK(kith_index_range_search(s.index, &view, 3, &params, &plain));
+        params.stop_percent = 1;
+        OK(kith_index_range_search(s.index, &view, 3, &params, &near));
+        cr_assert_gt(plain->limits[NQ], 0, "%s", specs[i]);
+        cr_assert_eq(memcmp(plain->limits, near->limits, (NQ + 1) * sizeof *plain->limits), 0, "%s", specs[i]);
+        cr_assert_eq(memcmp(plain->ids, near->ids, plain->limits[NQ] * sizeof *plain->ids), 0, "%s", specs[i]);
+        kith_range_result_free(plain);
+        kith_range_result_free(near);
+        scene_free(&s);
+    }
 }
 
 Test(hnsw_stop, by_name) {

@@ -41,7 +41,7 @@ struct kith_exact {
     float *query_inverse_norm; /* cosine */
     int32_t *query_norm2_int;  /* integer pairs */
     /* Queries of whole numbers held against rows of bytes, where rows are gathered: exact_gather.c. */
-    const kith_int_kernels *whole_pair; /* NULL: there is no such query */
+    const kith_int_kernels *whole_pair; /* NULL: rows are not of bytes, or too long for it */
     uint8_t *whole_rows;                /* dim for each query */
     bool *is_whole;
     /* Tiles; NULL when the batch is small and streams. */

@@ -294,8 +294,12 @@ static inline size_t kith_walker_seeds_max(const kith_walker *walker) {
 
 /* Before a walk: nothing is too far. */
 static inline void kith_walker_widen(kith_walker *walker) { walker->reach = walker->limit = INFINITY; }
-/* Afterwards: it has followed all that lies within its reach. */
+/* Whether enough is in the pool to say how far it goes. */
 static inline bool kith_walker_has_reach(const kith_walker *walker) { return walker->reach < INFINITY; }
+/* Afterwards: whether it has followed all that lies within its reach, before it had followed ef. */
+static inline bool kith_walker_ended_by_reach(const kith_walker *walker) {
+    return kith_walker_has_reach(walker) && walker->at < walker->ef;
+}
 /* Is an entry of the pool further than the walk goes? */
 static inline bool kith_walker_is_far(const kith_walker *walker, int64_t entry) {
     return kith_pool_distance(entry) > walker->reach;
@@ -306,11 +310,11 @@ static inline size_t kith_walk_seen_words(size_t node_count) { return node_count
 /* Of so many marks a walk need not remember which it has set: to clear 32 KiB takes no longer than to write a list. */
 static inline size_t kith_walk_few_words(size_t words) { return words <= 8192 ? words : 0; }
 /* The table for a plain walk, which nobody is told of; 0: bits are as well. A walk sees about degree / 2 nodes for each of
- * the ef that it follows. */
-static inline unsigned kith_walk_table_bits(const kith_hnsw *graph, size_t node_count, size_t ef) {
+ * the ef that it follows, and it goes on until it has met `kept`. */
+static inline unsigned kith_walk_table_bits(const kith_hnsw *graph, size_t node_count, size_t ef, size_t kept) {
     enum { BITS_MIN = 12, BITS_MAX = 24 };
     unsigned bits = BITS_MIN;
-    while (bits < BITS_MAX && (size_t)1 << bits < graph->degree * ef) bits++;
+    while (bits < BITS_MAX && (size_t)1 << bits < kith_max_size(graph->degree * ef, 4 * kept)) bits++;
     return (size_t)1 << bits <= kith_walk_seen_words(node_count) / 2 ? bits : 0;
 }
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {

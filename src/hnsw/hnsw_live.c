@@ -24,8 +24,9 @@ kith_status kith_hnsw_walk_live(kith_walker *walker, const kith_probe *probe, si
         more = kith_min_size(more, graph->dead.count);
         walker->pool_capacity = kith_min_size(full, kept + more);
         KITH_TRY(kith_hnsw_walk(walker, probe, kith_min_size(ef + more, walker->pool_capacity)));
-        if (more == graph->dead.count || kith_walker_is_spent(walker) || kith_walker_has_reach(walker)) break;
-        if (live_among(walker, ef + more) >= ef && live_among(walker, SIZE_MAX) >= k) break;
+        if (more == graph->dead.count || kith_walker_is_spent(walker)) break;
+        bool is_whole = kith_walker_ended_by_reach(walker) || live_among(walker, ef + more) >= ef;
+        if (is_whole && live_among(walker, SIZE_MAX) >= k) break;
         uint64_t distances = walker->distance_count, hops = walker->hop_count;
         if (!kith_walker_has_left(walker, 2 * distances)) break; /* a wider walk that is cut short finds less */
         kith_walker_clear(walker);

@@ -210,7 +210,7 @@ static kith_status open_call(hnsw_call *call, const kith_index *index, const kit
     }
     if (take_turns) set_turns(call);
     if (is_plain && !call->is_packed)
-        call->table_bits = kith_walk_table_bits(call->graph, call->graph->node_count, call->ef);
+        call->table_bits = kith_walk_table_bits(call->graph, call->graph->node_count, call->ef, request->k);
     size_t capacity = kith_max_size(call->ef, request->k);
     if (request->filter != NULL)
         capacity = kith_max_size(capacity, kith_max_size(asked_ef(call), KITH_FILTERED_FAR * call->ef));

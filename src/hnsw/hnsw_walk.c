@@ -200,6 +200,34 @@ kith_status kith_hnsw_follow(kith_walker *walker, const kith_probe *probe, uint3
     return offer(walker, &changed);
 }
 
+/* Asks for the rows of the entries. They are marked later: those that are not kept may be met again, and kept then. */
+static void take_entries(kith_walker *walker) {
+    const kith_probe *probe = walker->probe;
+    const kith_hnsw *graph = walker->graph;
+    size_t count = 0;
+    for (size_t i = 0; i < graph->entry_count; i++) {
+        if (graph->entries[i] >= graph->node_count) continue;
+        const char *row = kith_probe_row(probe, graph->entries[i]);
+        for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
+        walker->rows[count] = row;
+        walker->fresh[count++] = graph->entries[i];
+    }
+    walker->fresh_count = kith_walker_room(walker, count);
+}
+
+static void mark_node(kith_walker *walker, uint32_t node) {
+    if (walker->table_bits != 0) {
+        walker->seen[kith_seen_place(node, walker->table_bits)] = ~node;
+        return;
+    }
+    uint32_t word = walker->seen[node / 32];
+    if (walker->seen_words == 0) {
+        walker->touched[walker->touched_count] = node / 32;
+        walker->touched_count += word == 0;
+    }
+    walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
+}
+
 /* In a small graph all entries may be results. */
 static kith_status offer_entries(kith_walker *walker) {
     size_t changed, capacity = walker->pool_capacity;
@@ -208,6 +236,10 @@ static kith_status offer_entries(kith_walker *walker) {
     kith_status status = offer(walker, &changed);
     walker->pool_capacity = capacity;
     walker->at = 0;
+    if (walker->met != NULL) /* who is told of nodes has been told of all of these */
+        for (size_t i = 0; i < walker->fresh_count; i++) mark_node(walker, walker->fresh[i]);
+    else
+        for (size_t i = 0; i < walker->pool_count; i++) mark_node(walker, kith_pool_node(walker->pool[i]));
     return status;
 }
 
@@ -234,7 +266,7 @@ void kith_walk_begin(kith_walker *walker, const kith_probe *probe, size_t ef) {
     walker->stage = KITH_WALK_ENTRIES;
     kith_walker_widen(walker);
     kith_pool_clear(walker->pool, 0, walker->pool_capacity);
-    take_unseen(walker, walker->graph->entries, walker->graph->entry_count);
+    take_entries(walker);
 }
 
 /* A hop over a packed row. */

@@ -234,12 +234,12 @@ static kith_status search_part(void *context, size_t item, size_t worker) {
     size_t large = kith_min_size(item, shared->most_count), all = call->queries.count;
     size_t first = large * shared->most + (item - large) * shared->least;
     size_t count = kith_min_size(item < shared->most_count ? shared->most : shared->least, all - first);
+    KITH_TRY(begin_block(call, first, count, 1, &scratch_of(call)->arenas[worker], &request));
+    KITH_TRY(kith_check_vectors("queries", &request.queries, first, call->index->metric, 1));
     if (atomic_load(&call->meter.is_late)) {
         fill_with_padding(call, shared->results, first, first + count);
         return KITH_OK;
     }
-    KITH_TRY(begin_block(call, first, count, 1, &scratch_of(call)->arenas[worker], &request));
-    KITH_TRY(kith_check_vectors("queries", &request.queries, first, call->index->metric, 1));
     request.k = request.wanted = shared->results->k;
     return search_block(call, shared->results, &request, first);
 }

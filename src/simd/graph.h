@@ -25,7 +25,8 @@ static inline int64_t kith_pool_entry(float distance, uint32_t node) {
     return (int64_t)((uint64_t)(uint32_t)kith_key_f32(distance) << 32 | (uint64_t)node << 1);
 }
 
-/* Where a table of nodes that were seen has a place for one: 2^bits places. Near numbers never share one. */
+/* Where a table of nodes that were seen has a place for one: 2^bits places. Of 2^bits numbers from a multiple of that on
+ * no two share one. */
 static inline uint32_t kith_seen_place(uint32_t node, unsigned bits) {
     return (node ^ node >> bits) & (((uint32_t)1 << bits) - 1);
 }

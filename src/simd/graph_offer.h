@@ -7,16 +7,16 @@
 
 #include "simd/graph.h"
 
-/* Is an entry in the pool, followed or not? It is nearer than the last of a full pool. */
+/* Is an entry among `count` places of the pool, followed or not? */
 static inline bool kith_pool_has(const int64_t *pool, size_t count, int64_t entry) {
-    size_t from = 0;
-    while (count > 0) {
-        size_t half = count / 2;
+    size_t from = 0, left = count;
+    while (left > 0) {
+        size_t half = left / 2;
         bool is_after = pool[from + half] < entry;
         from += is_after ? half + 1 : 0;
-        count = is_after ? count - half - 1 : half;
+        left = is_after ? left - half - 1 : half;
     }
-    return (pool[from] | 1) == (entry | 1);
+    return from < count && (pool[from] | 1) == (entry | 1);
 }
 
 /* What is put into a pool by one call. */

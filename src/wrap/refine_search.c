@@ -118,7 +118,7 @@ static kith_status range_block(range_call *call, size_t first, size_t count, kit
     KITH_TRY(kith_arena_take(&call->arena, count, k * sizeof *results.ids, &results.ids));
     KITH_TRY(kith_arena_take(&call->arena, count, k * sizeof *results.distances, &results.distances));
     KITH_TRY(kith_arena_take(&call->arena, count, sizeof *results.counts, &results.counts));
-    request.k = request.wanted = k;
+    request.k = k;
     request.arena = &call->arena;
     request.meter = meter;
     KITH_TRY(refine(call->both, &request, k, &results));

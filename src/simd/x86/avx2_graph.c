@@ -136,11 +136,8 @@ INLINE void insert_all(int64_t *pool, size_t blocks, __m256i last, const int64_t
 INLINE void insert_long(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
                         bool may_repeat, kith_pool_change *change) {
     for (size_t e = 0; e < taken; e++) {
-        __m256i wanted = _mm256_set1_epi64x(entries[e]), found = _mm256_setzero_si256();
-        for (size_t b = 0; may_repeat && b < blocks; b++)
-            found = _mm256_or_si256(found, has(load(pool + b * LANES), wanted));
-        if (!_mm256_testz_si256(found, found)) continue;
-        insert(pool, blocks, wanted);
+        if (may_repeat && kith_pool_has(pool, blocks * LANES, entries[e])) continue;
+        insert(pool, blocks, _mm256_set1_epi64x(entries[e]));
         note(change, entries[e]);
     }
     int64_t *end = pool + (blocks - 1) * LANES;
@@ -175,17 +172,22 @@ static void insert_if_new(int64_t *pool, size_t blocks, __m256i last, const int6
     insert_taken(pool, blocks, last, entries, taken, true, change);
 }
 
-/* Eight numbers, of which `kept` says which are to come first, in their order. */
-static uint8_t orders[1 << NODES][NODES];
-
-static void fill_orders(void) {
-    for (unsigned kept = 0; kept < 1 << NODES; kept++)
-        for (unsigned lane = 0, place = 0; lane < NODES; lane++)
-            if ((kept >> lane & 1) != 0) orders[kept][place++] = (uint8_t)lane;
-}
+/* Of eight numbers, of which the bits of `kept` say which are to come first: the lane of each, a byte for each place. */
+#define BIT(kept, lane)   ((kept) >> (lane)&1)
+#define BELOW_4(kept)     (BIT(kept, 0) + BIT(kept, 1) + BIT(kept, 2) + BIT(kept, 3))
+#define AT(kept, lane, n) ((uint64_t)(BIT(kept, lane) * (lane)) << 8 * (n))
+#define ORDER(kept)                                                                                                \
+    (AT(kept, 1, BIT(kept, 0)) | AT(kept, 2, BIT(kept, 0) + BIT(kept, 1)) |                                        \
+     AT(kept, 3, BELOW_4(kept) - BIT(kept, 3)) | AT(kept, 4, BELOW_4(kept)) |                                      \
+     AT(kept, 5, BELOW_4(kept) + BIT(kept, 4)) | AT(kept, 6, BELOW_4(kept) + BIT(kept, 4) + BIT(kept, 5)) |        \
+     AT(kept, 7, BELOW_4(kept) + BIT(kept, 4) + BIT(kept, 5) + BIT(kept, 6)))
+#define ORDERS_4(kept)  ORDER(kept), ORDER((kept) + 1), ORDER((kept) + 2), ORDER((kept) + 3)
+#define ORDERS_16(kept) ORDERS_4(kept), ORDERS_4((kept) + 4), ORDERS_4((kept) + 8), ORDERS_4((kept) + 12)
+#define ORDERS_64(kept) ORDERS_16(kept), ORDERS_16((kept) + 16), ORDERS_16((kept) + 32), ORDERS_16((kept) + 48)
+static const uint64_t orders[1 << NODES] = {ORDERS_64(0), ORDERS_64(64), ORDERS_64(128), ORDERS_64(192)};
 
 INLINE __m256i in_order(__m256i numbers, unsigned kept) {
-    __m128i order = _mm_loadl_epi64((const __m128i *)(const void *)orders[kept]);
+    __m128i order = _mm_cvtsi64_si128((long long)orders[kept]);
     return _mm256_permutevar8x32_epi32(numbers, _mm256_cvtepu8_epi32(order));
 }
 
@@ -248,7 +250,4 @@ static size_t offer(int64_t *pool, size_t count, size_t capacity, const float *d
     return change.count < capacity ? change.count : capacity;
 }
 
-void kith_fill_avx2_graph(kith_simd_table *table) {
-    fill_orders();
-    table->graph = (kith_graph_kernels){unseen, forgotten, offer};
-}
+void kith_fill_avx2_graph(kith_simd_table *table) { table->graph = (kith_graph_kernels){unseen, forgotten, offer}; }

@@ -146,11 +146,8 @@ INLINE void insert_all(int64_t *pool, size_t blocks, __mmask8 last, const int64_
 INLINE void insert_long(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
                         bool may_repeat, kith_pool_change *change) {
     for (size_t e = 0; e < taken; e++) {
-        __m512i wanted = _mm512_set1_epi64(entries[e]);
-        __mmask8 found = 0;
-        for (size_t b = 0; may_repeat && b < blocks; b++) found |= has(_mm512_load_si512(pool + b * LANES), wanted);
-        if (found != 0) continue;
-        insert(pool, blocks, wanted);
+        if (may_repeat && kith_pool_has(pool, blocks * LANES, entries[e])) continue;
+        insert(pool, blocks, _mm512_set1_epi64(entries[e]));
         note(change, entries[e]);
     }
     int64_t *end = pool + (blocks - 1) * LANES;
