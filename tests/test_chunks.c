@@ -134,6 +134,21 @@ Test(chunks, counts_that_wrap_are_refused) {
     kith_chunks_free(&chunks);
 }
 
+/* What is told beforehand leaves room for sums; an array may grow for as long as memory lasts. */
+Test(chunks, only_what_is_told_has_a_margin) {
+    static const unsigned char item[16] = {0};
+    kith_chunks chunks;
+    uint64_t bytes = 0;
+    cr_assert_eq(kith_chunks_bytes_for(sizeof item, SIZE_MAX / 128, &bytes), KITH_ERR_OVERFLOW);
+    cr_assert_eq(bytes, 0);
+    cr_assert_eq(kith_chunks_bytes_for(sizeof item, SIZE_MAX / 256, &bytes), KITH_OK);
+    cr_assert_geq(bytes, SIZE_MAX / 256 * sizeof item);
+    cr_assert_eq(kith_chunks_borrow(&chunks, sizeof item, item, 1), KITH_OK);
+    cr_assert_eq(kith_chunks_reserve(&chunks, SIZE_MAX / 128), KITH_ERR_READ_ONLY);
+    cr_assert_eq(kith_chunks_reserve(&chunks, SIZE_MAX / 8), KITH_ERR_OVERFLOW);
+    kith_chunks_free(&chunks);
+}
+
 Test(chunks, trimmed_arrays_grow_again) {
     kith_chunks chunks;
     kith_chunks_init(&chunks, 1024);

@@ -86,16 +86,15 @@ static void drop_chunks(kith_chunks *chunks, size_t kept) {
         kith_free(chunks->granule[first_granule(chunks, chunks->chunk_count - 1)]);
 }
 
-/* With room left for what rounding up adds, and for sums. */
-static kith_status check_bytes(size_t item_bytes, size_t count) {
+static kith_status check_bytes(size_t item_bytes, size_t count, size_t bytes_max) {
     size_t bytes;
-    if (!kith_mul_overflows(count, item_bytes, &bytes) && bytes <= SIZE_MAX / 16) return KITH_OK;
+    if (!kith_mul_overflows(count, item_bytes, &bytes) && bytes <= bytes_max) return KITH_OK;
     return kith_error(KITH_ERR_OVERFLOW, "memory: %zu items of %zu bytes do not fit the address space", count,
                       item_bytes);
 }
 
 kith_status kith_chunks_reserve(kith_chunks *chunks, size_t count) {
-    KITH_TRY(check_bytes(chunks->item_bytes, count));
+    KITH_TRY(check_bytes(chunks->item_bytes, count, SIZE_MAX));
     if (count <= chunks->room) return KITH_OK;
     if (chunks->borrowed) return kith_error(KITH_ERR_READ_ONLY, "the vectors belong to a mapped file");
     size_t had = chunks->chunk_count, needed = chunks_for(chunks, count);
@@ -133,7 +132,7 @@ uint64_t kith_chunks_bytes(const kith_chunks *chunks) {
 }
 
 kith_status kith_chunks_bytes_for(size_t item_bytes, size_t count, uint64_t *bytes) {
-    KITH_TRY(check_bytes(item_bytes, count));
+    KITH_TRY(check_bytes(item_bytes, count, SIZE_MAX / 16)); /* room for what rounding up adds, and for sums */
     kith_chunks empty;
     kith_chunks_init(&empty, item_bytes);
     size_t granules = first_granule(&empty, chunks_for(&empty, count));
