@@ -308,6 +308,9 @@ static void look(thread_of *own) {
     size_t count;
     if (kith_index_reconstruct(t->index, &id, 1, vector) != KITH_OK) fail(t, "reconstruct failed", id);
     if (kith_index_memory(t->index, parts, 32, &count) != KITH_OK) fail(t, "memory failed", -1);
+    uint64_t bytes;
+    kith_status told = kith_index_memory_for(t->index, STILL, 0, &bytes);
+    if (told != KITH_OK && told != KITH_ERR_UNSUPPORTED) fail(t, "what memory will be failed", -1);
     if (kith_index_count(t->index) < STILL) fail(t, "the count is too small", -1);
     kith_index *copy;
     if (next_random(&own->random) % 8 != 0) return;
@@ -532,6 +535,7 @@ static int look_around(void *user, const char *phase, uint64_t done, uint64_t to
     float query[DIM], vector[DIM], distance;
     int64_t id;
     size_t count;
+    uint64_t bytes;
     vector_of(0, 1, query);
     const kith_view view = {query, KITH_F32, 1, DIM, 0};
     cr_assert_eq(kith_index_search(c->index, &view, 1, NULL, &id, &distance, &count), KITH_OK);
@@ -540,6 +544,7 @@ static int look_around(void *user, const char *phase, uint64_t done, uint64_t to
     cr_assert_eq(kith_index_remove(c->index, &id, 1, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_add(c->index, &view, NULL, NULL), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_reconstruct(c->index, &id, 1, vector), KITH_ERR_ARGUMENT);
+    cr_assert_eq(kith_index_memory_for(c->index, 1, 0, &bytes), KITH_ERR_ARGUMENT);
     for (size_t i = 0; i < 2; i++)
         cr_assert_eq(kith_index_merge(c->others[i], c->index, 1 << 20), KITH_ERR_ARGUMENT);
     cr_assert_eq(kith_index_compact(c->index), KITH_ERR_ARGUMENT); /* what failed has left it as it is: held */

@@ -13,9 +13,10 @@
  *   Changes (kith_index_add, _update, _upsert, _remove, _remove_filter, _compact, _split, _merge and _reset) follow one
  *     another: any number of threads may ask for one, each waits for those before it. What they replace is freed after
  *     the last search that may read it. A change may have to wait for searches that are under way, now and then.
- *   kith_index_save, _clone, _reconstruct, _memory, _list_sizes and _graph_stats, and merging from an index, wait for a
- *     change that is under way and keep others waiting; searches go on. What they give is the index between two changes.
- *   The questions what an index is (kith_index_dim to kith_index_spec, _memory_for, kith_index_param) never wait.
+ *   kith_index_save, _clone, _reconstruct, _memory, _memory_for, _list_sizes and _graph_stats, and merging from an index,
+ *     wait for a change that is under way and keep others waiting; searches go on. What they give is the index between two
+ *     changes.
+ *   The questions what an index is (kith_index_dim to kith_index_spec, kith_index_param) never wait.
  * Between two calls of one thread others may change the index: k vectors, say, may have become fewer. A callback of a
  * search (filter, group, progress) may search any index, and of those that this thread is searching use nothing else, as a
  * change waits for the searches; one of a change (progress, filter) may search the same index where searches never wait;

@@ -101,9 +101,11 @@ kith_status kith_index_memory_for(const kith_index *index, size_t count, int has
     *bytes = 0;
     if (index == NULL) return kith_error(KITH_ERR_ARGUMENT, "memory: index must not be NULL");
     uint64_t sum = 0;
-    KITH_TRY(kith_index_memory_for_inner(index, count, has_ids != 0, &sum));
-    *bytes = sum;
-    return KITH_OK;
+    KITH_TRY(kith_hold_begin(index)); /* a repair or a compaction replaces whole arrays */
+    kith_status status = kith_index_memory_for_inner(index, count, has_ids != 0, &sum);
+    kith_hold_end(index);
+    if (status == KITH_OK) *bytes = sum;
+    return status;
 }
 
 kith_status kith_index_list_sizes(const kith_index *index, uint64_t *sizes, size_t capacity, size_t *count) {
