@@ -56,8 +56,8 @@ KITH_API kith_status kith_index_create(const char *spec, size_t dim, kith_metric
                                        kith_index **out) KITH_CHECK_RESULT;
 /* The same for `count` vectors that shall take at most memory_bytes_max bytes as kith_index_memory_for tells them, with
  * has_ids as there; 0: no bound. "HNSW" without a number, alone or with an element type, stands for one of a few graphs,
- * the largest first (docs/graph.md, "Within a budget"), and *out is the first that fits: kith_index_spec says which. Any
- * other spec stands for itself.
+ * the largest first (docs/graph.md, "Within a budget"), and *out is the first that fits, with the most that it may learn:
+ * kith_index_spec says which. Any other spec stands for itself.
  * Errors: those of kith_index_create and kith_index_memory_for; KITH_ERR_BUDGET says how many bytes the smallest takes;
  * KITH_ERR_EMPTY for no vectors. */
 KITH_API kith_status kith_index_create_within(const char *spec, size_t dim, kith_metric metric, size_t count,

@@ -11,6 +11,7 @@
 
 #include "api/structures.h"
 #include "base/error.h"
+#include "code/code.h"
 #include "hnsw/hnsw.h"
 
 enum { LINE_BYTES = 64, CHOICES_MAX = 5 };
@@ -60,6 +61,14 @@ const char *kith_spec_choice(const char *spec, size_t dim, size_t number, char o
     return out;
 }
 
+/* At most what the codes of a choice learn: of a line a matrix of dim x its numbers, as it is, in panels and in 8 bits;
+ * of each code a few numbers for every dimension. How many numbers a line holds, training decides. */
+static uint64_t learnt_bytes_max(const char *chosen, size_t dim) {
+    bool has_line = strstr(chosen, "Line") != NULL;
+    size_t numbers = has_line ? kith_round_up(kith_min_size(dim, 8 * LINE_BYTES), KITH_BLOCK_ROWS) : 0;
+    return (uint64_t)numbers * (9 * dim + 16) + 64 * dim + 4096;
+}
+
 kith_status kith_index_create_within(const char *spec, size_t dim, kith_metric metric, size_t count, int has_ids,
                                      uint64_t memory_bytes_max, kith_index **out) {
     if (out == NULL) return kith_error(KITH_ERR_ARGUMENT, "create: out must not be NULL");
@@ -73,6 +82,7 @@ kith_status kith_index_create_within(const char *spec, size_t dim, kith_metric m
         kith_index *index;
         KITH_TRY(kith_index_create(chosen, dim, metric, &index));
         kith_status status = kith_index_memory_for(index, count, has_ids, &bytes);
+        if (chosen == text && !kith_index_is_trained(index)) bytes += learnt_bytes_max(text, dim);
         if (status == KITH_OK && (memory_bytes_max == 0 || bytes <= memory_bytes_max)) {
             *out = index;
             return KITH_OK;
