@@ -213,8 +213,9 @@ class Build(CliTest):
             specs.append(report["spec"])
             self.assertEqual(report["budget_bytes"], budget)
             self.assertLessEqual(abs(report["memory_bytes"] - report["estimated_bytes"]), 100)
+            self.assertLessEqual(report["memory_bytes"], budget)
             self.assertTrue(report["choice"].startswith(report["spec"] + ", the first that %d bytes hold" % budget), report["choice"])
-            budget = report["estimated_bytes"] - 24 * 1024  # more than what it learns
+            budget = report["estimated_bytes"] - 1
         self.assertEqual(specs, ["HNSW32,Line64,RFlat", "HNSW32,Line64,Rf16", "HNSW16,Line64,Rf16", "HNSW16,Line64,RSQ8", "HNSW16,SQ8"])
         self.assertIn("chosen ", self.kith_ok(*base, "--budget-bytes", "1G"))
         self.assertEqual(self.kith_json("info", self.at("graph.kith"))[0]["spec"], specs[0])
@@ -228,7 +229,26 @@ class Build(CliTest):
                      "--budget-bytes", "200K")
         self.refused(MEMORY, ["--spec IVF4,Flat", "would take about"], "build", "--spec", "IVF4,Flat", "--base", self.at("graph.fvecs"),
                      "--out", self.at("no.kith"), "--budget-bytes", "200K")
+        for spec in ["HNSW,SQ8", "HNSW,Flat"]:  # named as they are: a budget chooses nothing
+            named = ["build", "--spec", spec, "--base", self.at("graph.fvecs")]
+            report = self.kith_json(*named, "--out", self.at("named.kith"), "--budget-bytes", "1G")
+            self.assertNotIn("choice", report)
+            self.refused(MEMORY, ["--spec %s: would take about" % spec], *named, "--out", self.at("no.kith"),
+                         "--budget-bytes", str(report["estimated_bytes"] - 1))
+            exact = self.kith_json(*named, "--out", self.at("named.kith"), "--budget-bytes", str(report["estimated_bytes"]))
+            self.assertLessEqual(exact["memory_bytes"], report["estimated_bytes"])
+        self.refused(MEMORY, ["--spec HNSW8,Line64,RFlat: would take about"], "build", "--spec", "HNSW8,Line64,RFlat", "--base",
+                     self.at("graph.fvecs"), "--out", self.at("no.kith"), "--budget-bytes", "200K")
         self.assertNotIn("no.kith", self.names())
+
+    def test_budget_of_an_index_that_refines_by_the_file(self):
+        """A twentieth of the rows, but at least 10,000, shows what it takes: each under its own number."""
+        write_vecs(self.at("rows.fvecs"), small_integers(10500, 4, 5), "f")
+        base = ["build", "--base", self.at("rows.fvecs"), "--out", self.at("rows.kith"), "--spec"]
+        for spec in ["IVF4,SQ8,RFile", "HNSW4,RFile"]:
+            report = self.kith_json(*base, spec, "--budget-bytes", "1G")
+            self.assertLess(abs(report["memory_bytes"] / report["estimated_bytes"] - 1), 0.2)
+            self.refused(MEMORY, ["--spec %s: would take about" % spec], *base, spec, "--budget-bytes", "20K")
 
     def test_type_that_no_index_stores(self):
         numbers = array.array("d", [x for row in self.base for x in row])

@@ -18,7 +18,13 @@ static kith_dtype store_auto(kith_dtype dtype) {
 }
 
 bool kith_tool_is_choice(const char *spec) {
-    return strcmp(spec, "HNSW") == 0 || strncmp(spec, "HNSW,", strlen("HNSW,")) == 0;
+    static const char name[] = "HNSW";
+    size_t length = strlen(name);
+    kith_dtype dtype;
+    if (strncmp(spec, name, length) != 0) return false;
+    if (spec[length] == '\0') return true;
+    return spec[length] == ',' && kith_dtype_parse(spec + length + 1, &dtype) == KITH_OK &&
+           store_auto(dtype) == dtype;
 }
 
 /* "Flat" and "HNSW" leave the type open: --store, or the base file, decides it. */
@@ -38,16 +44,18 @@ static int spec_complete(const kith_tool_build *build, kith_dtype base, char *ou
 
 /* ---- Training ------------------------------------------------------------------------------------------- */
 
-/* Random rows of the base in a type that indexes take; *owned is to be freed. */
-static int sample_take(const kith_tool_build *build, kith_vectors *base, size_t count, kith_view *sample,
-                       void **owned) {
+/* Rows of the base, random ones or the first, in a type that indexes take; *owned is to be freed. */
+static int sample_take(const kith_tool_build *build, kith_vectors *base, size_t count, bool is_random,
+                       kith_view *sample, void **owned) {
     size_t dim = kith_vectors_dim(base);
     kith_dtype dtype = store_auto(kith_vectors_dtype(base));
     size_t row_bytes = kith_dtype_row_bytes(dtype, dim);
     *owned = calloc(count, row_bytes);
     if (*owned == NULL) return kith_tool_no_memory(count, row_bytes);
     *sample = (kith_view){*owned, dtype, count, dim, 0};
-    return kith_tool_check(kith_vectors_sample(base, count, build->seed, dtype, *owned), build->base_path);
+    return kith_tool_check(is_random ? kith_vectors_sample(base, count, build->seed, dtype, *owned)
+                                     : kith_vectors_read(base, 0, count, dtype, *owned),
+                           build->base_path);
 }
 
 static int train(kith_index *index, const kith_tool_build *build, kith_vectors *base, const kith_job *job,
@@ -61,7 +69,7 @@ static int train(kith_index *index, const kith_tool_build *build, kith_vectors *
     kith_view sample;
     bool is_all = wanted == rows;
     int code = is_all ? kith_tool_vectors_view(base, build->base_path, &sample, &owned)
-                      : sample_take(build, base, wanted, &sample, &owned);
+                      : sample_take(build, base, wanted, true, &sample, &owned);
     if (code == KITH_EXIT_OK) code = kith_tool_check(kith_index_train(index, &sample, job), build->base_path);
     free(owned);
     times->train_count = wanted;
@@ -137,42 +145,51 @@ done:
     return code;
 }
 
-/* What the whole index will take. Where it cannot tell, a part of the rows does: a twentieth, and at least 10,000, which is
- * taken out again. */
+/* Where the index tells what it will take, but for what it is still to learn: is that over the budget? */
+static int ask_bytes(const kith_index *index, const kith_tool_build *build, const kith_vectors *base, bool *is_told,
+                     kith_tool_build_times *times) {
+    bool has_ids = build->ids_path != NULL;
+    kith_status status = kith_index_memory_for(index, kith_vectors_count(base), has_ids, &times->estimated_bytes);
+    *is_told = status == KITH_OK;
+    times->is_over_budget = times->estimated_bytes > build->budget_bytes;
+    return status == KITH_ERR_UNSUPPORTED ? KITH_EXIT_OK : kith_tool_check(status, build->base_path);
+}
+
+/* Where it does not, a part of the rows does: a twentieth, and at least 10,000, which is taken out again. One that refines
+ * by the file takes row i of it as vector i alone: the first ones. The estimate may err by a tenth. */
 static int estimate_bytes(kith_index *index, const kith_tool_build *build, kith_vectors *base, const kith_job *job,
-                          uint64_t *bytes) {
+                          kith_tool_build_times *times) {
     size_t rows = kith_vectors_count(base), part = rows / 20 > 10000 ? rows / 20 : 10000;
     uint64_t empty, filled;
     kith_view view;
     void *owned = NULL;
     int code;
-    if (kith_index_memory_for(index, rows, build->ids_path != NULL, bytes) == KITH_OK) return KITH_EXIT_OK;
     if (part > rows) part = rows;
     KITH_TOOL_GO(kith_tool_index_memory(index, &empty));
-    KITH_TOOL_GO(sample_take(build, base, part, &view, &owned));
+    KITH_TOOL_GO(sample_take(build, base, part, kith_index_wants_vectors(index) == 0, &view, &owned));
     KITH_TOOL_GO(kith_tool_check(kith_index_add(index, &view, NULL, job), build->base_path));
     KITH_TOOL_GO(kith_tool_index_memory(index, &filled));
     KITH_TOOL_GO(kith_tool_check(kith_index_reset(index), NULL));
     if (filled < empty) filled = empty;
-    *bytes = empty + (uint64_t)((double)(filled - empty) * ((double)rows / (double)part));
+    times->estimated_bytes = empty + (uint64_t)((double)(filled - empty) * ((double)rows / (double)part));
+    times->is_over_budget = (double)times->estimated_bytes > 1.1 * (double)build->budget_bytes;
 done:
     free(owned);
     return code;
-}
-
-/* Over the budget by more than an estimate may err. */
-static bool is_hopeless(const kith_tool_build *build, const kith_tool_build_times *times) {
-    return build->budget_bytes > 0 && (double)times->estimated_bytes > 1.1 * (double)build->budget_bytes;
 }
 
 static int fill(kith_index *index, const kith_tool_build *build, kith_vectors *base, const int64_t *ids,
                 kith_tool_build_times *times) {
     kith_job job = kith_tool_job(build->threads);
     job.seed = build->seed;
+    bool has_budget = build->budget_bytes > 0, is_told = true;
     int code;
-    KITH_TOOL_GO(train(index, build, base, &job, times));
-    if (build->budget_bytes > 0) KITH_TOOL_GO(estimate_bytes(index, build, base, &job, &times->estimated_bytes));
-    if (!is_hopeless(build, times)) KITH_TOOL_GO(add(index, build, base, ids, &job, times));
+    if (has_budget) KITH_TOOL_GO(ask_bytes(index, build, base, &is_told, times));
+    if (!times->is_over_budget) KITH_TOOL_GO(train(index, build, base, &job, times));
+    if (has_budget && !times->is_over_budget)
+        KITH_TOOL_GO(is_told ? ask_bytes(index, build, base, &is_told, times)
+                             : estimate_bytes(index, build, base, &job, times));
+    if (!times->is_over_budget) KITH_TOOL_GO(add(index, build, base, ids, &job, times));
 done:
     return code;
 }
@@ -229,7 +246,7 @@ int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith
         KITH_TOOL_GO(kith_tool_check(kith_index_attach_vectors(index, build->base_path), build->base_path));
     KITH_TOOL_GO(ids_open(build, base, &ids));
     KITH_TOOL_GO(fill(index, build, base, ids, times));
-    if (!is_hopeless(build, times)) {
+    if (!times->is_over_budget) {
         *out = index;
         index = NULL;
     }

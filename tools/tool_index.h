@@ -23,12 +23,14 @@ typedef struct kith_tool_build_times {
     size_t train_count, batch_count; /* rows trained on, 0 without training; batches added */
     size_t replaced_count;           /* by an upsert */
     uint64_t estimated_bytes;        /* of the index, where there is a budget; 0: see below */
+    bool is_over_budget;             /* by them */
 } kith_tool_build_times;
 
-/* Is the spec "HNSW", alone or with a type, of which the budget chooses what it is? */
+/* Is the spec "HNSW", alone or with an element type, of which the budget chooses what it is? */
 bool kith_tool_is_choice(const char *spec);
 /* An index of all vectors of a file. Free *out with kith_index_free. Under a budget *out is NULL where the index would
- * take a tenth more, times->estimated_bytes; 0: none that "HNSW" stands for fits, and kith_error_message says why. */
+ * take more, times->estimated_bytes, or, as a part of the vectors has shown, a tenth more; 0: none that "HNSW" stands for
+ * fits, and kith_error_message says why. */
 int kith_tool_index_build(const kith_tool_build *build, kith_vectors *base, kith_index **out,
                           kith_tool_build_times *times);
 /* Adds all vectors of a file to an index that is there. */
