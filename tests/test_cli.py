@@ -863,6 +863,9 @@ class InvertedLists(CliTest):
         report = self.kith_json(*common)
         tried = report["indexes"]
         self.assertGreaterEqual(len(tried), 4)
+        specs = [one["spec"] for one in tried]
+        self.assertEqual(specs[0], "HNSW32")  # which is what "HNSW32,Flat" is as well: built once
+        self.assertEqual(len(set(specs)), len(specs))
         reached = [one for one in tried if one["is_reached"]]
         self.assertEqual(report["best"], max(reached, key=lambda one: one["qps_1"]))
         self.assertEqual(self.kith_json("info", self.at("chosen.kith"))[0]["spec"], report["best"]["spec"])

@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "commands.h"
 #include "kith/tune.h"
@@ -218,6 +219,23 @@ done:
     return code;
 }
 
+/* Has an index of this name been tried? "HNSW" may have become another of the usual ones. */
+static int was_tried(const tune_state *state, const char *spec, bool *out) {
+    kith_metric metric;
+    kith_index *index;
+    *out = false;
+    int code = kith_tool_check(kith_metric_parse(state->settings->metric, &metric), "--metric");
+    if (code != KITH_EXIT_OK) return code;
+    code = kith_tool_check(kith_index_create(spec, kith_vectors_dim(state->base), metric, &index), NULL);
+    if (code != KITH_EXIT_OK) return code;
+    for (size_t i = 0; i < json_array_size(state->rows); i++) {
+        const char *tried = json_string_value(json_object_get(json_array_get(state->rows, i), "spec"));
+        *out = *out || (tried != NULL && strcmp(tried, kith_index_spec(index)) == 0);
+    }
+    kith_index_free(index);
+    return KITH_EXIT_OK;
+}
+
 static int truth_get(tune_state *state) {
     const tune_settings *settings = state->settings;
     kith_metric metric;
@@ -245,7 +263,11 @@ static int try_all(tune_state *state) {
     size_t usual_count = settings->spec.count > 0 ? 0 : sizeof usual_specs / sizeof *usual_specs;
     for (size_t i = 0; i < settings->spec.count && code == KITH_EXIT_OK; i++)
         code = try_spec(state, settings->spec.items[i]);
-    for (size_t i = 0; i < usual_count && code == KITH_EXIT_OK; i++) code = try_spec(state, usual_specs[i]);
+    for (size_t i = 0; i < usual_count && code == KITH_EXIT_OK; i++) {
+        bool is_tried = false;
+        if (i > 0) code = was_tried(state, usual_specs[i], &is_tried);
+        if (code == KITH_EXIT_OK && !is_tried) code = try_spec(state, usual_specs[i]);
+    }
     return code;
 }
 
