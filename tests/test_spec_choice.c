@@ -81,9 +81,10 @@ Test(spec_choice, memory_is_told_beforehand) {
         {"Flat", KITH_F32, 7},
         {"Flat,u8,RSQ4", KITH_U8, 7},
     };
-    static const size_t counts[] = {1, 33, 1000, 2500};
+    static const size_t counts[] = {1, 33, 400, 2500}; /* the last of every fifth alone: linking takes its time */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+            if (counts[c] > 1000 && i % 5 != 0) continue;
             kith_metric metric = fixture_metrics[(i + c) % 3];
             check_filled(cases[i].spec, cases[i].dtype, cases[i].dim, metric, counts[c], false);
             if (counts[c] > 1) check_filled(cases[i].spec, cases[i].dtype, cases[i].dim, metric, counts[c], true);
