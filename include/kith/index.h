@@ -249,7 +249,8 @@ KITH_API void kith_filter_free(kith_filter *filter);
 /* ---- Search -------------------------------------------------------------------------------------------- */
 
 /* Scratch memory that a thread keeps between its searches, so that they allocate nothing once it has grown to
- * its size. Serves any index, one search at a time: KITH_ERR_ARGUMENT for a second one meanwhile. */
+ * its size; for searches on several threads some for each of these, which grows with the largest part of a call that this
+ * thread has had. Serves any index, one search at a time: KITH_ERR_ARGUMENT for a second one meanwhile. */
 typedef struct kith_search_context kith_search_context;
 KITH_API kith_status kith_search_context_create(kith_search_context **out) KITH_CHECK_RESULT;
 KITH_API void kith_search_context_free(kith_search_context *context);
