@@ -25,6 +25,7 @@
 
 #include "base/sort.h"
 #include "hnsw/hnsw_inside.h"
+#include "index/live.h"
 #include "kith/kith.h"
 
 #define PROGRAM "bench_graph_parts"
@@ -294,6 +295,12 @@ static void restore(subject *of) {
     *of->kernels = of->kernels_saved;
 }
 
+/* Searches look at a view of the index, which a change that changes nothing makes anew. */
+static void show(const subject *of) {
+    must(kith_change_begin(of->index));
+    kith_change_end(of->index);
+}
+
 static void all(subject *of, size_t value) {
     (void)of;
     (void)value;
@@ -431,6 +438,7 @@ static void run_switches(void) {
             const kith_index *index = variants[v].need == NEED_SMALL_PAGES ? of.small_pages : of.index;
             if (of.graph->code != NULL) of.code_without = *of.code_vtable;
             variants[v].apply(&of, variants[v].value);
+            show(&of);
             alone[v][r] = search_alone(index, &params, ids[v]);
             batch[v][r] = search(index, &params, ids[v]);
             restore(&of);
