@@ -307,7 +307,7 @@ static bool needs_restorer(const linking *work) { return work->graph->code != NU
 static size_t mark_words(const linking *work, unsigned *table_bits) {
     size_t total = work->first + work->count;
     *table_bits = kith_walk_table_bits(work->graph, total, work->graph->options.ef_build, 0);
-    return *table_bits != 0 ? (size_t)1 << *table_bits : kith_walk_seen_words(total);
+    return kith_walk_mark_words(*table_bits, total);
 }
 
 static kith_status take_worker(const linking *work, worker *mine) {

@@ -59,11 +59,9 @@ static void take(kith_crosser *crosser, const uint32_t *nodes, size_t count) {
     end += walker->kernels->unseen(walker->seen, nodes, count, (uint32_t)walker->graph->node_count,
                                    walker->fresh + kept);
     for (size_t i = kept; i < end; i++) {
-        uint32_t node = walker->fresh[i], word = walker->seen[node / 32], bit = (uint32_t)1 << (node % 32);
-        if ((word & bit) != 0) continue;
-        walker->touched[walker->touched_count] = node / 32;
-        walker->touched_count += word == 0;
-        walker->seen[node / 32] = word | bit;
+        uint32_t node = walker->fresh[i];
+        if ((walker->seen[node / 32] >> (node % 32) & 1) != 0) continue;
+        kith_walker_mark(walker, node);
         const char *row = walker->rows[kept] = kith_probe_row(probe, node);
         for (size_t at = 0; at < probe->prefetch_bytes; at += LINE) __builtin_prefetch(row + at);
         walker->fresh[kept++] = node;

@@ -317,6 +317,23 @@ static inline unsigned kith_walk_table_bits(const kith_hnsw *graph, size_t node_
     while (bits < BITS_MAX && (size_t)1 << bits < kith_max_size(graph->degree * ef, 4 * kept)) bits++;
     return (size_t)1 << bits <= kith_walk_seen_words(node_count) / 2 ? bits : 0;
 }
+/* Words of the marks of a walker with this table. */
+static inline size_t kith_walk_mark_words(unsigned table_bits, size_t node_count) {
+    return table_bits != 0 ? (size_t)1 << table_bits : kith_walk_seen_words(node_count);
+}
+/* Marks one node. */
+static inline void kith_walker_mark(kith_walker *walker, uint32_t node) {
+    if (walker->table_bits != 0) {
+        walker->seen[kith_seen_place(node, walker->table_bits)] = ~node;
+        return;
+    }
+    uint32_t word = walker->seen[node / 32];
+    if (walker->seen_words == 0) {
+        walker->touched[walker->touched_count] = node / 32;
+        walker->touched_count += word == 0;
+    }
+    walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
+}
 static inline size_t kith_walk_fresh_count(const kith_hnsw *graph) {
     return kith_max_size(graph->degree, KITH_HNSW_ENTRIES_MAX) + KITH_WALK_ROOM;
 }

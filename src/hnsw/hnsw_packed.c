@@ -131,11 +131,8 @@ static size_t take_near(kith_walker *walker, const uint32_t *links, size_t count
     for (size_t i = 0; i < near; i++) {
         uint32_t node = links[walker->places[i]];
         if (node >= graph->node_count) continue; /* of a damaged file */
-        uint32_t word = walker->seen[node / 32], bit = (uint32_t)1 << (node % 32);
-        if ((word & bit) != 0) continue;
-        walker->touched[walker->touched_count] = node / 32;
-        walker->touched_count += word == 0;
-        walker->seen[node / 32] = word | bit;
+        if ((walker->seen[node / 32] >> (node % 32) & 1) != 0) continue;
+        kith_walker_mark(walker, node);
         walker->fresh[taken] = node;
         walker->distances[taken++] = walker->estimates[walker->places[i]];
     }

@@ -107,7 +107,7 @@ static kith_status take_queries(hnsw_call *call) {
 
 /* Of the marks of one walker. */
 static size_t seen_words(const hnsw_call *call) {
-    return call->table_bits != 0 ? (size_t)1 << call->table_bits : kith_walk_seen_words(call->graph->node_count);
+    return kith_walk_mark_words(call->table_bits, call->graph->node_count);
 }
 
 /* Where walks end before ef nodes have been followed. Codes of normalised vectors estimate inner products. */

@@ -215,19 +215,6 @@ static void take_entries(kith_walker *walker) {
     walker->fresh_count = kith_walker_room(walker, count);
 }
 
-static void mark_node(kith_walker *walker, uint32_t node) {
-    if (walker->table_bits != 0) {
-        walker->seen[kith_seen_place(node, walker->table_bits)] = ~node;
-        return;
-    }
-    uint32_t word = walker->seen[node / 32];
-    if (walker->seen_words == 0) {
-        walker->touched[walker->touched_count] = node / 32;
-        walker->touched_count += word == 0;
-    }
-    walker->seen[node / 32] = word | (uint32_t)1 << (node % 32);
-}
-
 /* In a small graph all entries may be results. */
 static kith_status offer_entries(kith_walker *walker) {
     size_t changed, capacity = walker->pool_capacity;
@@ -237,9 +224,9 @@ static kith_status offer_entries(kith_walker *walker) {
     walker->pool_capacity = capacity;
     walker->at = 0;
     if (walker->met != NULL) /* who is told of nodes has been told of all of these */
-        for (size_t i = 0; i < walker->fresh_count; i++) mark_node(walker, walker->fresh[i]);
+        for (size_t i = 0; i < walker->fresh_count; i++) kith_walker_mark(walker, walker->fresh[i]);
     else
-        for (size_t i = 0; i < walker->pool_count; i++) mark_node(walker, kith_pool_node(walker->pool[i]));
+        for (size_t i = 0; i < walker->pool_count; i++) kith_walker_mark(walker, kith_pool_node(walker->pool[i]));
     return status;
 }
 
