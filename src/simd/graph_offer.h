@@ -25,6 +25,11 @@ typedef struct kith_pool_change {
     size_t count;    /* of all entries, if there were room */
 } kith_pool_change;
 
+static inline void kith_pool_note(kith_pool_change *change, int64_t entry) {
+    change->nearest = entry < change->nearest ? entry : change->nearest;
+    change->count++;
+}
+
 /* offer by one insertion after the other. `insert` puts an entry before the first of `count` that is not smaller, moves
  * these up by one, and returns its place. */
 static inline __attribute__((always_inline)) size_t

@@ -97,11 +97,6 @@ INLINE __m256i has(__m256i block, __m256i wanted) {
     return _mm256_cmpeq_epi64(_mm256_or_si256(block, followed), _mm256_or_si256(wanted, followed));
 }
 
-INLINE void note(kith_pool_change *change, int64_t entry) {
-    change->nearest = entry < change->nearest ? entry : change->nearest;
-    change->count++;
-}
-
 /* Short pools stay in registers while entries are put in. */
 INLINE void insert_all(int64_t *pool, size_t blocks, __m256i last, const int64_t *entries, size_t taken,
                        bool may_repeat, kith_pool_change *all) {
@@ -125,7 +120,7 @@ INLINE void insert_all(int64_t *pool, size_t blocks, __m256i last, const int64_t
             here_turned = below_turned;
         }
         held[0] = insert_at(held[0], here_turned, _mm256_set1_epi64x(INT64_MIN), wanted);
-        note(&change, entries[e]);
+        kith_pool_note(&change, entries[e]);
     }
     held[blocks - 1] = cut(held[blocks - 1], last);
     KITH_UNROLL(10)
@@ -138,7 +133,7 @@ INLINE void insert_long(int64_t *pool, size_t blocks, __m256i last, const int64_
     for (size_t e = 0; e < taken; e++) {
         if (may_repeat && kith_pool_has(pool, blocks * LANES, entries[e])) continue;
         insert(pool, blocks, _mm256_set1_epi64x(entries[e]));
-        note(change, entries[e]);
+        kith_pool_note(change, entries[e]);
     }
     int64_t *end = pool + (blocks - 1) * LANES;
     store(end, cut(load(end), last));
@@ -191,16 +186,21 @@ INLINE __m256i in_order(__m256i numbers, unsigned kept) {
     return _mm256_permutevar8x32_epi32(numbers, _mm256_cvtepu8_epi32(order));
 }
 
+/* Up to eight nodes, and which of them are there and below node_count; the compiler keeps what does not change. */
+INLINE __m256i load_nodes(const uint32_t *nodes, size_t count, uint32_t node_count, __m256i *here) {
+    const __m256i top = _mm256_set1_epi32(INT32_MIN), bound = _mm256_set1_epi32((int)(node_count ^ 0x80000000u));
+    __m256i first = lanes_below(count), numbers = _mm256_maskload_epi32((const int *)nodes, first);
+    *here = _mm256_and_si256(first, _mm256_cmpgt_epi32(bound, _mm256_xor_si256(numbers, top)));
+    return numbers;
+}
+
 /* The bit of each node is shifted to the top of its word. Places without a node have all bits set. */
 static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
                      uint32_t *fresh) {
-    const __m256i top = _mm256_set1_epi32(INT32_MIN), last_bit = _mm256_set1_epi32(31);
-    const __m256i bound = _mm256_xor_si256(_mm256_set1_epi32((int)node_count), top);
+    const __m256i last_bit = _mm256_set1_epi32(31);
     size_t found = 0;
     for (size_t i = 0; i < count; i += NODES) {
-        __m256i here = lanes_below(count - i);
-        __m256i numbers = _mm256_maskload_epi32((const int *)nodes + i, here);
-        here = _mm256_and_si256(here, _mm256_cmpgt_epi32(bound, _mm256_xor_si256(numbers, top)));
+        __m256i here, numbers = load_nodes(nodes + i, count - i, node_count, &here);
         __m256i words = _mm256_mask_i32gather_epi32(_mm256_set1_epi32(-1), (const int *)seen,
                                                     _mm256_srli_epi32(numbers, 5), here, sizeof *seen);
         __m256i bits = _mm256_sllv_epi32(words, _mm256_andnot_si256(numbers, last_bit));
@@ -213,15 +213,12 @@ static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, 
 
 static size_t forgotten(const uint32_t *table, unsigned bits, const uint32_t *nodes, size_t count,
                         uint32_t node_count, uint32_t *fresh) {
-    const __m256i top = _mm256_set1_epi32(INT32_MIN), all = _mm256_set1_epi32(-1);
-    const __m256i bound = _mm256_xor_si256(_mm256_set1_epi32((int)node_count), top);
+    const __m256i all = _mm256_set1_epi32(-1);
     const __m256i places_mask = _mm256_set1_epi32((int)((1u << bits) - 1));
     const __m128i shift = _mm_cvtsi32_si128((int)bits);
     size_t found = 0;
     for (size_t i = 0; i < count; i += NODES) {
-        __m256i here = lanes_below(count - i);
-        __m256i numbers = _mm256_maskload_epi32((const int *)nodes + i, here);
-        here = _mm256_and_si256(here, _mm256_cmpgt_epi32(bound, _mm256_xor_si256(numbers, top)));
+        __m256i here, numbers = load_nodes(nodes + i, count - i, node_count, &here);
         __m256i places = _mm256_and_si256(_mm256_xor_si256(numbers, _mm256_srl_epi32(numbers, shift)), places_mask);
         __m256i held = _mm256_mask_i32gather_epi32(all, (const int *)table, places, here, sizeof *table);
         __m256i known = _mm256_cmpeq_epi32(_mm256_xor_si256(held, all), numbers);

@@ -11,15 +11,21 @@
 #define INLINE static inline __attribute__((always_inline))
 enum { NODES = 16, LANES = 8, SHORT_BLOCKS = 8 };
 
+/* Up to sixteen nodes, and which of them are there and below the bound. */
+INLINE __m512i load_nodes(const uint32_t *nodes, size_t count, __m512i bound, __mmask16 *here) {
+    __mmask16 first = count < NODES ? (__mmask16)_bzhi_u32(0xffff, (unsigned)count) : 0xffff;
+    __m512i numbers = _mm512_maskz_loadu_epi32(first, nodes);
+    *here = _mm512_mask_cmplt_epu32_mask(first, numbers, bound);
+    return numbers;
+}
+
 static size_t unseen(const uint32_t *seen, const uint32_t *nodes, size_t count, uint32_t node_count,
                      uint32_t *fresh) {
     const __m512i bound = _mm512_set1_epi32((int)node_count), one = _mm512_set1_epi32(1);
     size_t found = 0;
     for (size_t i = 0; i < count; i += NODES) {
-        size_t left = count - i;
-        __mmask16 here = left < NODES ? (__mmask16)_bzhi_u32(0xffff, (unsigned)left) : 0xffff;
-        __m512i numbers = _mm512_maskz_loadu_epi32(here, nodes + i);
-        here = _mm512_mask_cmplt_epu32_mask(here, numbers, bound);
+        __mmask16 here;
+        __m512i numbers = load_nodes(nodes + i, count - i, bound, &here);
         __m512i words = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), here, _mm512_srli_epi32(numbers, 5),
                                                     seen, sizeof *seen);
         __m512i bits = _mm512_sllv_epi32(one, _mm512_and_si512(numbers, _mm512_set1_epi32(31)));
@@ -38,10 +44,8 @@ static size_t forgotten(const uint32_t *table, unsigned bits, const uint32_t *no
     const __m128i shift = _mm_cvtsi32_si128((int)bits);
     size_t found = 0;
     for (size_t i = 0; i < count; i += NODES) {
-        size_t left = count - i;
-        __mmask16 here = left < NODES ? (__mmask16)_bzhi_u32(0xffff, (unsigned)left) : 0xffff;
-        __m512i numbers = _mm512_maskz_loadu_epi32(here, nodes + i);
-        here = _mm512_mask_cmplt_epu32_mask(here, numbers, bound);
+        __mmask16 here;
+        __m512i numbers = load_nodes(nodes + i, count - i, bound, &here);
         __m512i places = _mm512_and_si512(_mm512_xor_si512(numbers, _mm512_srl_epi32(numbers, shift)), places_mask);
         __m512i held = _mm512_mask_i32gather_epi32(all, here, places, table, sizeof *table);
         here = _mm512_mask_cmpneq_epu32_mask(here, _mm512_xor_si512(held, all), numbers);
@@ -112,11 +116,6 @@ INLINE __mmask8 has(__m512i block, __m512i wanted) {
     return _mm512_cmpeq_epi64_mask(_mm512_or_si512(block, followed), _mm512_or_si512(wanted, followed));
 }
 
-INLINE void note(kith_pool_change *change, int64_t entry) {
-    change->nearest = entry < change->nearest ? entry : change->nearest;
-    change->count++;
-}
-
 /* Short pools stay in registers while entries are put in. */
 INLINE void insert_all(int64_t *pool, size_t blocks, __mmask8 last, const int64_t *entries, size_t taken,
                        bool may_repeat, kith_pool_change *all) {
@@ -135,7 +134,7 @@ INLINE void insert_all(int64_t *pool, size_t blocks, __mmask8 last, const int64_
         KITH_UNROLL(8)
         for (size_t b = blocks; --b > 0;) held[b] = insert_at(held[b], held[b - 1], wanted);
         held[0] = insert_at(held[0], _mm512_set1_epi64(INT64_MIN), wanted);
-        note(&change, entries[e]);
+        kith_pool_note(&change, entries[e]);
     }
     held[blocks - 1] = _mm512_mask_mov_epi64(_mm512_set1_epi64(KITH_POOL_NOTHING), last, held[blocks - 1]);
     KITH_UNROLL(8)
@@ -148,7 +147,7 @@ INLINE void insert_long(int64_t *pool, size_t blocks, __mmask8 last, const int64
     for (size_t e = 0; e < taken; e++) {
         if (may_repeat && kith_pool_has(pool, blocks * LANES, entries[e])) continue;
         insert(pool, blocks, _mm512_set1_epi64(entries[e]));
-        note(change, entries[e]);
+        kith_pool_note(change, entries[e]);
     }
     int64_t *end = pool + (blocks - 1) * LANES;
     _mm512_store_si512(end,
